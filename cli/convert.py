@@ -1,0 +1,74 @@
+"""genie-convert: a checkpoint in, a GGUF out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from genie_cpp.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from genie_cpp.convert.writer import Report
+
+
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Folder with config.json and model.safetensors, or a .pt beside its config.json.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")],
+    type: Annotated[str, typer.Option("--type", "-t", help="f32, f16, q8_0 or q4_0.")] = "q8_0",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Convert a checkpoint to a Genie GGUF. Needs genie_cpp[convert]."""
+    try:
+        from genie_cpp.convert.writer import convert as run
+    except ImportError as error:
+        raise CheckpointError(
+            f"converting needs {error.name or 'a package'}, which is not installed", "pip install 'genie_cpp[convert]'"
+        ) from None
+    console = Console(stderr=True, markup=False, highlight=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        report = run(checkpoint, output, type.lower(), yes, progress)
+    console.print(table(report))
+    console.print(closing_line(report), soft_wrap=True)
+
+
+def table(report: Report) -> Table:
+    """Tensors by kind: types, bytes before and after, relative error."""
+    view = Table(box=None, pad_edge=False, header_style="bold")
+    view.add_column("tensors", no_wrap=True)
+    for title in ("count", "types", "fp32", report.type, "mean err", "worst err"):
+        view.add_column(title, justify="left" if title == "types" else "right", no_wrap=True)
+    for row in report.classes:
+        types = ", ".join(f"{count} {kind}" for kind, count in sorted(row.types.items()))
+        errors = [f"{100 * error:.3f} %" if error else "0" for error in (row.mean_error, row.worst_error)]
+        view.add_row(row.name, str(row.count), types, size(row.bytes_before), size(row.bytes_after), *errors)
+    return view
+
+
+def closing_line(report: Report) -> str:
+    """What was written, how large it is and how much smaller than fp32."""
+    ratio = report.bytes_before / max(report.bytes_after, 1)
+    name = "".join(c if c.isprintable() else "?" for c in str(report.output))
+    return f"{name}: {report.parameters:,} parameters, {size(report.file_bytes)}, {ratio:.2f} times smaller than fp32"
+
+
+def size(count: float) -> str:
+    """Bytes in words, 1024 at a time."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

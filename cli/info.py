@@ -1,0 +1,178 @@
+"""genie-info: what is in a GGUF, or how a picture was made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from genie_cpp.errors import GGUFError
+from genie_cpp.gguf_file import MAGIC, GGUFFile, quoted
+from genie_cpp.hparams import CARD, KEYS, STACKS, HParams, validate
+
+from .convert import size
+
+# The stacks that run during play; the latent action model only reads actions off recorded video.
+PLAYED = ("tokenizer.encoder", "tokenizer.decoder", "dynamics")
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A Genie GGUF, or a picture or animation made by genie-run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+) -> None:
+    """Show what a model file holds, after checking all of it; or the command that makes a picture again."""
+    if _is_gguf(file):
+        facts = describe(file, tensors)
+        if as_json:
+            _print(json.dumps(facts, indent=1))
+        else:
+            _show(facts)
+        return
+    from genie_cpp import recipe
+
+    found = recipe.read(file)
+    if found is None:
+        raise GGUFError(
+            f"{quoted(str(file))} is neither a GGUF file nor a picture that genie-run made",
+            "pictures lose their recipe when another program saves them again",
+        )
+    command = found.command()
+    _print(json.dumps({"file": str(file), "command": command}, indent=1) if as_json else clean(command))
+
+
+def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
+    """The facts of a GGUF as JSON-ready data; bytes everywhere. Raises GGUFError, ModelError."""
+    with GGUFFile.open(path) as file:
+        hp = validate(file)
+        types: dict[str, dict[str, int]] = {}
+        parameters = 0
+        for tensor in file.tensors.values():
+            row = types.setdefault(tensor.type.name, {"tensors": 0, "bytes": 0})
+            row["tensors"] += 1
+            row["bytes"] += tensor.n_bytes
+        parameters = hp.parameter_count()
+        weights = sum(row["bytes"] for row in types.values())
+        cache = {stack: hp.cache_bytes(stack) for stack in PLAYED}
+        facts: dict[str, Any] = {
+            "file": str(path),
+            "file_bytes": file.size,
+            "card": {key: file.metadata[key] for key in CARD if key in file.metadata},
+            "hyper_parameters": _rows(hp),
+            "tokens_per_frame": {stack: hp.token_count(stack) for stack in STACKS},
+            "parameters": parameters,
+            "types": types,
+            "memory": {"weights": weights, "cache": cache, "total": weights + sum(cache.values())},
+        }
+        if tensors:
+            facts["tensors"] = [
+                {"name": t.name, "type": t.type.name, "shape": list(t.shape), "offset": t.offset, "bytes": t.n_bytes}
+                for t in file.tensors.values()
+            ]
+        return facts
+
+
+def clean(text: str) -> str:
+    """Text from a file without what could drive a terminal: all but printable characters and spaces is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _rows(hp: HParams) -> dict[str, Any]:
+    """The hyper-parameters by key, in the order of docs/gguf.md."""
+    rows: dict[str, Any] = {}
+    for key in KEYS:
+        if key.field and "<stack>" not in key.name:
+            rows[key.name] = getattr(hp, key.field)
+    for stack in STACKS:
+        for key in KEYS:
+            if "<stack>" in key.name:
+                value = getattr(hp.stacks[stack], key.field)
+                rows[key.name.replace("<stack>", stack)] = list(value) if isinstance(value, tuple) else value
+    return rows
+
+
+def _is_gguf(path: Path) -> bool:
+    """Is it to be read as a GGUF? Also True for what cannot be opened, for the reader's clear message."""
+    if not path.is_file():
+        return True
+    try:
+        with path.open("rb") as handle:
+            return handle.read(4) == MAGIC
+    except OSError:
+        return True
+
+
+def _print(text: str) -> None:
+    """Data for stdout: never wrapped, never coloured."""
+    sys.stdout.write(text + "\n")
+
+
+def _show(facts: dict[str, Any]) -> None:
+    # On a pipe rich would wrap at 80 columns; a width that fits every line keeps one fact per line.
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 4096)
+    hyper = facts["hyper_parameters"]
+    memory = facts["memory"]
+    _section(console, "card", {key.removeprefix("general."): value for key, value in facts["card"].items()})
+    _section(
+        console, "model", {key.removeprefix("genie."): value for key, value in hyper.items() if not _of_stack(key)}
+    )
+    stacks = Table(box=None, pad_edge=False, header_style="bold")
+    stacks.add_column("stack")
+    for stack in STACKS:
+        stacks.add_column(stack)
+    for key in (key.name.removeprefix("genie.<stack>.") for key in KEYS if "<stack>" in key.name):
+        stacks.add_row(key, *(Text(_word(hyper[f"genie.{stack}.{key}"])) for stack in STACKS))
+    stacks.add_row("tokens per frame", *(str(facts["tokens_per_frame"][stack]) for stack in STACKS))
+    console.print(stacks)
+    console.print()
+    types = {kind: f"{row['tensors']} tensors, {size(row['bytes'])}" for kind, row in sorted(facts["types"].items())}
+    _section(
+        console,
+        "weights",
+        {"parameters": f"{facts['parameters']:,}", "file": f"{size(facts['file_bytes'])}", **types},
+    )
+    cache = {f"cache of {stack}": size(count) for stack, count in memory["cache"].items() if count}
+    _section(console, "memory for play", {"weights": size(memory["weights"]), **cache, "total": size(memory["total"])})
+    if "tensors" in facts:
+        listing = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("tensor", "type", "shape", "bytes"):
+            listing.add_column(title, justify="right" if title == "bytes" else "left", overflow="fold")
+        for row in facts["tensors"]:
+            listing.add_row(
+                Text(clean(row["name"])), row["type"], " x ".join(map(str, row["shape"])), f"{row['bytes']:,}"
+            )
+        console.print(listing)
+
+
+def _of_stack(key: str) -> bool:
+    """A key of a stack, and not one that merely starts like it (genie.tokenizer.kind)."""
+    return any(key == name.name.replace("<stack>", s) for name in KEYS if "<stack>" in name.name for s in STACKS)
+
+
+def _section(console: Console, title: str, rows: dict[str, Any]) -> None:
+    if not rows:
+        return
+    view = Table(box=None, pad_edge=False, show_header=False)
+    view.add_column(overflow="fold")
+    view.add_column(overflow="fold")
+    for name, value in rows.items():
+        view.add_row(Text(clean(name)), Text(_word(value)))
+    console.print(Text(title, style="bold"))
+    console.print(view)
+    console.print()
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(clean(str(item)) for item in value)
+    return clean(str(value))

@@ -1,0 +1,292 @@
+"""Native checkpoints (`config.json` and `model.safetensors` or a `.pt`) -> hyper-parameters, tensors by GGUF name."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_cpp.errors import CheckpointError, GenieError, ModelError
+from genie_cpp.gguf_file import TensorType, quoted
+from genie_cpp.hparams import STACKS, HParams, StackParams, expected_tensors
+from genie_cpp.sampler import Sampler
+
+from .reference.config import ConfigError, GenieConfig, StackConfig
+
+INSTALL = "pip install 'genie_cpp[convert]'"
+# The LAM decoder exists for training only; play does not need it.
+TRAINING_PARTS = ("lam.decoder", "lam.action_input")
+CARD_KEYS = {
+    "name": "general.name",
+    "author": "general.author",
+    "license": "general.license",
+    "description": "general.description",
+    "source": "general.source.url",
+    "dataset": "general.dataset",
+}
+_CONFIG_LIMIT = 1 << 20
+_WEIGHTS = ("model.safetensors", "model.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked checkpoint. `read(gguf_name)` gives a tensor as float32, slowest dimension first.
+
+    card: general.* values. tensors: `{GGUF name: (shape fastest first, is it a matrix)}`. files: what was read.
+    """
+
+    hparams: HParams
+    card: dict[str, str]
+    tensors: dict[str, tuple[tuple[int, ...], bool]]
+    files: tuple[Path, ...]
+    read: Callable[[str], NDArray[np.float32]]
+
+
+def native_name(name: str) -> str:
+    """The `state_dict` name of the PyTorch reference for a GGUF tensor name."""
+    for stack in ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder"):
+        name = name.replace(f"{stack}.input.", f"{stack}_input.")
+    if name.endswith(".codebook.weight"):
+        return name.replace(".codebook.weight", ".vq.codebook")
+    if name.endswith((".pos_space.weight", ".pos_time.weight")):
+        name = name.removesuffix(".weight")
+    if name.startswith("dynamics.") and "_embd." not in name:
+        name = "dynamics.stack." + name.removeprefix("dynamics.")
+    return name
+
+
+def load(checkpoint: Path) -> Checkpoint:
+    """Read and check a folder, a `.pt` or a `.safetensors` beside its `config.json`.
+
+    Nothing in the checkpoint is executed. Raises CheckpointError.
+    """
+    weights = _find_weights(checkpoint)
+    config_path = weights.parent / "config.json"
+    hparams, card = _hparams(config_path)
+    shapes, get = _open_safetensors(weights) if weights.suffix == ".safetensors" else _open_pickle(weights)
+    expected = expected_tensors(hparams)
+    names = {name: native_name(name) for name in expected}
+    hint = "is config.json of this checkpoint?"
+    for name, (shape, _) in expected.items():
+        native = names[name]
+        if native not in shapes:
+            raise CheckpointError(f"{quoted(str(weights))}: tensor {native} is missing", hint)
+        if shapes[native] != shape[::-1]:
+            raise CheckpointError(
+                f"{quoted(str(weights))}: tensor {native} must be {list(shape[::-1])}, not {list(shapes[native])}", hint
+            )
+    wanted = set(names.values())
+    for native in shapes:
+        if native not in wanted and not native.startswith(TRAINING_PARTS):
+            raise CheckpointError(f"{quoted(str(weights))}: unknown tensor {quoted(native)}", hint)
+
+    def read(name: str) -> NDArray[np.float32]:
+        values = get(names[name])
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"{quoted(str(weights))}: tensor {names[name]} has NaN or infinite values",
+                "the training diverged, or the file is damaged; take an earlier checkpoint",
+            )
+        return values
+
+    return Checkpoint(hparams, card, expected, (config_path, weights), read)
+
+
+def _find_weights(checkpoint: Path) -> Path:
+    if checkpoint.is_dir():
+        found = [checkpoint / name for name in _WEIGHTS if (checkpoint / name).is_file()]
+        found += sorted(path for path in checkpoint.glob("*.pt") if path.is_file() and path not in found)
+        if not found:
+            raise CheckpointError(
+                f"{quoted(str(checkpoint))} has neither model.safetensors nor a .pt file",
+                "give the folder that holds config.json and the weights",
+            )
+        if len(found) > 1 and found[0].name not in _WEIGHTS:
+            raise CheckpointError(f"{quoted(str(checkpoint))} has {len(found)} .pt files", "name the one to convert")
+        return found[0]
+    if not checkpoint.exists():
+        raise CheckpointError(f"{quoted(str(checkpoint))} does not exist", "give a checkpoint folder")
+    if not checkpoint.is_file() or checkpoint.suffix not in (".pt", ".pth", ".safetensors"):
+        raise CheckpointError(
+            f"{quoted(str(checkpoint))} is neither a folder nor a .safetensors, .pt or .pth file",
+            "give the folder that holds config.json and the weights",
+        )
+    return checkpoint
+
+
+def _hparams(path: Path) -> tuple[HParams, dict[str, str]]:
+    where = quoted(str(path))
+    try:
+        if path.stat().st_size > _CONFIG_LIMIT:
+            raise CheckpointError(f"{where} is larger than {_CONFIG_LIMIT} bytes", "is it really a config.json?")
+        config = GenieConfig.load(path)
+        hparams, card = hparams_of(config), _card(config.card)
+        # The writer's own check of every range, before any weight is looked at.
+        hparams.to_metadata(TensorType.F32, card)
+        return hparams, card
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(f"cannot read {where}: {reason}", "the hyper-parameters are in config.json") from None
+    except CheckpointError:
+        raise
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error}", "convert/reference/config.py lists every key") from None
+    except ModelError as error:
+        raise CheckpointError(f"{where}: {error}", "docs/gguf.md lists every range") from None
+    except (GenieError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{where} has a value of a wrong kind: {detail}", "see examples/hopper/config.json"
+        ) from None
+
+
+def hparams_of(config: GenieConfig) -> HParams:
+    """The GGUF hyper-parameters of a reference configuration. Raises ConfigError, SamplerError."""
+    settings = dict(config.dynamics.sampler)
+    policy = settings.pop("window_policy", "half")
+    known = [field.name for field in dataclasses.fields(Sampler)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ConfigError(f"config.json has an unknown key {'dynamics.sampler.' + unknown[0]!r}")
+    sampler = Sampler(**settings)
+    stacks = (config.tokenizer.encoder, config.tokenizer.decoder, config.lam.encoder, config.dynamics.stack)
+    return HParams(
+        frame_width=config.frame_width,
+        frame_height=config.frame_height,
+        context_length=config.context_length,
+        action_count=config.action_count,
+        window_policy=policy,
+        tokenizer_kind=config.tokenizer.kind,
+        tokenizer_patch_size=config.tokenizer.patch_size,
+        codebook_size=config.tokenizer.codebook_size,
+        tokenizer_latent_length=config.tokenizer.latent_length,
+        lam_patch_size=config.lam.patch_size,
+        lam_latent_length=config.lam.latent_length,
+        lam_difference=config.lam.difference,
+        sampler_steps=sampler.steps,
+        sampler_temperature=sampler.temperature,
+        sampler_order=sampler.order,
+        sampler_noise=sampler.noise,
+        stacks={name: _stack(stack) for name, stack in zip(STACKS, stacks, strict=True)},
+    )
+
+
+def _stack(c: StackConfig) -> StackParams:
+    return StackParams(
+        block_count=c.block_count,
+        embedding_length=c.embedding_length,
+        feed_forward_length=c.feed_forward_length,
+        head_count=c.head_count,
+        key_length=c.key_length,
+        qk_norm=c.qk_norm,
+        sublayers=c.sublayers,
+        norm=c.norm,
+        norm_epsilon=c.norm_epsilon,
+        ffn=c.ffn,
+        bias=c.bias,
+    )
+
+
+def _card(card: object) -> dict[str, str]:
+    if not isinstance(card, Mapping):
+        raise ConfigError("card must be a table of strings")
+    for key, value in card.items():
+        if key not in CARD_KEYS:
+            raise ConfigError(f"config.json has an unknown key {'card.' + str(key)!r}")
+        if not isinstance(value, str):
+            raise ConfigError(f"card.{key} must be a string, not {value!r}")
+    return {CARD_KEYS[key]: value for key, value in card.items() if value}
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise CheckpointError("converting needs PyTorch, which is not installed", INSTALL) from None
+    return torch
+
+
+def _as_float32(tensor: Any, name: str, where: str) -> NDArray[np.float32]:
+    """A dense CPU tensor -> a contiguous float32 array. A float64 too large for float32 comes out infinite."""
+    torch = _torch()
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise CheckpointError(f"{where}: tensor {quoted(name)} has the type {tensor.dtype}", "save it as float32")
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise CheckpointError(f"{where}: tensor {quoted(name)} is not a dense CPU tensor", "save it as float32")
+    with np.errstate(over="ignore"):
+        values: NDArray[np.float32] = tensor.detach().to(torch.float32).contiguous().numpy()
+    return values
+
+
+_Source = tuple[dict[str, tuple[int, ...]], Callable[[str], NDArray[np.float32]]]
+
+
+def _open_safetensors(path: Path) -> _Source:
+    _torch()
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise CheckpointError("converting needs safetensors, which is not installed", INSTALL) from None
+    where = quoted(str(path))
+    try:
+        handle: Any = safe_open(path, framework="pt", device="cpu")
+        shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{where} is not a whole safetensors file: {_line(error)}", "get the file again"
+        ) from None
+
+    def get(name: str) -> NDArray[np.float32]:
+        try:
+            tensor = handle.get_tensor(name)
+        except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{where}: tensor {quoted(name)} cannot be read: {_line(error)}") from None
+        return _as_float32(tensor, name, where)
+
+    return shapes, get
+
+
+def _open_pickle(path: Path) -> _Source:
+    torch = _torch()
+    where = quoted(str(path))
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < (2, 6):  # CVE-2025-32434: weights_only=True could be made to run code
+        raise CheckpointError(
+            f"PyTorch {torch.__version__} cannot read {where} safely", "pip install 'torch>=2.6', or use a .safetensors"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{where} is refused: it holds more than tensors ({_line(error)})",
+            "nothing in it was run; save model.state_dict() as .safetensors and convert that",
+        ) from None
+    except Exception as error:  # damaged zip and pickle data fail in many ways, all of them harmless
+        raise CheckpointError(f"{where} is not a PyTorch checkpoint: {_line(error)}", "get the file again") from None
+    if isinstance(state, dict):
+        for key in ("state_dict", "model"):
+            if isinstance(state.get(key), dict):
+                state = state[key]
+                break
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
+    ):
+        raise CheckpointError(f"{where} is not a table of tensors by name", "save model.state_dict()")
+    tensors: dict[str, Any] = state
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, lambda name: _as_float32(
+        tensors[name], name, where
+    )
+
+
+def _line(error: BaseException) -> str:
+    """The first line of another library's message, safe for a terminal."""
+    text = str(error).strip()
+    return quoted(text.splitlines()[0] if text else type(error).__name__, 120)[1:-1]

@@ -1,0 +1,58 @@
+"""Which type each tensor gets, and the encoding itself (the `gguf` package's, bit-equal to ggml's reference)."""
+
+from __future__ import annotations
+
+import gguf
+import gguf.quants
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_cpp.gguf_file import BLOCKS, TensorType
+
+TYPES: dict[str, TensorType] = {kind.name.lower(): kind for kind in TensorType}
+_F16_MAX = 65504.0
+# Largest value whose block scale still is a finite float16.
+_LARGEST = {TensorType.F16: _F16_MAX, TensorType.Q8_0: _F16_MAX * 127, TensorType.Q4_0: _F16_MAX * 8}
+_ENDS = (".input.weight", ".output.weight", ".token_embd.weight")
+
+
+def choose_type(name: str, row: int, matrix: bool, wanted: TensorType, largest: float) -> TensorType:
+    """The type of one tensor. `row`: length of its rows; `largest`: its largest magnitude.
+
+    Only matrices are quantized, rows that are not whole blocks stay F16, and with Q4_0 the ends of the stacks keep
+    Q8_0, where four bits cost the most. What would overflow float16 stays F32.
+    """
+    if not matrix or wanted is TensorType.F32:
+        return TensorType.F32
+    kind = wanted
+    if kind is TensorType.Q4_0 and name.endswith(_ENDS):
+        kind = TensorType.Q8_0
+    if row % BLOCKS[kind][0]:
+        kind = TensorType.F16
+    return kind if largest <= _LARGEST[kind] else TensorType.F32
+
+
+def encode(values: NDArray[np.float32], kind: TensorType) -> NDArray[np.uint8]:
+    """float32 `[..., row]` -> the bytes of the tensor, flat."""
+    if kind in (TensorType.Q8_0, TensorType.Q4_0):
+        # The inverse of a scale this small is infinite; its float16 is 0 anyway.
+        values = np.where(np.abs(values) < 1e-30, np.float32(0), values)
+    encoded = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType(int(kind)))
+    return np.ascontiguousarray(encoded).reshape(-1).view(np.uint8)
+
+
+def decode(raw: NDArray[np.uint8], kind: TensorType, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The bytes of a tensor -> float32 of `shape` (slowest dimension first)."""
+    if kind is TensorType.F32:
+        return raw.view("<f4").astype(np.float32).reshape(shape)
+    if kind is TensorType.F16:
+        return raw.view("<f2").astype(np.float32).reshape(shape)
+    blocks = raw.reshape(-1, shape[-1] // BLOCKS[kind][0] * BLOCKS[kind][1])
+    values: NDArray[np.float32] = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(kind)))
+    return values.reshape(shape)
+
+
+def relative_error(values: NDArray[np.float32], again: NDArray[np.float32]) -> float:
+    """||again - values|| / ||values||, 0 for a tensor of zeros."""
+    size = float(np.linalg.norm(values.astype(np.float64)))
+    return float(np.linalg.norm(again.astype(np.float64) - values)) / size if size else 0.0

@@ -1,0 +1,180 @@
+"""Hyper-parameters of a native Genie checkpoint: every choice of the paper (arXiv 2402.15391) as a field.
+
+The same names are used in `config.json`, in the GGUF keys (docs/gguf.md) and in the C core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn")
+NORMS = ("rmsnorm", "layernorm")
+FFNS = ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")
+
+
+class ConfigError(ValueError):
+    """`config.json` lacks a key, has an unknown one, or a value outside its range."""
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """One ST-transformer: `block_count` blocks, each a list of sublayers, all pre-norm with a residual.
+
+    head_count * key_length need not equal embedding_length (Table 12 of the paper: 36 * 128 != 5120).
+    """
+
+    block_count: int
+    embedding_length: int
+    head_count: int
+    key_length: int
+    feed_forward_length: int
+    sublayers: tuple[str, ...] = ("spatial", "temporal", "ffn")
+    norm: str = "rmsnorm"
+    norm_epsilon: float = 1e-5
+    ffn: str = "gelu"
+    qk_norm: bool = False
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("block_count", "embedding_length", "head_count", "key_length", "feed_forward_length"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be a whole number >= 1, not {getattr(self, name)!r}")
+        object.__setattr__(self, "sublayers", tuple(self.sublayers))
+        if not self.sublayers or set(self.sublayers) - set(SUBLAYERS):
+            raise ConfigError(f"sublayers {list(self.sublayers)} are not among {list(SUBLAYERS)}")
+        if self.norm not in NORMS:
+            raise ConfigError(f"norm {self.norm!r} is not among {list(NORMS)}")
+        if self.ffn not in FFNS:
+            raise ConfigError(f"ffn {self.ffn!r} is not among {list(FFNS)}")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Video tokenizer (section 2.1, Table 3). kind: "st-vivit", "vit" (spatial only) or "c-vivit" (joint attention)."""
+
+    encoder: StackConfig
+    decoder: StackConfig
+    kind: str = "st-vivit"
+    patch_size: int = 4
+    codebook_size: int = 1024
+    latent_length: int = 32
+
+
+@dataclass(frozen=True)
+class LamConfig:
+    """Latent action model (section 2.1). The decoder exists for training only and may be absent from a checkpoint."""
+
+    encoder: StackConfig
+    decoder: StackConfig | None
+    patch_size: int = 16
+    latent_length: int = 32
+    # Predict the change from the last frame instead of the frame itself: same objective, far fewer steps to learn.
+    residual: bool = True
+    # Take the action from the change of the pooled encoding, so that the scene itself does not use up the codes.
+    difference: bool = True
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """MaskGIT dynamics (section 2.1): token ids in, logits out, action embeddings added to every token."""
+
+    stack: StackConfig
+    sampler: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GenieConfig:
+    """A whole Genie. Frames are `frame_height` x `frame_width` x 3, windows hold `context_length` frames."""
+
+    tokenizer: TokenizerConfig
+    lam: LamConfig
+    dynamics: DynamicsConfig
+    frame_width: int = 64
+    frame_height: int = 64
+    context_length: int = 16
+    action_count: int = 8
+    card: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for patch in (self.tokenizer.patch_size, self.lam.patch_size):
+            if patch < 1 or self.frame_width % patch or self.frame_height % patch:
+                raise ConfigError(f"patch_size {patch} does not divide {self.frame_width}x{self.frame_height}")
+        wanted = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime"}
+        if self.tokenizer.kind not in wanted:
+            raise ConfigError(f"tokenizer kind {self.tokenizer.kind!r} is not among {sorted(wanted)}")
+        for stack in (self.tokenizer.encoder, self.tokenizer.decoder):
+            mixing = {"temporal", "spacetime"} & set(stack.sublayers)
+            if mixing != ({wanted[self.tokenizer.kind]} - {None}):
+                raise ConfigError(f"sublayers {list(stack.sublayers)} do not make a {self.tokenizer.kind} tokenizer")
+
+    @property
+    def token_count(self) -> int:
+        """Tokens per frame."""
+        patch = self.tokenizer.patch_size
+        return (self.frame_width // patch) * (self.frame_height // patch)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"format": "genie", **dataclasses.asdict(self)}, indent=1) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> GenieConfig:
+        """Read `config.json`. Raises ConfigError naming the key that is missing, unknown or out of range."""
+        try:
+            data = json.loads(path.read_text())
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path.name} is not JSON: {error}") from None
+        if not isinstance(data, dict) or data.pop("format", None) != "genie":
+            raise ConfigError(f'{path.name} has no "format": "genie"')
+        tokenizer = _nested(data, "tokenizer")
+        lam = _nested(data, "lam")
+        dynamics = _nested(data, "dynamics")
+        lam_decoder = _build(StackConfig, lam["decoder"], "lam.decoder") if lam.get("decoder") else None
+        return _build(
+            GenieConfig,
+            {
+                **data,
+                "tokenizer": _build(
+                    TokenizerConfig,
+                    {
+                        **tokenizer,
+                        "encoder": _build(StackConfig, _nested(tokenizer, "encoder"), "tokenizer.encoder"),
+                        "decoder": _build(StackConfig, _nested(tokenizer, "decoder"), "tokenizer.decoder"),
+                    },
+                    "tokenizer",
+                ),
+                "lam": _build(
+                    LamConfig,
+                    {**lam, "encoder": _build(StackConfig, _nested(lam, "encoder"), "lam.encoder"),
+                     "decoder": lam_decoder},
+                    "lam",
+                ),
+                "dynamics": _build(
+                    DynamicsConfig,
+                    {**dynamics, "stack": _build(StackConfig, _nested(dynamics, "stack"), "dynamics.stack")},
+                    "dynamics",
+                ),
+            },
+            "",
+        )
+
+
+def _nested(data: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(data.get(key), dict):
+        raise ConfigError(f"config.json lacks the section {key!r}")
+    return data[key]
+
+
+def _build(cls: Any, data: dict[str, Any], where: str) -> Any:
+    prefix = f"{where}." if where else ""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(data) - set(known)):
+        raise ConfigError(f"config.json has an unknown key {prefix + unknown[0]!r}")
+    for name, f in known.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ConfigError(f"config.json lacks the key {prefix + name!r}")
+    return cls(**data)

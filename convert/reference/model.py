@@ -1,0 +1,137 @@
+"""The paper's Genie in fp32 PyTorch: tokenizer, latent action model, dynamics (arXiv 2402.15391, section 2.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import GenieConfig
+from .stack import STStack, patchify, unpatchify
+from .vq import VectorQuantizer
+
+
+class Tokenizer(nn.Module):
+    """Frames <-> discrete codes. Pixels are float in [0, 1]."""
+
+    def __init__(self, g: GenieConfig) -> None:
+        super().__init__()
+        c = g.tokenizer
+        self.g, self.patch = g, c.patch_size
+        pixels = 3 * c.patch_size**2
+        self.encoder_input = nn.Linear(pixels, c.encoder.embedding_length)
+        self.encoder = STStack(c.encoder, g.token_count, g.context_length, c.latent_length)
+        self.vq = VectorQuantizer(c.codebook_size, c.latent_length)
+        self.decoder_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
+        self.decoder = STStack(c.decoder, g.token_count, g.context_length, pixels)
+
+    def latents(self, video_BTHWC: Tensor) -> Tensor:
+        return self.encoder(self.encoder_input(patchify(video_BTHWC, self.patch) - 0.5))
+
+    def encode(self, video_BTHWC: Tensor) -> Tensor:
+        """[B, T, H, W, 3] in [0, 1] -> ids [B, T, P]."""
+        return self.vq.encode(self.latents(video_BTHWC))
+
+    def _pixels(self, codes_BTPL: Tensor) -> Tensor:
+        x = self.decoder(self.decoder_input(codes_BTPL)) + 0.5
+        return unpatchify(x, self.g.frame_height, self.g.frame_width, self.patch)
+
+    def decode(self, ids_BTP: Tensor) -> Tensor:
+        """ids [B, T, P] -> pixels [B, T, H, W, 3], not clamped."""
+        return self._pixels(F.embedding(ids_BTP, self.vq.codebook))
+
+    def forward(self, video_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (reconstruction, ids, commitment loss)."""
+        codes, ids, commitment = self.vq(self.latents(video_BTHWC))
+        return self._pixels(codes), ids, commitment
+
+
+class LatentActionModel(nn.Module):
+    """Which of `action_count` latent actions lies between frame t and t+1."""
+
+    def __init__(self, g: GenieConfig) -> None:
+        super().__init__()
+        c = g.lam
+        self.g, self.patch, self.residual, self.difference = g, c.patch_size, c.residual, c.difference
+        pixels = 3 * c.patch_size**2
+        token_count = (g.frame_width // c.patch_size) * (g.frame_height // c.patch_size)
+        self.encoder_input = nn.Linear(pixels, c.encoder.embedding_length)
+        self.encoder = STStack(c.encoder, token_count, g.context_length, c.latent_length)
+        self.vq = VectorQuantizer(g.action_count, c.latent_length)
+        if c.decoder is not None:
+            self.decoder_input = nn.Linear(pixels, c.decoder.embedding_length)
+            self.action_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
+            self.decoder = STStack(c.decoder, token_count, g.context_length, pixels)
+
+    def latents(self, video_BTHWC: Tensor) -> Tensor:
+        """[B, T-1, latent]: the mean over the patches of frame t+1, which has seen frames 1..t+1.
+
+        With `difference`, less the same mean for frame t, so that what stays in the scene drops out.
+        """
+        x = self.encoder(self.encoder_input(patchify(video_BTHWC, self.patch) - 0.5))
+        x = x.float().mean(2)
+        return x[:, 1:] - x[:, :-1] + self.encoder.output.bias if self.difference else x[:, 1:]
+
+    def infer(self, video_BTHWC: Tensor) -> Tensor:
+        """[B, T, H, W, 3] in [0, 1] -> actions [B, T-1]."""
+        return self.vq.encode(self.latents(video_BTHWC))
+
+    def predict(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
+        """Frames 1..T-1 and the code after each -> frames 2..T."""
+        past = video_BTHWC[:, :-1]
+        x = self.decoder_input(patchify(past, self.patch) - 0.5) + self.action_input(codes_BTL)[:, :, None]
+        change = unpatchify(self.decoder(x), self.g.frame_height, self.g.frame_width, self.patch)
+        return past + change if self.residual else change + 0.5
+
+    def forward(self, video_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (predicted frames 2..T, actions, commitment loss)."""
+        codes, ids, commitment = self.vq(self.latents(video_BTHWC))
+        return self.predict(video_BTHWC, codes), ids, commitment
+
+
+class Dynamics(nn.Module):
+    """Logits of the next frame's tokens from past tokens and latent actions (MaskGIT)."""
+
+    def __init__(self, g: GenieConfig) -> None:
+        super().__init__()
+        c = g.dynamics.stack
+        self.g, self.mask_id = g, g.tokenizer.codebook_size
+        self.token_embd = nn.Embedding(g.tokenizer.codebook_size + 1, c.embedding_length)
+        self.action_embd = nn.Embedding(g.action_count, c.embedding_length)
+        nn.init.normal_(self.token_embd.weight, std=0.02)
+        nn.init.normal_(self.action_embd.weight, std=0.02)
+        self.stack = STStack(c, g.token_count, g.context_length, g.tokenizer.codebook_size)
+
+    def embed(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
+        """actions_BT[:, t] in 0..action_count-1 produced frame t; -1 means none (the first frame of a window)."""
+        action = self.action_embd(actions_BT.clamp(min=0)) * (actions_BT >= 0)[..., None]
+        return self.token_embd(ids_BTP) + action[:, :, None]
+
+    def forward(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
+        """ids with `mask_id` where unknown -> logits [B, T, P, codebook_size]."""
+        return self.stack(self.embed(ids_BTP, actions_BT))
+
+    def teacher_forced(self, clean_BTP: Tensor, masked_BTP: Tensor, actions_BT: Tensor) -> Tensor:
+        """Logits for `masked_BTP` where each masked frame sees the *clean* frames before it, as in generation.
+
+        Both versions run as 2T frames of one pass: masked frame t sees clean frames < t and itself.
+        """
+        T = clean_BTP.shape[1]
+        ids, actions = torch.cat([clean_BTP, masked_BTP], 1), torch.cat([actions_BT, actions_BT], 1)
+        before = torch.ones(T, T, dtype=torch.bool, device=ids.device).tril(-1)
+        itself = torch.eye(T, dtype=torch.bool, device=ids.device)
+        nothing = torch.zeros_like(itself)
+        visible = torch.cat([torch.cat([before | itself, nothing], 1), torch.cat([before, itself], 1)])
+        time = torch.arange(T, device=ids.device).repeat(2)
+        return self.stack(self.embed(ids, actions), visible, time)[:, T:]
+
+
+class Genie(nn.Module):
+    """The three parts of one native checkpoint."""
+
+    def __init__(self, config: GenieConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = Tokenizer(config)
+        self.lam = LatentActionModel(config)
+        self.dynamics = Dynamics(config)

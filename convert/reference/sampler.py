@@ -1,0 +1,60 @@
+"""The MaskGIT sampler of docs/sampling.md in PyTorch: the oracle of the C kernel and of whole generations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .model import Dynamics
+from .philox import uniform
+
+
+@dataclass(frozen=True)
+class Sampler:
+    steps: int = 8
+    temperature: float = 1.0
+    order: str = "confidence"
+    noise: float = 0.0
+
+
+def fill(ids_P: Tensor, logits_PV: Tensor, s: Sampler, step: int, seed: int, frame: int) -> Tensor:
+    """Steps 2-4 for one frame: ids with masks (= V) and this step's logits -> ids with fewer masks."""
+    P, V = logits_PV.shape
+    masked = (ids_P == V).nonzero().flatten()
+    logits = logits_PV[masked].float()
+    top = logits.max(-1, keepdim=True).values
+    position = masked.numpy()
+    if s.temperature == 0:
+        chosen = logits.argmax(-1)
+    else:
+        running = ((logits - top) / s.temperature).exp().double().cumsum(-1)
+        u = torch.from_numpy(uniform(seed, position, step, frame, 0))
+        chosen = (running <= u[:, None] * running[:, -1:]).sum(-1).clamp(max=V - 1)
+    if s.order == "random":
+        quality = torch.from_numpy(uniform(seed, position, step, frame, 1))
+    else:
+        picked = logits.gather(-1, chosen[:, None])
+        quality = (picked - top).squeeze(-1).double() - (logits - top).exp().double().sum(-1).log()
+        scale = s.noise * (1 - (step + 1) / s.steps)
+        if scale > 0:
+            u = uniform(seed, position, step, frame, 1)
+            quality = quality + torch.from_numpy(scale * -np.log(-np.log(u)))
+    stay = 0 if step == s.steps - 1 else math.floor(P * math.cos(math.pi / 2 * (step + 1) / s.steps))
+    best = torch.sort(quality, descending=True, stable=True).indices[: max(len(masked) - stay, 0)]
+    ids_P = ids_P.clone()
+    ids_P[masked[best]] = chosen[best]
+    return ids_P
+
+
+@torch.no_grad()
+def next_frame(model: Dynamics, past_TP: Tensor, actions_T: Tensor, s: Sampler, seed: int, frame: int) -> Tensor:
+    """Sample the frame after `past_TP`. actions_T holds T+1 entries, the last one leads to the new frame; no cache."""
+    ids_P = torch.full((past_TP.shape[1],), model.mask_id)
+    for step in range(s.steps):
+        logits = model(torch.cat([past_TP, ids_P[None]])[None], actions_T[None])[0, -1]
+        ids_P = fill(ids_P, logits, s, step, seed, frame)
+    return ids_P

@@ -1,0 +1,62 @@
+"""Vector quantizer: nearest unit-length code by cosine, codes kept by an exponential moving average (VQ-VAE)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class VectorQuantizer(nn.Module):
+    """Codes live on the unit sphere, so nearest by L2 and largest dot product are the same code."""
+
+    codebook: Tensor
+    usage: Tensor
+
+    def __init__(self, codebook_size: int, latent_length: int, decay: float = 0.98, revive_below: float = 0.05) -> None:
+        super().__init__()
+        self.decay, self.revive_below = decay, revive_below
+        self.register_buffer("codebook", F.normalize(torch.randn(codebook_size, latent_length), dim=-1))
+        self.register_buffer("usage", torch.ones(codebook_size), persistent=False)
+        self.register_buffer("total", self.codebook.clone(), persistent=False)
+        self.steps = 0
+
+    def encode(self, z: Tensor) -> Tensor:
+        """[..., latent] -> ids [...]; the first of equal codes wins."""
+        return (z @ self.codebook.T).argmax(-1)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (quantized with straight-through gradient, ids, commitment loss)."""
+        z = F.normalize(z.float(), dim=-1)
+        if self.training:
+            # An untrained encoder maps everything to one direction; take the codes from its outputs until it has spread.
+            if self.steps in (0, 10, 30, 60, 100):
+                self._restart(torch.arange(len(self.codebook), device=z.device), z)
+            self.steps += 1
+        ids = self.encode(z)
+        codes = F.embedding(ids, self.codebook)
+        commitment = F.mse_loss(z, codes.detach())
+        if self.training:
+            self._update(z.detach(), ids)
+        return z + (codes - z).detach(), ids, commitment
+
+    @torch.no_grad()
+    def _update(self, z: Tensor, ids: Tensor) -> None:
+        z, ids = z.reshape(-1, z.shape[-1]), ids.reshape(-1)
+        count = torch.zeros_like(self.usage).index_add_(0, ids, torch.ones_like(ids, dtype=z.dtype))
+        total = torch.zeros_like(self.codebook).index_add_(0, ids, z)
+        # Usage is a share relative to uniform use, so that one threshold fits every batch and codebook size.
+        scale = len(self.codebook) / len(ids)
+        self.usage.lerp_(count * scale, 1 - self.decay)
+        self.total.lerp_(total * scale, 1 - self.decay)
+        self.codebook.copy_(F.normalize(self.total, dim=-1))
+        self._restart((self.usage < self.revive_below).nonzero().flatten(), z)
+
+    @torch.no_grad()
+    def _restart(self, dead: Tensor, z: Tensor) -> None:
+        if len(dead):
+            z = z.reshape(-1, z.shape[-1])
+            picked = z[torch.randint(len(z), (len(dead),), device=z.device)]
+            self.codebook[dead] = picked
+            self.total[dead] = picked
+            self.usage[dead] = 1.0

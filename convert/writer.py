@@ -1,0 +1,197 @@
+"""A checkpoint in, a GGUF out: written under a temporary name, read back by the strict reader, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from genie_cpp.errors import CheckpointError, OutputError
+from genie_cpp.gguf_file import GGUFFile, TensorType, quoted
+from genie_cpp.hparams import ARCHITECTURE, tensor_bytes, validate
+
+from .native import Checkpoint, load
+from .quantize import TYPES, choose_type, decode, encode, relative_error
+
+CLASSES = ("attention", "ffn", "input/output", "embeddings", "norms & biases", "codebooks")
+
+# Called as progress(tensors done, of how many, name of the next); twice per tensor: looked at, then written.
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Tensors of one kind: how many, of which types, bytes as fp32 and in the file, relative L2 errors."""
+
+    name: str
+    count: int
+    types: dict[str, int]
+    bytes_before: int
+    bytes_after: int
+    worst_error: float
+    mean_error: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did. `bytes_after` counts the weights, `file_bytes` the whole file."""
+
+    output: Path
+    type: str
+    parameters: int
+    bytes_before: int
+    bytes_after: int
+    file_bytes: int
+    classes: list[ClassReport]
+
+
+@dataclass(frozen=True)
+class _Written:
+    kind: TensorType
+    before: int
+    after: int
+    error: float
+
+
+def convert(
+    checkpoint: Path, output: Path, type: str = "q8_0", overwrite: bool = False, progress: Progress | None = None
+) -> Report:
+    """Convert a native checkpoint (docs/gguf.md). type: f32, f16, q8_0 or q4_0.
+
+    The output appears whole or not at all. Raises CheckpointError for the checkpoint, OutputError for the output.
+    """
+    if type not in TYPES:
+        raise CheckpointError(f"unknown type {quoted(type)}", f"choose among {', '.join(TYPES)}")
+    _check_output(output, overwrite)
+    source = load(checkpoint)
+    if output.exists() and any(os.path.samefile(output, path) for path in source.files):
+        raise OutputError(f"{quoted(str(output))} is the checkpoint itself", "name another output")
+    temporary = output.with_name(f".{output.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        written = _write(source, temporary, TYPES[type], progress or (lambda done, total, name: None))
+        # What we hand out must be readable: the strict reader goes over every byte of it first.
+        with GGUFFile.open(temporary) as file:
+            validate(file)
+        file_bytes = temporary.stat().st_size
+        _check_output(output, overwrite)
+        os.replace(temporary, output)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {quoted(str(output))}: {error.strerror or error}",
+            "check the folder and the space left on it",
+        ) from None
+    finally:  # also on Ctrl-C
+        temporary.unlink(missing_ok=True)
+    _sync_folder(output.parent)
+    return _report(output, type, written, source, file_bytes)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.is_dir():
+        raise OutputError(f"{quoted(str(output))} is a folder", "name a file, such as world.gguf")
+    if not output.parent.is_dir():
+        raise OutputError(f"the folder {quoted(str(output.parent))} does not exist", "make it first")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{quoted(str(output))} exists", "give -y to replace it")
+    if output.exists() and not output.is_file():
+        raise OutputError(f"{quoted(str(output))} is not a regular file", "name another output")
+
+
+def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progress) -> dict[str, _Written]:
+    total = 2 * len(source.tensors)
+    kinds: dict[str, TensorType] = {}
+    # One look at every tensor first: the file starts with their types, and a bad one stops it before it is made.
+    for done, (name, (shape, matrix)) in enumerate(source.tensors.items()):
+        progress(done, total, name)
+        values = source.read(name)
+        kinds[name] = choose_type(name, shape[0], matrix, wanted, float(np.abs(values).max()))
+    # `gguf` opens by name; making the file first refuses one that somebody else has put there.
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    try:
+        _add_metadata(writer, source, wanted)
+        for name, (shape, _) in source.tensors.items():
+            kind = kinds[name]
+            writer.add_tensor_info(
+                name, shape[::-1], np.dtype(np.float32), tensor_bytes(shape, kind), gguf.GGMLQuantizationType(int(kind))
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        written = {}
+        for done, (name, (shape, _)) in enumerate(source.tensors.items(), len(source.tensors)):
+            progress(done, total, name)
+            values = source.read(name)
+            raw = encode(values, kinds[name])
+            writer.write_tensor_data(raw)
+            error = relative_error(values, decode(raw, kinds[name], shape[::-1]))
+            written[name] = _Written(kinds[name], 4 * values.size, raw.size, error)
+        writer.flush()
+        for handle in writer.fout or ():
+            os.fsync(handle.fileno())
+    finally:
+        writer.close()
+    progress(total, total, "")
+    return written
+
+
+def _add_metadata(writer: Any, source: Checkpoint, wanted: TensorType) -> None:
+    add = {"uint32": writer.add_uint32, "float32": writer.add_float32, "bool": writer.add_bool}
+    for key, (kind, value) in source.hparams.to_metadata(wanted, source.card).items():
+        if key == "general.architecture":  # the writer has put it there itself
+            continue
+        add.get(kind, writer.add_array if kind.startswith("array") else writer.add_string)(key, value)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself last through a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def tensor_class(name: str) -> str:
+    """Which of CLASSES a GGUF tensor belongs to."""
+    if "codebook" in name:
+        return "codebooks"
+    if name.endswith(".bias") or "norm." in name:
+        return "norms & biases"
+    if "_embd." in name or ".pos_" in name:
+        return "embeddings"
+    if name.endswith((".input.weight", ".output.weight")):
+        return "input/output"
+    return "ffn" if ".ffn." in name else "attention"
+
+
+def _report(output: Path, type: str, written: dict[str, _Written], source: Checkpoint, file_bytes: int) -> Report:
+    classes = []
+    for name in CLASSES:
+        rows = [row for tensor, row in written.items() if tensor_class(tensor) == name]
+        types: dict[str, int] = {}
+        for row in rows:
+            types[row.kind.name] = types.get(row.kind.name, 0) + 1
+        errors = [row.error for row in rows] or [0.0]
+        before, after = sum(row.before for row in rows), sum(row.after for row in rows)
+        classes.append(ClassReport(name, len(rows), types, before, after, max(errors), sum(errors) / len(errors)))
+    return Report(
+        output,
+        type,
+        source.hparams.parameter_count(),
+        sum(row.bytes_before for row in classes),
+        sum(row.bytes_after for row in classes),
+        file_bytes,
+        classes,
+    )

@@ -1,0 +1,33 @@
+"""Play Hopper at random and keep the frames: python examples/hopper/collect.py -o data/hopper"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from game import episode
+from rich.progress import track
+
+TEST_SEED = 10_000_000  # levels from here on are never trained on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--episodes", type=int, default=1500)
+    parser.add_argument("--test-episodes", type=int, default=64)
+    parser.add_argument("--length", type=int, default=64, help="frames per episode")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    for split, first, count in (("train", 0, args.episodes), ("test", TEST_SEED, args.test_episodes)):
+        pairs = [episode(first + i, args.length) for i in track(range(count), f"{split} episodes")]
+        np.savez_compressed(
+            args.output / f"{split}.npz",
+            frames=np.stack([f for f, _ in pairs]),
+            actions=np.stack([a for _, a in pairs]),
+        )
+
+
+if __name__ == "__main__":
+    main()

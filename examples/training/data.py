@@ -1,0 +1,43 @@
+"""Frames and actions as collected: `<split>.npz` with frames [N, L, H, W, 3] uint8 and actions [N, L-1] uint8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Clips:
+    """Random windows of `length` frames from the episodes of one split."""
+
+    def __init__(self, folder: Path, split: str, length: int, seed: int = 0) -> None:
+        with np.load(folder / f"{split}.npz") as data:
+            self.frames, self.actions = data["frames"], data["actions"]
+        self.length, self.rng = length, np.random.default_rng(seed)
+
+    def batch(self, size: int) -> Tensor:
+        """[size, length, H, W, 3] float in [0, 1]."""
+        episode = self.rng.integers(len(self.frames), size=size)
+        start = self.rng.integers(self.frames.shape[1] - self.length + 1, size=size)
+        clips = np.stack([self.frames[e, s : s + self.length] for e, s in zip(episode, start, strict=True)])
+        return to_float(clips)
+
+    def windows(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
+        """Every window: (frames [M, length, H, W, 3] uint8, actions [M, length-1])."""
+        starts = range(0, self.frames.shape[1] - self.length + 1, stride)
+        return (
+            np.concatenate([self.frames[:, s : s + self.length] for s in starts]),
+            np.concatenate([self.actions[:, s : s + self.length - 1] for s in starts]),
+        )
+
+
+def to_float(frames: np.ndarray) -> Tensor:
+    return torch.from_numpy(frames).float() / 255
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Per-frame PSNR in dB of [..., H, W, 3] in [0, 1]; identical frames are given 100 dB."""
+    mse = (a.clamp(0, 1) - b.clamp(0, 1)).square().mean((-3, -2, -1))
+    return -10 * mse.clamp(min=1e-10).log10()

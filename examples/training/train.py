@@ -1,0 +1,194 @@
+"""Train one part of a Genie; run for tokenizer, lam, dynamics in that order (tokenizer and lam are independent).
+
+    python examples/training/train.py tokenizer --config examples/hopper/config.json --data data/hopper \
+        --output runs/hopper --minutes 20
+
+Stops at its time budget or at Ctrl-C and keeps what it has; the same command goes on from there. Losses are appended
+to `<output>/<part>.csv`. The learning rate follows the share of the budget that has passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from data import Clips, psnr, to_float
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
+from torch import Tensor, nn
+
+from genie_cpp.convert.reference.config import GenieConfig
+from genie_cpp.convert.reference.model import Dynamics, Genie, LatentActionModel, Tokenizer
+
+Losses = dict[str, Tensor]
+Step = Callable[[], Losses]
+
+
+def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
+    video = clips.batch(batch)
+    pixels, ids, commitment = model(video)
+    mse = F.mse_loss(pixels.float(), video)
+    return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
+
+
+def lam_step(model: LatentActionModel, clips: Clips, batch: int) -> Losses:
+    video = clips.batch(batch)
+    predicted, ids, commitment = model(video)
+    mse = F.mse_loss(predicted.float(), video[:, 1:])
+    with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
+        codes = F.embedding(ids.roll(1, 0), model.vq.codebook)
+        shuffled = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])
+        copied = F.mse_loss(video[:, :-1], video[:, 1:])
+    return {
+        "loss": mse * 100 + 0.02 * commitment,
+        "over_copy_db": 10 * (copied / mse).log10(),
+        "over_shuffled_db": 10 * (shuffled / mse).log10(),
+        "codes": ids.unique().numel() + mse * 0,
+    }
+
+
+def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, corrupt: float) -> Losses:
+    pick = torch.randint(len(ids), (batch,))
+    clean, action = ids[pick].long(), actions[pick].long()
+    B, T, _ = clean.shape
+    rate = torch.cos(math.pi / 2 * torch.rand(B, T, 1))  # the sampler's schedule, so every step is practised
+    hidden = torch.rand(clean.shape) < rate
+    hidden[:, 0] = False
+    # Past frames come with mistakes in play; some random tokens in the context teach the model to live with them.
+    wrong = torch.rand(clean.shape) < corrupt * torch.rand(B, 1, 1)
+    context = torch.where(wrong, torch.randint(model.mask_id, clean.shape), clean)
+    logits = model.teacher_forced(context, torch.where(hidden, model.mask_id, clean), action)
+    loss = F.cross_entropy(logits[hidden].float(), clean[hidden])
+    accuracy = (logits[hidden].argmax(-1) == clean[hidden]).float().mean()
+    moved = hidden[:, 1:] & (clean[:, 1:] != clean[:, :-1])
+    changed = (logits[:, 1:][moved].argmax(-1) == clean[:, 1:][moved]).float().mean()
+    return {"loss": loss, "accuracy": accuracy, "accuracy_changed": changed}
+
+
+@torch.no_grad()
+def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
+    """Token ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz`."""
+    cache = output / "tokens.npz"
+    if not cache.exists():
+        frames, _ = Clips(data, "train", genie.config.context_length).windows(stride)
+        ids, actions = [], []
+        for i in track(range(0, len(frames), 32), "tokenizing"):
+            video = to_float(frames[i : i + 32])
+            ids.append(genie.tokenizer.encode(video).to(torch.int16))
+            actions.append(F.pad(genie.lam.infer(video), (1, 0), value=-1).to(torch.int8))
+        np.savez_compressed(cache, ids=torch.cat(ids).numpy(), actions=torch.cat(actions).numpy())
+    with np.load(cache) as data_:
+        return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
+
+
+def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, every: int = 25) -> None:
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.95)
+    )
+    spent, count, budget = 0.0, 0, minutes * 60
+    state = path.with_suffix(".training.pt")
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        spent, count = saved["spent"], saved["count"]
+        for name, module in model.named_modules():
+            if f"{name}.usage" in saved["vq"]:
+                module.usage, module.total, module.steps = saved["vq"][f"{name}.usage"], saved["vq"][f"{name}.total"], count
+
+    def save() -> None:
+        vq = {f"{n}.{k}": getattr(m, k) for n, m in model.named_modules() for k in ("usage", "total") if hasattr(m, "revive_below")}
+        torch.save(
+            {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "spent": spent, "count": count, "vq": vq},
+            state.with_suffix(".tmp"),
+        )
+        state.with_suffix(".tmp").rename(state)
+
+    model.train()
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    last_save, start = time.monotonic(), time.monotonic()
+    before = spent
+    log_path = path.with_suffix(".csv")
+    fresh = not log_path.exists()
+    with log_path.open("a", newline="") as handle, Progress(*columns, console=Console(stderr=True)) as progress:
+        log, bar = csv.writer(handle), progress.add_task(path.stem, total=budget, completed=spent)
+        try:
+            while spent < budget:
+                share = spent / budget
+                lr = rate * min(1, (count + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                with torch.autocast("cpu", torch.bfloat16):
+                    losses = step()
+                optimizer.zero_grad()
+                losses["loss"].backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                count += 1
+                spent = before + time.monotonic() - start
+                if count % every == 0:
+                    values = {k: round(float(v), 4) for k, v in losses.items()}
+                    if fresh:
+                        log.writerow(["step", "seconds", *values])
+                        fresh = False
+                    log.writerow([count, round(spent), *values.values()])
+                    handle.flush()
+                    progress.update(bar, completed=spent, description=f"{path.stem} {count} {values}")
+                if time.monotonic() - last_save > 60:
+                    save()
+                    last_save = time.monotonic()
+        except KeyboardInterrupt:
+            progress.console.print("stopped; the same command goes on from here")
+    save()
+
+
+def load_part(model: nn.Module, path: Path) -> None:
+    """Load a trained part's weights into `model`."""
+    model.load_state_dict(torch.load(path.with_suffix(".training.pt"), weights_only=True)["model"])
+    model.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["tokenizer", "lam", "dynamics"])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
+    parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    args.output.mkdir(parents=True, exist_ok=True)
+    config = GenieConfig.load(args.config)
+    genie = Genie(config)
+    path = args.output / args.part
+    model: nn.Module = getattr(genie, args.part)
+    if args.part == "dynamics":
+        load_part(genie.tokenizer, args.output / "tokenizer")
+        load_part(genie.lam, args.output / "lam")
+        ids, actions = tokenized(genie, args.data, args.output, args.stride)
+        run(model, lambda: dynamics_step(genie.dynamics, ids, actions, args.batch, args.corrupt), path, args.minutes, args.rate)
+        return
+    clips = Clips(args.data, "train", config.context_length)
+    if args.part == "tokenizer":
+        run(model, lambda: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
+    else:
+        run(model, lambda: lam_step(genie.lam, clips, args.batch), path, args.minutes, args.rate)
+
+
+if __name__ == "__main__":
+    main()

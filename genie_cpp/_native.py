@@ -1,0 +1,214 @@
+"""The C core through cffi (ABI mode). The only file that touches cffi; everything else sees numpy arrays.
+
+A call releases the GIL. Handles are freed when their last reference goes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cffi
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import NativeError
+
+ABI_VERSION = 1
+SPATIAL, TEMPORAL, SPACETIME, FFN = range(4)
+SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN}
+NORMS = {"rmsnorm": 0, "layernorm": 1}
+FFNS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "swiglu": 3, "geglu": 4}
+ORDERS = {"confidence": 0, "random": 1}
+# genie_slot of each tensor name: of the stack itself, and of one sublayer.
+STACK_SLOTS = {
+    "input.weight": 0, "input.bias": 1, "token_embd.weight": 2, "action_embd.weight": 3, "pos_space.weight": 4,
+    "pos_time.weight": 5, "output_norm.weight": 6, "output_norm.bias": 7, "output.weight": 8, "output.bias": 9,
+}  # fmt: skip
+SUBLAYER_SLOTS = {
+    "norm.weight": 10, "norm.bias": 11, "q.weight": 12, "k.weight": 13, "v.weight": 14, "out.weight": 15,
+    "q.bias": 16, "k.bias": 17, "v.bias": 18, "out.bias": 19, "q_norm.weight": 20, "k_norm.weight": 21,
+    "up.weight": 22, "gate.weight": 23, "down.weight": 24, "up.bias": 25, "gate.bias": 26, "down.bias": 27,
+}  # fmt: skip
+
+Float = NDArray[np.float32]
+Int = NDArray[np.int32]
+
+
+def _find(name: str) -> Path:
+    import genie_cpp
+
+    for folder in genie_cpp.__path__:  # an editable install keeps the library apart from the sources
+        if (path := Path(folder) / name).exists():
+            return path
+    raise NativeError(f"the compiled library {name} is not beside the package", "pip install . builds it")
+
+
+def _load() -> tuple[Any, Any]:
+    names = {"darwin": "libgenie.dylib", "win32": "genie.dll"}
+    ffi = cffi.FFI()
+    ffi.cdef(_find("genie_cdef.h").read_text())
+    lib = ffi.dlopen(str(_find(names.get(sys.platform, "libgenie.so"))))
+    if (found := lib.genie_abi_version()) != ABI_VERSION:
+        raise NativeError(f"the compiled library has ABI {found}, this package needs {ABI_VERSION}", "reinstall")
+    return ffi, lib
+
+
+ffi, lib = _load()
+
+
+def check(status: int, what: str) -> None:
+    """Raise NativeError for a status that is not GENIE_OK."""
+    if status != 0:
+        raise NativeError(f"{what}: {ffi.string(lib.genie_status_text(status)).decode()}")
+
+
+def isas() -> list[str]:
+    """Instruction sets this CPU runs, best first."""
+    names: list[str] = []
+    while (name := lib.genie_isa_name(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    return names
+
+
+def wanted_isa() -> str:
+    """The ISA that GENIE_ISA asks for, or the best one. Raises NativeError for one that does not run here."""
+    name = os.environ.get("GENIE_ISA") or isas()[0]
+    if name not in isas():
+        raise NativeError(f"GENIE_ISA={name!r} does not run here", f"this CPU runs {', '.join(isas())}")
+    return name
+
+
+def _in(array: NDArray[Any] | None, kind: str) -> Any:
+    if array is None:
+        return ffi.NULL
+    assert array.flags.c_contiguous
+    return ffi.from_buffer(f"{kind}[]", array)
+
+
+def _out(array: NDArray[Any] | None, kind: str) -> Any:
+    return ffi.NULL if array is None else ffi.from_buffer(f"{kind}[]", array, require_writable=True)
+
+
+class Pool:
+    """Threads that work together on one call; callers from several Python threads take turns."""
+
+    def __init__(self, threads: int) -> None:
+        out = ffi.new("genie_pool **")
+        check(lib.genie_pool_create(threads, out), f"starting {threads} threads")
+        self.handle, self.threads = ffi.gc(out[0], lib.genie_pool_free), threads
+
+
+class Stack:
+    """One ST-transformer: parameters at creation, then `set` for each tensor, then `seal`."""
+
+    def __init__(self, isa: str, pool: Pool, sublayers: Sequence[str], **params: Any) -> None:
+        p = ffi.new("genie_stack_params *", params)
+        p.sublayer_count = len(sublayers)
+        p.sublayers[0 : len(sublayers)] = [SUBLAYERS[s] for s in sublayers]
+        out = ffi.new("genie_stack **")
+        check(lib.genie_stack_create(isa.encode(), p, out), "creating a stack")
+        self.handle, self.pool = ffi.gc(out[0], lib.genie_stack_free), pool
+        self.sublayers = list(sublayers)
+        self.token_count, self.output_length = int(params["token_count"]), int(params["output_length"])
+        self.input_length = int(params["input_length"])
+
+    def set(self, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
+        """Copy one tensor, `data` its raw bytes; name as in the GGUF without the stack, e.g. "blk.0.ffn.up.weight"."""
+        block, sublayer, slot = -1, -1, STACK_SLOTS.get(name, -1)
+        if slot < 0:
+            _, index, kind, rest = name.split(".", 3)
+            block, sublayer, slot = int(index), self.sublayers.index(kind), SUBLAYER_SLOTS[rest]
+        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+        status = lib.genie_stack_set(
+            self.handle, self.pool.handle, block, sublayer, slot, type, rows, columns, _in(raw, "char"), raw.nbytes
+        )
+        check(status, f"loading {name}")
+
+    def seal(self) -> None:
+        check(lib.genie_stack_seal(self.handle), "checking a stack's weights")
+
+    @property
+    def n_bytes(self) -> int:
+        return int(lib.genie_stack_bytes(self.handle))
+
+
+class State:
+    """A window of past frames for one stack; one caller at a time."""
+
+    def __init__(self, stack: Stack) -> None:
+        out = ffi.new("genie_state **")
+        check(lib.genie_state_create(stack.handle, out), "making room for a window")
+        self.handle, self.stack = ffi.gc(out[0], lib.genie_state_free, lib.genie_state_bytes(out[0])), stack
+
+    def __len__(self) -> int:
+        return int(lib.genie_state_length(self.handle))
+
+    @property
+    def n_bytes(self) -> int:
+        return int(lib.genie_state_bytes(self.handle))
+
+    def truncate(self, length: int) -> None:
+        check(lib.genie_state_truncate(self.handle, length), "shortening a window")
+
+    def copy_from(self, other: State) -> None:
+        check(lib.genie_state_copy(self.handle, other.handle), "copying a window")
+
+    def forward(self, x: Int | Float, action: int = -1, commit: bool = True, output: bool = True) -> Float | None:
+        """Run one frame: ids int32 [P] or features float32 [P, N] -> float32 [P, O], or None without `output`."""
+        stack = self.stack
+        shape = (stack.token_count, stack.input_length) if stack.input_length else (stack.token_count,)
+        if x.shape != shape:
+            raise NativeError(f"a frame of shape {x.shape} was given where {shape} is needed")
+        ids = None if stack.input_length else np.ascontiguousarray(x, np.int32)
+        features = np.ascontiguousarray(x, np.float32) if stack.input_length else None
+        y = np.empty((stack.token_count, stack.output_length), np.float32) if output else None
+        status = lib.genie_stack_forward(
+            stack.handle, self.handle, stack.pool.handle, _in(ids, "int32_t"), _in(features, "float"), action,
+            int(commit), _out(y, "float"),
+        )  # fmt: skip
+        check(status, "running a frame")
+        return y
+
+    def maskgit_step(
+        self, sampler: Any, step: int, seed: int, frame: int, action: int, ids_P: Int, logits_PO: Float | None
+    ) -> None:
+        """One refinement of `ids_P` in place; `logits_PO` receives the logits when given."""
+        if ids_P.shape != (self.stack.token_count,) or ids_P.dtype != np.int32:
+            raise NativeError("ids must be int32, one per token")
+        status = lib.genie_maskgit_step(
+            self.stack.handle, self.handle, self.stack.pool.handle, sampler, step, seed, frame & 0xFFFFFFFF, action,
+            _out(ids_P, "int32_t"), _out(logits_PO, "float"),
+        )  # fmt: skip
+        check(status, "a MaskGIT step")
+
+
+def sampler_struct(steps: int, temperature: float, order: str, noise: float) -> Any:
+    return ffi.new("genie_sampler *", (steps, ORDERS[order], temperature, noise))
+
+
+def vq_nearest(codebook_VL: Float, z_ML: Float, isa: str) -> Int:
+    """Index of the nearest code of each row."""
+    z_ML = np.ascontiguousarray(z_ML, np.float32)
+    ids = np.empty(len(z_ML), np.int32)
+    codes, length = codebook_VL.shape
+    status = lib.genie_vq_nearest(
+        isa.encode(), _in(codebook_VL, "float"), codes, length, _in(z_ML, "float"), len(z_ML), _out(ids, "int32_t")
+    )
+    check(status, "searching the codebook")
+    return ids
+
+
+def vq_lookup(codebook_VL: Float, ids_M: Int) -> Float:
+    """The code of each id, float32 [M, L]."""
+    ids_M = np.ascontiguousarray(ids_M, np.int32)
+    z = np.empty((len(ids_M), codebook_VL.shape[1]), np.float32)
+    codes, length = codebook_VL.shape
+    status = lib.genie_vq_lookup(
+        _in(codebook_VL, "float"), codes, length, _in(ids_M, "int32_t"), len(ids_M), _out(z, "float")
+    )
+    check(status, "looking up codes")
+    return z

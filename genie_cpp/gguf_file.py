@@ -1,0 +1,344 @@
+"""The one GGUF reader: every byte of a model file passes through here before C sees a pointer (docs/gguf.md).
+
+The file is untrusted. Counts are compared with the bytes left before anything is allocated, lengths are checked as
+`length <= remaining`, nothing recurses, and tensor data is a read-only view on the map, never a copy.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GGUFError
+
+MAGIC = b"GGUF"
+VERSION = 3
+DEFAULT_ALIGNMENT = 32
+MAX_NAME = 64
+# Far above what a Genie has (512 blocks, 4 stacks, 44 tensors each), far below what costs gigabytes.
+MAX_TENSORS = 1 << 17
+MAX_KEYS = 1 << 14
+MAX_KEY_BYTES = 256
+MAX_STRING_BYTES = 1 << 20
+MAX_ARRAY_ITEMS = 1 << 20
+
+_DAMAGED = "the file is damaged or made to mislead; get it again from where it came, or convert the checkpoint again"
+_CUT = "the download or copy was probably cut short; get the file again"
+
+
+class TensorType(enum.IntEnum):
+    """ggml tensor types that this version runs; the value is the one stored in the file."""
+
+    F32 = 0
+    F16 = 1
+    Q4_0 = 2
+    Q8_0 = 8
+
+
+# type -> (values per block, bytes per block); a Q block starts with its float16 scale.
+BLOCKS: dict[TensorType, tuple[int, int]] = {
+    TensorType.F32: (1, 4),
+    TensorType.F16: (1, 2),
+    TensorType.Q4_0: (32, 18),
+    TensorType.Q8_0: (32, 34),
+}
+
+# GGUF value types by code: (name, struct format or None for string and array, smallest number of bytes).
+_VALUES: dict[int, tuple[str, str | None, int]] = {
+    0: ("uint8", "B", 1),
+    1: ("int8", "b", 1),
+    2: ("uint16", "H", 2),
+    3: ("int16", "h", 2),
+    4: ("uint32", "I", 4),
+    5: ("int32", "i", 4),
+    6: ("float32", "f", 4),
+    7: ("bool", "?", 1),
+    8: ("string", None, 8),
+    9: ("array", None, 12),
+    10: ("uint64", "Q", 8),
+    11: ("int64", "q", 8),
+    12: ("float64", "d", 8),
+}
+_BOOL, _STRING, _ARRAY = 7, 8, 9
+
+Value = int | float | bool | str | list[Any]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor. `shape` is as stored, fastest dimension first; `offset` is in bytes from the start of the file."""
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+    offset: int
+    n_bytes: int
+
+
+def quoted(text: str, limit: int = 256) -> str:
+    """Text from a file, made safe for a terminal: control and odd characters escaped, shortened, in quotes."""
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "'"
+
+
+class _Cursor:
+    """Reads little-endian fields and never past the end."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data, self.at, self.size = data, 0, len(data)
+
+    @property
+    def remaining(self) -> int:
+        return self.size - self.at
+
+    def take(self, count: int, what: str) -> bytes:
+        if count > self.remaining:
+            raise GGUFError(f"truncated at byte {self.size}: {what} needs {count} bytes at byte {self.at}", _CUT)
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def scalar(self, code: str, what: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
+
+    def count(self, limit: int, smallest: int, what: str) -> int:
+        """A 64-bit count of records of at least `smallest` bytes."""
+        value = int(self.scalar("Q", f"the number of {what}"))
+        if value > self.remaining // smallest:
+            raise GGUFError(
+                f"the file claims {value} {what} at byte {self.at - 8}, but only {self.remaining} bytes are left",
+                _DAMAGED,
+            )
+        if value > limit:
+            raise GGUFError(f"the file has {value} {what}; at most {limit} are allowed", _DAMAGED)
+        return value
+
+    def string(self, limit: int, what: str) -> str:
+        length = int(self.scalar("Q", f"the length of {what}"))
+        if length > self.remaining:
+            raise GGUFError(
+                f"{what} claims {length} bytes at byte {self.at - 8}, but only {self.remaining} are left", _DAMAGED
+            )
+        if length > limit:
+            raise GGUFError(f"{what} has {length} bytes; at most {limit} are allowed", _DAMAGED)
+        raw = self.take(length, what)
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise GGUFError(f"{what} at byte {self.at - length} is not UTF-8", _DAMAGED) from None
+
+    def value(self, code: int, what: str) -> Value:
+        """One value that is not an array."""
+        if code == _STRING:
+            return self.string(MAX_STRING_BYTES, what)
+        if code == _BOOL:
+            byte = self.scalar("B", what)
+            if byte > 1:
+                raise GGUFError(f"{what} is a bool of value {byte}; only 0 and 1 are", _DAMAGED)
+            return bool(byte)
+        value: Value = self.scalar(_VALUES[code][1] or "", what)
+        return value
+
+
+class GGUFFile:
+    """An open GGUF whose structure has been checked. Use `GGUFFile.open(path)`, as a context manager or with `close`.
+
+    metadata: values by key. value_types: the stored type of each, such as "uint32" or "array of string".
+    tensors: by name, in file order. alignment: of the tensor data, bytes. size: of the file, bytes.
+    """
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path, self.size = path, len(data)
+        self.metadata: dict[str, Value] = {}
+        self.value_types: dict[str, str] = {}
+        self.tensors: dict[str, TensorInfo] = {}
+        self.alignment = DEFAULT_ALIGNMENT
+        self._data: mmap.mmap | None = data
+        self._parse(_Cursor(data))
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> GGUFFile:
+        """Map and check a file. Raises GGUFError, its message naming the file and the first fault met."""
+        path = Path(path)
+        try:
+            # Opening a named pipe would wait for ever, so the kind is asked first.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise GGUFError(f"{quoted(str(path))} is not a regular file", "give the path of a .gguf file")
+            with path.open("rb") as handle:
+                start = handle.read(4)
+                if start != MAGIC:
+                    raise GGUFError(f"{quoted(str(path))} is not a GGUF file", "make one with genie-convert")
+                data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise GGUFError(
+                f"cannot read {quoted(str(path))}: {reason}", "check the path and its permissions"
+            ) from None
+        try:
+            return GGUFFile(path, data)
+        except GGUFError as error:
+            data.close()
+            raise GGUFError(f"{quoted(str(path))}: {error}", error.hint) from None
+        except BaseException:
+            data.close()
+            raise
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor as a read-only uint8 view `[n_bytes]` on the map, valid until `close`."""
+        if self._data is None:
+            raise GGUFError(f"{quoted(str(self.path))} is closed")
+        info = self.tensors[name]
+        return np.frombuffer(self._data, np.uint8, info.n_bytes, info.offset)
+
+    def check_finite(self, name: str) -> None:
+        """Refuse NaN and infinity among the values, or the block scales, of a tensor. Raises GGUFError."""
+        info = self.tensors[name]
+        raw = self.data(name)
+        if info.type is TensorType.F32:
+            bits, mask = raw.view("<u4"), 0x7F800000
+        elif info.type is TensorType.F16:
+            bits, mask = raw.view("<u2"), 0x7C00
+        else:
+            bits, mask = np.ascontiguousarray(raw.reshape(-1, BLOCKS[info.type][1])[:, :2]).view("<u2").ravel(), 0x7C00
+        for start in range(0, len(bits), 1 << 20):  # in pieces, so that a big tensor needs no second copy
+            bad = (bits[start : start + (1 << 20)] & mask) == mask
+            if bad.any():
+                what = "value" if BLOCKS[info.type][0] == 1 else "block scale"
+                raise GGUFError(
+                    f"{quoted(str(self.path))}: tensor {quoted(name)} has a NaN or infinite {what} "
+                    f"(number {start + int(bad.argmax())})",
+                    _DAMAGED,
+                )
+
+    def close(self) -> None:
+        """Let go of the map. While a view from `data` lives, the memory stays mapped until that view is gone."""
+        data, self._data = self._data, None
+        if data is not None:
+            try:
+                data.close()
+            except BufferError:  # a view is still in use; the map goes with it
+                pass
+
+    def __enter__(self) -> GGUFFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _parse(self, cursor: _Cursor) -> None:
+        cursor.take(4, "the magic")  # `open` has looked at it
+        version = cursor.scalar("I", "the version")
+        if version != VERSION:
+            if version == int.from_bytes(VERSION.to_bytes(4, "little"), "big"):
+                raise GGUFError(
+                    "the file is big-endian; only little-endian GGUF is read", "convert the checkpoint again"
+                )
+            raise GGUFError(f"GGUF version {version} is not supported, only {VERSION}", "convert the checkpoint again")
+        # Smallest tensor record: name of 1, dimension count, 1 dimension, type, offset; smallest pair: key of 1, uint8.
+        tensor_count = cursor.count(MAX_TENSORS, 8 + 1 + 4 + 8 + 4 + 8, "tensors")
+        key_count = cursor.count(MAX_KEYS, 8 + 1 + 4 + 1, "metadata keys")
+        items_left = MAX_ARRAY_ITEMS
+        for index in range(key_count):
+            items_left = self._parse_pair(cursor, index, items_left)
+        self._set_alignment()
+        infos = [self._parse_tensor(cursor, index) for index in range(tensor_count)]
+        self._place(infos, -(-cursor.at // self.alignment) * self.alignment)
+
+    def _parse_pair(self, cursor: _Cursor, index: int, items_left: int) -> int:
+        """Read one key and value; returns how many more array items the file may have."""
+        key = cursor.string(MAX_KEY_BYTES, f"the name of metadata key {index}")
+        if not key:
+            raise GGUFError(f"metadata key {index} has an empty name", _DAMAGED)
+        if key in self.metadata:
+            raise GGUFError(f"metadata key {quoted(key)} occurs twice", _DAMAGED)
+        what = f"metadata key {quoted(key)}"
+        code = cursor.scalar("I", f"the type of {what}")
+        if code not in _VALUES:
+            raise GGUFError(f"{what} has the unknown value type {code}", _DAMAGED)
+        if code != _ARRAY:
+            self.metadata[key] = cursor.value(code, what)
+            self.value_types[key] = _VALUES[code][0]
+            return items_left
+        code = cursor.scalar("I", f"the item type of {what}")
+        if code == _ARRAY:
+            raise GGUFError(f"{what} is an array of arrays; arrays are not nested", _DAMAGED)
+        if code not in _VALUES:
+            raise GGUFError(f"{what} is an array of the unknown value type {code}", _DAMAGED)
+        count = cursor.count(items_left, _VALUES[code][2], f"items in {what}")
+        self.metadata[key] = [cursor.value(code, what) for _ in range(count)]
+        self.value_types[key] = f"array of {_VALUES[code][0]}"
+        return items_left - count
+
+    def _set_alignment(self) -> None:
+        value = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+        if self.value_types.get("general.alignment", "uint32") != "uint32" or not isinstance(value, int):
+            raise GGUFError(f"general.alignment is a {self.value_types['general.alignment']}, not a uint32", _DAMAGED)
+        if not 8 <= value <= 65536 or value & (value - 1):
+            raise GGUFError(f"general.alignment is {value}, not a power of two in 8…65536", _DAMAGED)
+        self.alignment = value
+
+    def _parse_tensor(self, cursor: _Cursor, index: int) -> TensorInfo:
+        """One record; `offset` still counts from the start of the data."""
+        name = cursor.string(MAX_NAME, f"the name of tensor {index}")
+        if not name:
+            raise GGUFError(f"tensor {index} has an empty name", _DAMAGED)
+        if name in self.tensors:
+            raise GGUFError(f"tensor {quoted(name)} occurs twice", _DAMAGED)
+        what = f"tensor {quoted(name)}"
+        dims = cursor.scalar("I", f"the dimension count of {what}")
+        if not 1 <= dims <= 4:
+            raise GGUFError(f"{what} has {dims} dimensions, not 1…4", _DAMAGED)
+        shape = tuple(int(cursor.scalar("Q", f"the shape of {what}")) for _ in range(dims))
+        if 0 in shape:
+            raise GGUFError(f"{what} has a dimension of 0: {list(shape)}", _DAMAGED)
+        code = cursor.scalar("I", f"the type of {what}")
+        if code not in TensorType.__members__.values():
+            kinds = ", ".join(kind.name for kind in TensorType)
+            raise GGUFError(
+                f"{what} has the type {code}, which is not one of {kinds}", "convert it again as q8_0 or f16"
+            )
+        kind = TensorType(code)
+        per_block, block_bytes = BLOCKS[kind]
+        if shape[0] % per_block:
+            raise GGUFError(
+                f"{what} has rows of {shape[0]}, not a multiple of the {kind.name} block {per_block}", _DAMAGED
+            )
+        count = 1
+        for length in shape:  # Python's integers do not wrap
+            count *= length
+        n_bytes = count // per_block * block_bytes
+        if n_bytes > cursor.size:
+            raise GGUFError(f"{what} would need {n_bytes} bytes, more than the whole file has", _CUT)
+        offset = int(cursor.scalar("Q", f"the offset of {what}"))
+        if offset % self.alignment:
+            raise GGUFError(f"{what} starts at {offset}, which is not a multiple of {self.alignment}", _DAMAGED)
+        info = TensorInfo(name, kind, shape, offset, n_bytes)
+        self.tensors[name] = info
+        return info
+
+    def _place(self, infos: list[TensorInfo], start: int) -> None:
+        """Turn offsets into offsets in the file, with every tensor in bounds and none over another."""
+        end, before = start, ""
+        for info in sorted(infos, key=lambda info: info.offset):
+            at = start + info.offset
+            if at + info.n_bytes > self.size:
+                raise GGUFError(
+                    f"truncated at byte {self.size}: tensor {quoted(info.name)} goes on to byte {at + info.n_bytes}",
+                    _CUT,
+                )
+            if at < end:
+                raise GGUFError(f"tensors {quoted(before)} and {quoted(info.name)} overlap", _DAMAGED)
+            end, before = at + info.n_bytes, info.name
+        for info in infos:
+            self.tensors[info.name] = TensorInfo(info.name, info.type, info.shape, start + info.offset, info.n_bytes)

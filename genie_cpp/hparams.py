@@ -1,0 +1,424 @@
+"""Hyper-parameters of a Genie GGUF, and the tensors that follow from them (docs/gguf.md, held to it by a test).
+
+One table, `KEYS`, serves the reader and the writer: `HParams.from_metadata` and `HParams.to_metadata`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import ModelError
+from .gguf_file import BLOCKS, GGUFFile, TensorType, Value, quoted
+
+ARCHITECTURE = "genie"
+PROFILE_VERSION = 1
+QUANTIZATION_VERSION = 2
+STACKS = ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics")
+SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn")
+GATED = ("swiglu", "geglu")
+# What the tokenizer kinds mix time with.
+KINDS: dict[str, str | None] = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime"}
+# Value of general.file_type for each type of most weights.
+FILE_TYPES: dict[TensorType, int] = {TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q8_0: 7}
+# Beyond any machine this runs on; stops hyper-parameters whose product would overflow 64 bits in C.
+MAX_BYTES = 1 << 42
+
+_CONVERT_AGAIN = "convert the checkpoint again with this version's genie-convert"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One row of the table of docs/gguf.md. `<stack>` in `name` stands for each of STACKS."""
+
+    name: str
+    type: str
+    field: str = ""  # of HParams or StackParams; empty for what belongs to the file and not to the model
+    low: float | None = None
+    high: float | None = None
+    above: bool = False  # `low` itself is excluded
+    choices: tuple[str | int, ...] = ()
+    default: Value | None = None
+    optional: bool = False
+
+    def check(self, name: str, value: object, stored: str | None = None) -> Any:
+        """The value as its field holds it. Raises ModelError with the key, what is expected and what was got."""
+        ok: bool
+        result: Any = value
+        if self.type == "uint32":
+            ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
+        elif self.type == "float32":
+            ok = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 3e38
+            result = float32(value) if ok else value
+        elif self.type == "bool":
+            ok = isinstance(value, bool)
+        elif self.type == "string":
+            ok = isinstance(value, str)
+        else:
+            ok = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+            result = tuple(value) if ok else value  # type: ignore[arg-type]
+        if not ok or stored not in (None, self.type):
+            got = f"a {stored}" if stored not in (None, self.type) else _shown(value)
+            raise ModelError(f"{name} must be {self.expected()}, not {got}", _CONVERT_AGAIN)
+        if self.type.startswith("array"):
+            ok = 1 <= len(result) <= 8 and set(result) <= set(self.choices) and len(set(result)) == len(result)
+        elif self.choices:
+            ok = result in self.choices
+        elif self.low is not None and self.high is not None:
+            low, high = (float32(self.low), float32(self.high)) if self.type == "float32" else (self.low, self.high)
+            ok = low <= result <= high and not (self.above and result == low)
+        if not ok:
+            raise ModelError(f"{name} must be {self.expected()}, not {_shown(value)}", _CONVERT_AGAIN)
+        return result
+
+    def expected(self) -> str:
+        """The type and range in words."""
+        if self.type.startswith("array"):
+            return f"an array of 1 to 8 different strings among {', '.join(map(str, self.choices))}"
+        if self.choices:
+            return f"a {self.type} " + ("among " if len(self.choices) > 1 else "") + ", ".join(map(str, self.choices))
+        if self.low is None:
+            return f"a {self.type}"
+        return f"a {self.type} " + (
+            f"> {self.low:g} and <= {self.high:g}" if self.above else f"in {self.low:.10g}…{self.high:.10g}"
+        )
+
+
+CARD = (
+    "general.name",
+    "general.author",
+    "general.license",
+    "general.description",
+    "general.source.url",
+    "general.dataset",
+)
+
+KEYS: tuple[Key, ...] = (
+    Key("general.architecture", "string", choices=(ARCHITECTURE,)),
+    *(Key(name, "string", optional=True) for name in CARD),
+    Key("general.file_type", "uint32", choices=tuple(FILE_TYPES.values())),
+    Key("general.quantization_version", "uint32", choices=(QUANTIZATION_VERSION,)),
+    Key("genie.version", "uint32", choices=(PROFILE_VERSION,)),
+    Key("genie.frame.width", "uint32", "frame_width", 1, 4096),
+    Key("genie.frame.height", "uint32", "frame_height", 1, 4096),
+    Key("genie.context_length", "uint32", "context_length", 1, 1024),
+    Key("genie.action.count", "uint32", "action_count", 1, 4096),
+    Key("genie.window.policy", "string", "window_policy", choices=("half", "exact"), default="half"),
+    Key("genie.tokenizer.kind", "string", "tokenizer_kind", choices=tuple(KINDS)),
+    Key("genie.tokenizer.patch_size", "uint32", "tokenizer_patch_size", 1, 256),
+    Key("genie.tokenizer.codebook_size", "uint32", "codebook_size", 2, 1 << 20),
+    Key("genie.tokenizer.latent_length", "uint32", "tokenizer_latent_length", 1, 4096),
+    Key("genie.lam.patch_size", "uint32", "lam_patch_size", 1, 256),
+    Key("genie.lam.latent_length", "uint32", "lam_latent_length", 1, 4096),
+    Key("genie.lam.difference", "bool", "lam_difference"),
+    Key("genie.<stack>.block_count", "uint32", "block_count", 1, 512),
+    Key("genie.<stack>.embedding_length", "uint32", "embedding_length", 1, 16384),
+    Key("genie.<stack>.feed_forward_length", "uint32", "feed_forward_length", 1, 131072),
+    Key("genie.<stack>.attention.head_count", "uint32", "head_count", 1, 512),
+    Key("genie.<stack>.attention.key_length", "uint32", "key_length", 1, 1024),
+    Key("genie.<stack>.attention.qk_norm", "bool", "qk_norm"),
+    Key("genie.<stack>.sublayers", "array of string", "sublayers", choices=SUBLAYERS),
+    Key("genie.<stack>.norm", "string", "norm", choices=("rmsnorm", "layernorm")),
+    Key("genie.<stack>.norm_epsilon", "float32", "norm_epsilon", 0, 0.1, above=True),
+    Key("genie.<stack>.ffn", "string", "ffn", choices=("gelu", "gelu_tanh", "relu", "swiglu", "geglu")),
+    Key("genie.<stack>.bias", "bool", "bias"),
+    Key("genie.sampler.steps", "uint32", "sampler_steps", 1, 1024),
+    Key("genie.sampler.temperature", "float32", "sampler_temperature", 0, 100),
+    Key("genie.sampler.order", "string", "sampler_order", choices=("confidence", "random")),
+    Key("genie.sampler.noise", "float32", "sampler_noise", 0, 100),
+)
+_MODEL_KEYS = tuple(key for key in KEYS if key.field and "<stack>" not in key.name)
+_STACK_KEYS = tuple(key for key in KEYS if "<stack>" in key.name)
+_FILE_KEYS = tuple(key for key in KEYS if not key.field)
+_KNOWN = frozenset(key.name.replace("<stack>", stack) for key in KEYS for stack in STACKS)
+
+
+@dataclass(frozen=True)
+class StackParams:
+    """One ST-transformer: `block_count` blocks, each the `sublayers` in order, pre-norm with a residual."""
+
+    block_count: int
+    embedding_length: int
+    feed_forward_length: int
+    head_count: int
+    key_length: int
+    qk_norm: bool
+    sublayers: tuple[str, ...]
+    norm: str
+    norm_epsilon: float
+    ffn: str
+    bias: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm_epsilon", float32(self.norm_epsilon))
+
+
+@dataclass(frozen=True)
+class HParams:
+    """Everything but the weights. Frames in pixels, context_length in frames, floats rounded to float32 as stored."""
+
+    frame_width: int
+    frame_height: int
+    context_length: int
+    action_count: int
+    window_policy: str
+    tokenizer_kind: str
+    tokenizer_patch_size: int
+    codebook_size: int
+    tokenizer_latent_length: int
+    lam_patch_size: int
+    lam_latent_length: int
+    lam_difference: bool
+    sampler_steps: int
+    sampler_temperature: float
+    sampler_order: str
+    sampler_noise: float
+    stacks: dict[str, StackParams]
+
+    def __post_init__(self) -> None:
+        for name in ("sampler_temperature", "sampler_noise"):
+            object.__setattr__(self, name, float32(getattr(self, name)))
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, Value], value_types: Mapping[str, str] | None = None) -> HParams:
+        """Check every key. `value_types` (of GGUFFile) holds the stored integer and float widths to the page as well.
+
+        Raises ModelError naming the key, what was expected and what was got.
+        """
+        types = value_types or {}
+        for name in metadata:
+            if name.startswith("genie.") and name not in _KNOWN:
+                raise ModelError(f"unknown key {quoted(name)}", "the file may need a newer genie_cpp")
+        for key in _FILE_KEYS:
+            _read(metadata, types, key, key.name)
+        fields = {key.field: _read(metadata, types, key, key.name) for key in _MODEL_KEYS}
+        stacks = {
+            stack: StackParams(
+                **{key.field: _read(metadata, types, key, key.name.replace("<stack>", stack)) for key in _STACK_KEYS}
+            )
+            for stack in STACKS
+        }
+        hp = HParams(**fields, stacks=stacks)
+        hp.check()
+        return hp
+
+    def to_metadata(self, file_type: TensorType, card: Mapping[str, str] | None = None) -> dict[str, tuple[str, Value]]:
+        """All keys in the page's order as `{key: (type, value)}`; checked, so what is written can be read.
+
+        card: values by general.* key; empty ones are left out. Raises ModelError.
+        """
+        values: dict[str, Any] = {
+            **(card or {}),
+            "general.architecture": ARCHITECTURE,
+            "general.file_type": FILE_TYPES[file_type],
+            "general.quantization_version": QUANTIZATION_VERSION,
+            "genie.version": PROFILE_VERSION,
+        }
+        for key in _MODEL_KEYS:
+            values[key.name] = getattr(self, key.field)
+        for stack in STACKS:
+            for key in _STACK_KEYS:
+                value = getattr(self.stacks[stack], key.field)
+                values[key.name.replace("<stack>", stack)] = list(value) if isinstance(value, tuple) else value
+        HParams.from_metadata(values)
+        rows = {name: key.type for key in KEYS for name in _names(key)}
+        return {name: (kind, values[name]) for name, kind in rows.items() if values.get(name) not in (None, "")}
+
+    def check(self) -> None:
+        """Rules that join several keys. Raises ModelError."""
+        for name, patch in (("tokenizer", self.tokenizer_patch_size), ("lam", self.lam_patch_size)):
+            if self.frame_width % patch or self.frame_height % patch:
+                raise ModelError(
+                    f"genie.{name}.patch_size {patch} does not divide {self.frame_width}x{self.frame_height} frames",
+                    _CONVERT_AGAIN,
+                )
+        for stack in STACKS[:2]:
+            mixing = {"temporal", "spacetime"} & set(self.stacks[stack].sublayers)
+            if mixing != {KINDS[self.tokenizer_kind]} - {None}:
+                raise ModelError(
+                    f"genie.{stack}.sublayers {', '.join(self.stacks[stack].sublayers)} do not make a "
+                    f"{self.tokenizer_kind} tokenizer",
+                    _CONVERT_AGAIN,
+                )
+        weights = 4 * self.parameter_count()
+        cache = sum(self.cache_bytes(stack) for stack in STACKS)
+        for what, size in (("weights", weights), ("temporal cache", cache)):
+            if size > MAX_BYTES:
+                raise ModelError(f"the hyper-parameters ask for {size / 2**40:.0f} TiB of {what}", _CONVERT_AGAIN)
+
+    def token_count(self, stack: str) -> int:
+        """P, the tokens per frame of a stack."""
+        patch = self.lam_patch_size if stack.startswith("lam.") else self.tokenizer_patch_size
+        return (self.frame_width // patch) * (self.frame_height // patch)
+
+    def input_length(self, stack: str) -> int | None:
+        """Length of the vectors a stack takes in; None for `dynamics`, which takes token ids."""
+        return {
+            "tokenizer.encoder": 3 * self.tokenizer_patch_size**2,
+            "tokenizer.decoder": self.tokenizer_latent_length,
+            "lam.encoder": 3 * self.lam_patch_size**2,
+            "dynamics": None,
+        }[stack]
+
+    def output_length(self, stack: str) -> int:
+        """O, the length of the vectors a stack gives out."""
+        return {
+            "tokenizer.encoder": self.tokenizer_latent_length,
+            "tokenizer.decoder": 3 * self.tokenizer_patch_size**2,
+            "lam.encoder": self.lam_latent_length,
+            "dynamics": self.codebook_size,
+        }[stack]
+
+    def cache_bytes(self, stack: str) -> int:
+        """Bytes of keys and values of a full window in float32."""
+        s = self.stacks[stack]
+        layers = s.block_count * len({"temporal", "spacetime"} & set(s.sublayers))
+        return layers * self.context_length * self.token_count(stack) * s.head_count * s.key_length * 2 * 4
+
+    def parameter_count(self) -> int:
+        """Number of weights, without listing the tensors (they may be too many to list before this is checked)."""
+        one = dataclasses.replace(
+            self, stacks={name: dataclasses.replace(stack, block_count=1) for name, stack in self.stacks.items()}
+        )
+        total = 0
+        for name, (shape, _) in expected_tensors(one).items():
+            count = 1
+            for length in shape:
+                count *= length
+            block = re.match(r"(.*)\.blk\.0\.", name)
+            total += count * (self.stacks[block[1]].block_count if block else 1)
+        return total
+
+
+def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """`{name: (shape fastest first, is it a matrix)}` of exactly the tensors a file with these parameters has."""
+    found: dict[str, tuple[tuple[int, ...], bool]] = {}
+
+    def linear(name: str, wide: int, tall: int, bias: bool) -> None:
+        found[f"{name}.weight"] = ((wide, tall), True)
+        if bias:
+            found[f"{name}.bias"] = ((tall,), False)
+
+    def norm(name: str, length: int, kind: str) -> None:
+        found[f"{name}.weight"] = ((length,), False)
+        if kind == "layernorm":
+            found[f"{name}.bias"] = ((length,), False)
+
+    for name in STACKS:
+        s = hp.stacks[name]
+        E, F, inner = s.embedding_length, s.feed_forward_length, s.head_count * s.key_length
+        wide = hp.input_length(name)
+        if wide is None:
+            found["dynamics.token_embd.weight"] = ((E, hp.codebook_size + 1), True)
+            found["dynamics.action_embd.weight"] = ((E, hp.action_count), False)
+        else:
+            linear(f"{name}.input", wide, E, True)
+        found[f"{name}.pos_space.weight"] = ((E, hp.token_count(name)), False)
+        found[f"{name}.pos_time.weight"] = ((E, hp.context_length), False)
+        for i in range(s.block_count):
+            for sublayer in s.sublayers:
+                at = f"{name}.blk.{i}.{sublayer}"
+                norm(f"{at}.norm", E, s.norm)
+                if sublayer == "ffn":
+                    for part in ("up", "gate") if s.ffn in GATED else ("up",):
+                        linear(f"{at}.{part}", E, F, s.bias)
+                    linear(f"{at}.down", F, E, s.bias)
+                    continue
+                for part in ("q", "k", "v"):
+                    linear(f"{at}.{part}", E, inner, s.bias)
+                linear(f"{at}.out", inner, E, s.bias)
+                for part in ("q_norm", "k_norm") if s.qk_norm else ():
+                    found[f"{at}.{part}.weight"] = ((s.key_length,), False)
+        norm(f"{name}.output_norm", E, s.norm)
+        linear(f"{name}.output", E, hp.output_length(name), True)
+    found["tokenizer.codebook.weight"] = ((hp.tokenizer_latent_length, hp.codebook_size), False)
+    found["lam.codebook.weight"] = ((hp.lam_latent_length, hp.action_count), False)
+    return found
+
+
+def validate_tensors(file: GGUFFile, hp: HParams, finite: bool = True) -> None:
+    """Hold a file's tensors to its hyper-parameters: none missing, unknown, misshapen or of a wrong type; all finite.
+
+    Raises ModelError naming the tensor, or GGUFError for NaN and infinity. `finite=False` skips reading the data.
+    """
+    where = quoted(str(file.path))
+    # More blocks than the file could hold are not listed, only refused.
+    blocks = sum(stack.block_count for stack in hp.stacks.values())
+    if blocks > len(file.tensors):
+        raise ModelError(
+            f"{where}: {blocks} blocks are declared, but there are {len(file.tensors)} tensors", _CONVERT_AGAIN
+        )
+    expected = expected_tensors(hp)
+    for name, (shape, matrix) in expected.items():
+        info = file.tensors.get(name)
+        if info is None:
+            raise ModelError(f"{where}: tensor {name} is missing", _CONVERT_AGAIN)
+        if info.shape != shape:
+            raise ModelError(f"{where}: tensor {name} must be {list(shape)}, not {list(info.shape)}", _CONVERT_AGAIN)
+        if not matrix and info.type is not TensorType.F32:
+            raise ModelError(f"{where}: tensor {name} must be F32, not {info.type.name}", _CONVERT_AGAIN)
+    for name in file.tensors:
+        if name not in expected:
+            raise ModelError(f"{where}: unknown tensor {quoted(name)}", "the file may need a newer genie_cpp")
+    if finite:
+        for name in expected:
+            file.check_finite(name)
+
+
+def validate(file: GGUFFile, finite: bool = True) -> HParams:
+    """All that docs/gguf.md asks of keys and tensors. Raises ModelError or GGUFError, the message naming the file."""
+    try:
+        hp = HParams.from_metadata(file.metadata, file.value_types)
+    except ModelError as error:
+        raise ModelError(f"{quoted(str(file.path))}: {error}", error.hint) from None
+    validate_tensors(file, hp, finite)
+    return hp
+
+
+def tensor_bytes(shape: tuple[int, ...], kind: TensorType) -> int:
+    """Bytes of a tensor whose rows are whole blocks."""
+    count = 1
+    for length in shape:
+        count *= length
+    per_block, block_bytes = BLOCKS[kind]
+    return count // per_block * block_bytes
+
+
+def float32(value: Any) -> float:
+    """The float32 nearest to a number, as a Python float."""
+    return float(np.float32(value))
+
+
+def _names(key: Key) -> tuple[str, ...]:
+    if "<stack>" not in key.name:
+        return (key.name,)
+    return tuple(key.name.replace("<stack>", stack) for stack in STACKS)
+
+
+def _read(metadata: Mapping[str, Value], types: Mapping[str, str], key: Key, name: str) -> Any:
+    if name not in metadata:
+        if key.default is not None:
+            return key.default
+        if key.optional:
+            return None
+        hint = "this GGUF is not a Genie" if name == "general.architecture" else _CONVERT_AGAIN
+        raise ModelError(f"the key {name} is missing; it must be {key.expected()}", hint)
+    if name == "general.architecture" and metadata[name] != ARCHITECTURE:
+        raise ModelError(
+            f"general.architecture must be {ARCHITECTURE}, not {_shown(metadata[name])}",
+            "genie_cpp runs Genie world models only",
+        )
+    return key.check(name, metadata[name], types.get(name))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, (list, tuple)):
+        return quoted(", ".join(map(str, value[:9])))
+    return repr(value)[:80]

@@ -1,0 +1,260 @@
+"""A Genie read from one GGUF file: tokenizer, latent action model and dynamics, ready to run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _native
+from .errors import ActionError, ImageError, ModelError
+from .gguf_file import GGUFFile, TensorInfo
+from .hparams import FILE_TYPES, HParams, StackParams, validate
+from .sampler import Sampler
+
+Frame = NDArray[np.uint8]
+Ids = NDArray[np.int32]
+BUNDLED = "hopper-q8_0.gguf"
+
+
+def bundled_path() -> Path:
+    """The world that ships with the package."""
+    import genie_cpp
+
+    for folder in genie_cpp.__path__:
+        if (path := Path(folder) / "data" / BUNDLED).exists():
+            return path
+    raise ModelError("the bundled world is not installed", "give a model with -m world.gguf")
+
+
+def default_threads() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Model:
+    """Weights and hyper-parameters; read-only, and safe to share among worlds and threads.
+
+    Use `Model.open`. `info` are the hyper-parameters, `metadata` every key of the file, `tensors` name -> TensorInfo,
+    `sampler` the file's default settings, `isa` and `threads` what it runs on.
+    """
+
+    path: Path
+    info: HParams
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    sampler: Sampler
+    isa: str
+    threads: int
+
+    @staticmethod
+    def open(path: str | Path | None = None, threads: int | None = None) -> Model:
+        """Read and check a Genie GGUF (docs/gguf.md); no path: the bundled world. threads: 1…1024, default all CPUs.
+
+        Raises GGUFError, ModelError, NativeError or FileNotFoundError.
+        """
+        model = Model()
+        model.path = bundled_path() if path is None else Path(path)
+        model.isa = _native.wanted_isa()
+        model.threads = default_threads() if threads is None else threads
+        model._pool = _native.Pool(model.threads)
+        with GGUFFile.open(model.path) as file:
+            model.info = validate(file)
+            model.metadata = MappingProxyType(dict(file.metadata))
+            model.tensors = MappingProxyType(dict(file.tensors))
+            model._stacks = {name: model._build(file, name) for name in model.info.stacks}
+            model._codebook = _floats(file, "tokenizer.codebook.weight")
+            model._actions = _floats(file, "lam.codebook.weight")
+            model._lam_bias = _floats(file, "lam.encoder.output.bias").reshape(-1)
+        hp = model.info
+        model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
+        return model
+
+    _pool: _native.Pool
+    _stacks: dict[str, _native.Stack]
+    _codebook: NDArray[np.float32]  # [V, L]
+    _actions: NDArray[np.float32]  # [A, L]
+    _lam_bias: NDArray[np.float32]  # [L]
+
+    def _build(self, file: GGUFFile, name: str) -> _native.Stack:
+        hp, s = self.info, self.info.stacks[name]
+        stack = _native.Stack(self.isa, self._pool, s.sublayers, **_params(hp, name, s))
+        prefix = name + "."
+        for tensor_name, tensor in file.tensors.items():
+            if not tensor_name.startswith(prefix):
+                continue
+            columns, rows = tensor.shape[0], tensor.shape[1] if len(tensor.shape) > 1 else 1
+            data, kind = file.data(tensor_name), int(tensor.type)
+            if tensor_name == "dynamics.token_embd.weight":  # rows are looked up, not multiplied
+                data, kind = _floats(file, tensor_name), 0
+            stack.set(tensor_name.removeprefix(prefix), kind, rows, columns, data)
+        stack.seal()
+        return stack
+
+    @property
+    def name(self) -> str:
+        """`general.name`, or the file's name."""
+        return str(self.metadata.get("general.name") or self.path.stem)
+
+    @property
+    def type(self) -> str:
+        """Type of most weights: F32, F16, Q8_0 or Q4_0."""
+        return next(t.name for t, number in FILE_TYPES.items() if number == self.metadata["general.file_type"])
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the file's bytes, hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+    @property
+    def token_count(self) -> int:
+        """Tokens per frame."""
+        return self._stacks["dynamics"].token_count
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of packed weights in memory."""
+        return sum(stack.n_bytes for stack in self._stacks.values())
+
+    def state(self, stack: str) -> _native.State:
+        """An empty window for one of the stacks."""
+        return _native.State(self._stacks[stack])
+
+    def patches(self, frame: Frame, patch: int) -> NDArray[np.float32]:
+        """uint8 [H, W, 3] -> float32 [P, patch * patch * 3] in -0.5…0.5, vector order row, column, channel."""
+        height, width = self.info.frame_height, self.info.frame_width
+        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
+            raise ImageError(
+                f"a frame must be uint8 {height}x{width}x3, not {frame.dtype} {'x'.join(map(str, frame.shape))}",
+                "genie_cpp.frames.fit makes any picture fit",
+            )
+        x = frame.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
+        return x.reshape(-1, patch * patch * 3).astype(np.float32) / np.float32(255) - np.float32(0.5)
+
+    def pixels(self, patches_PX: NDArray[np.float32]) -> Frame:
+        """The inverse of `patches`, rounded and clamped."""
+        hp, p = self.info, self.info.tokenizer_patch_size
+        x = patches_PX.reshape(hp.frame_height // p, hp.frame_width // p, p, p, 3).transpose(0, 2, 1, 3, 4)
+        x = np.rint((x + np.float32(0.5)) * np.float32(255))
+        return x.clip(0, 255).astype(np.uint8).reshape(hp.frame_height, hp.frame_width, 3)
+
+    def codes(self, ids_P: Ids) -> NDArray[np.float32]:
+        """Token ids -> their codes, float32 [P, L]."""
+        return _native.vq_lookup(self._codebook, ids_P)
+
+    def encode_frame(self, state: _native.State, frame: Frame) -> Ids:
+        """Token ids [P] of the next frame of a `tokenizer.encoder` window."""
+        z = state.forward(self.patches(frame, self.info.tokenizer_patch_size))
+        assert z is not None
+        return _native.vq_nearest(self._codebook, z, self.isa)
+
+    def tokenize(self, video: NDArray[np.uint8]) -> Ids:
+        """uint8 [T, H, W, 3] -> ids int32 [T, P]. A video longer than the context is cut into windows of that length."""
+        state, ids = self.state("tokenizer.encoder"), []
+        for frame in _video(video):
+            if len(state) == self.info.context_length:
+                state.truncate(0)
+            ids.append(self.encode_frame(state, frame))
+        return np.stack(ids)
+
+    def detokenize(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """ids [T, P] in 0…codebook_size-1 -> uint8 [T, H, W, 3], in windows as `tokenize`."""
+        ids = np.asarray(ids)
+        size = self.info.codebook_size
+        if ids.ndim != 2 or ids.shape[1] != self.token_count or not len(ids) or ids.min() < 0 or ids.max() >= size:
+            raise ModelError(f"ids must be [frames, {self.token_count}] in 0…{size - 1}")
+        state, frames = self.state("tokenizer.decoder"), []
+        for ids_P in ids.astype(np.int32):
+            if len(state) == self.info.context_length:
+                state.truncate(0)
+            x = state.forward(self.codes(ids_P))
+            assert x is not None
+            frames.append(self.pixels(x))
+        return np.stack(frames)
+
+    def infer_actions(self, video: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """uint8 [T, H, W, 3] -> the latent action between each pair of frames, int64 [T-1] (T >= 2).
+
+        Windows overlap by one frame where the video is longer than the context.
+        """
+        frames = _video(video)
+        if len(frames) < 2:
+            raise ActionError("a video needs two frames at least to have an action")
+        state, latents = self.state("lam.encoder"), []
+        previous = None
+        for index, frame in enumerate(frames):
+            patches = self.patches(frame, self.info.lam_patch_size)
+            if len(state) == self.info.context_length:
+                state.truncate(0)
+                x = state.forward(self.patches(frames[index - 1], self.info.lam_patch_size))
+                assert x is not None
+                previous = x.mean(0, dtype=np.float32)
+            x = state.forward(patches)
+            assert x is not None
+            pooled = x.mean(0, dtype=np.float32)
+            if previous is not None:
+                latents.append(pooled - previous + self._lam_bias if self.info.lam_difference else pooled)
+            previous = pooled
+        return _native.vq_nearest(self._actions, np.stack(latents), self.isa).astype(np.int64)
+
+
+def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
+    lam = name.startswith("lam")
+    patch = hp.lam_patch_size if lam else hp.tokenizer_patch_size
+    pixels = 3 * patch * patch
+    latent = hp.lam_latent_length if lam else hp.tokenizer_latent_length
+    dynamics = name == "dynamics"
+    return {
+        "block_count": s.block_count,
+        "embedding_length": s.embedding_length,
+        "head_count": s.head_count,
+        "key_length": s.key_length,
+        "feed_forward_length": s.feed_forward_length,
+        "token_count": (hp.frame_width // patch) * (hp.frame_height // patch),
+        "context_length": hp.context_length,
+        "input_length": 0 if dynamics else latent if name == "tokenizer.decoder" else pixels,
+        "input_rows": hp.codebook_size + 1 if dynamics else 0,
+        "action_count": hp.action_count if dynamics else 0,
+        "output_length": hp.codebook_size if dynamics else pixels if name == "tokenizer.decoder" else latent,
+        "norm": _native.NORMS[s.norm],
+        "ffn": _native.FFNS[s.ffn],
+        "qk_norm": int(s.qk_norm),
+        "bias": int(s.bias),
+        "norm_epsilon": s.norm_epsilon,
+    }
+
+
+def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
+    """One tensor as float32, slowest dimension first; a copy, so that the file can be closed."""
+    tensor = file.tensors[name]
+    raw = np.array(file.data(name)).reshape(-1)
+    shape = tuple(reversed(tensor.shape))
+    if int(tensor.type) == 0:
+        return raw.view(np.float32).reshape(shape)
+    if int(tensor.type) == 1:
+        return raw.view(np.float16).astype(np.float32).reshape(shape)
+    rows = raw.reshape(*shape[:-1], -1)
+    return np.ascontiguousarray(gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(int(tensor.type))))
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _video(video: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    video = np.asarray(video)
+    if video.ndim != 4 or not len(video):
+        raise ImageError(f"a video must be uint8 [frames, height, width, 3], not of shape {video.shape}")
+    return video

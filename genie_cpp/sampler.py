@@ -1,0 +1,35 @@
+"""How a frame is sampled: the settings of docs/sampling.md."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .errors import SamplerError
+
+ORDERS = ("confidence", "random")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """MaskGIT settings, checked on creation.
+
+    steps: refinement passes per frame, 1…1024. temperature: 0 takes the likeliest token, up to 100. order: which masked
+    tokens are filled first, "confidence" or "random". noise: Gumbel noise on the confidence, 0…100.
+    Raises SamplerError.
+    """
+
+    steps: int = 8
+    temperature: float = 1.0
+    order: str = "confidence"
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or not 1 <= self.steps <= 1024:
+            raise SamplerError(f"steps must be a whole number in 1…1024, not {self.steps!r}", "try --steps 8")
+        for name in ("temperature", "noise"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 100:
+                raise SamplerError(f"{name} must be a number in 0…100, not {value!r}")
+        if self.order not in ORDERS:
+            raise SamplerError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")

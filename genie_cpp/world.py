@@ -1,0 +1,264 @@
+"""A world in play: reset it with a picture, step it with actions."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _native
+from .errors import ActionError, ImageError, StateError
+from .model import Frame, Ids, Model
+from .sampler import Sampler
+
+WINDOWS = ("half", "exact")
+_SAVE_VERSION = 1
+
+
+class World:
+    """One game on a model. Not for several threads at once; several worlds may share one model.
+
+    The same model, prompt, seed, actions, sampler and window give the same frames, byte for byte, for any number of
+    threads and across `save`, `restore` and `fork` (on one instruction set).
+    """
+
+    def __init__(self, model: Model, sampler: Sampler | None = None, window: str | None = None) -> None:
+        """window: what a full window does, "half" (drop the older half) or "exact" (drop one frame); docs/sampling.md."""
+        self.model = model
+        self.sampler = sampler or model.sampler
+        self.window = window or model.info.window_policy
+        if self.window not in WINDOWS:
+            raise StateError(f"window must be one of {', '.join(WINDOWS)}, not {self.window!r}")
+        self._lock = threading.Lock()
+        self._dynamics, self._decoder = model.state("dynamics"), model.state("tokenizer.decoder")
+        self._ids: list[Ids] = []  # of the frames in the window
+        self._actions: list[int] = []  # the action that led to each of them, -1 for the first
+        self._frame_number = 0  # frames since the prompt's first
+        self._seed = 0
+        self._frame: Frame | None = None
+        self._logits: NDArray[np.float32] | None = None
+        self.timings: dict[str, float] = {}
+        self._clear_timings()
+
+    @staticmethod
+    def load(
+        path: str | Path | None = None,
+        threads: int | None = None,
+        sampler: Sampler | None = None,
+        window: str | None = None,
+    ) -> World:
+        """Open a model (none given: the bundled world) and a world on it. Raises what `Model.open` raises."""
+        return World(Model.open(path, threads), sampler, window)
+
+    def reset(
+        self, images: NDArray[np.uint8], seed: int = 0, actions: Iterable[int] | None = None
+    ) -> Frame:
+        """Start from a picture uint8 [H, W, 3], or from several frames [T, H, W, 3]; the last T (context length) count.
+
+        actions: the T-1 actions between several frames; by default the LAM infers them. seed: 0…2^64-1.
+        Returns the last frame as the tokenizer sees it, uint8 [H, W, 3]. Raises ImageError, ActionError, StateError.
+        """
+        if not 0 <= seed < 1 << 64:
+            raise StateError(f"the seed must be in 0…2^64-1, not {seed}")
+        video = np.asarray(images)
+        video = video[None] if video.ndim == 3 else video
+        if video.ndim != 4 or not len(video):
+            raise ImageError(f"a prompt must be [H, W, 3] or [T, H, W, 3], not of shape {video.shape}")
+        video = video[-self.model.info.context_length :]
+        with self._lock:
+            started = time.perf_counter()
+            ids = self.model.tokenize(video)
+            if len(video) == 1:
+                led: list[int] = []
+            elif actions is None:
+                led = self.model.infer_actions(video).tolist()
+            else:
+                led = [self._checked(a) for a in actions][-(len(video) - 1) :]
+                if len(led) != len(video) - 1:
+                    raise ActionError(f"{len(video)} prompt frames need {len(video) - 1} actions, not {len(led)}")
+            self._clear_timings()
+            self.timings["tokenize"] = time.perf_counter() - started
+            self._ids, self._actions = list(ids), [-1, *led]
+            self._frame_number, self._seed, self._logits = len(ids), seed, None
+            self._replay()
+            return self.frame
+
+    def step(self, action: int) -> Frame:
+        """The next frame, uint8 [H, W, 3], when `action` (0…action_count-1) is taken. Raises ActionError, StateError."""
+        action = self._checked(action)
+        with self._lock:
+            if not self._ids:
+                raise StateError("the world has no frame yet", "call reset(image) first")
+            started = time.perf_counter()
+            if len(self._ids) == self.model.info.context_length:
+                self._slide()
+            slid = time.perf_counter()
+            P, V = self.model.token_count, self.model.info.codebook_size
+            ids = np.full(P, V, np.int32)
+            logits = np.empty((P, V), np.float32)
+            s = self.sampler
+            struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise)
+            for step in range(s.steps):
+                last = step == s.steps - 1
+                self._dynamics.maskgit_step(
+                    struct, step, self._seed, self._frame_number, action, ids, logits if last else None
+                )
+            self._dynamics.forward(ids, action, output=False)
+            sampled = time.perf_counter()
+            self._ids.append(ids)
+            self._actions.append(action)
+            self._frame_number += 1
+            self._logits = logits
+            self._decode(ids)
+            done = time.perf_counter()
+            self.timings["window"] += slid - started
+            self.timings["dynamics"] += sampled - slid
+            self.timings["decode"] += done - sampled
+            self.timings["frames"] += 1
+            return self.frame
+
+    def rollout(self, actions: Iterable[int]) -> NDArray[np.uint8]:
+        """`step` for each action: uint8 [n, H, W, 3]."""
+        frames = [self.step(action) for action in actions]
+        hp = self.model.info
+        return np.stack(frames) if frames else np.empty((0, hp.frame_height, hp.frame_width, 3), np.uint8)
+
+    @property
+    def frame(self) -> Frame:
+        """The newest frame, uint8 [H, W, 3]."""
+        if self._frame is None:
+            raise StateError("the world has no frame yet", "call reset(image) first")
+        return self._frame.copy()
+
+    @property
+    def tokens(self) -> Ids:
+        """Token ids of the newest frame, int32 [P]."""
+        if not self._ids:
+            raise StateError("the world has no frame yet", "call reset(image) first")
+        return self._ids[-1].copy()
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Logits of the newest frame's last MaskGIT step, float32 [P, codebook_size]."""
+        if self._logits is None:
+            raise StateError("no frame has been generated yet", "call step(action) first")
+        return self._logits.copy()
+
+    @property
+    def n_frames(self) -> int:
+        """Frames since the prompt's first, the prompt included."""
+        return self._frame_number
+
+    def fork(self) -> World:
+        """A second world that goes on from here on its own."""
+        with self._lock:
+            other = World(self.model, self.sampler, self.window)
+            other._ids, other._actions = [ids.copy() for ids in self._ids], list(self._actions)
+            other._frame_number, other._seed = self._frame_number, self._seed
+            other._frame = None if self._frame is None else self._frame.copy()
+            other._logits = None if self._logits is None else self._logits.copy()
+            other._dynamics.copy_from(self._dynamics)
+            other._decoder.copy_from(self._decoder)
+            return other
+
+    def save(self) -> bytes:
+        """The state as bytes: the window's tokens and actions, seed, frame number, settings. Not the model."""
+        with self._lock:
+            if not self._ids:
+                raise StateError("the world has no frame yet", "call reset(image) first")
+            s = self.sampler
+            head = {
+                "version": _SAVE_VERSION,
+                "model": self.model.sha256,
+                "seed": self._seed,
+                "frame_number": self._frame_number,
+                "window": self.window,
+                "sampler": {"steps": s.steps, "temperature": s.temperature, "order": s.order, "noise": s.noise},
+            }
+            out = io.BytesIO()
+            text = np.frombuffer(json.dumps(head).encode(), np.uint8)
+            np.savez(out, head=text, ids=np.stack(self._ids), actions=np.array(self._actions, np.int32))
+            return out.getvalue()
+
+    def restore(self, state: bytes) -> Frame:
+        """Go back to a saved state of the same model; returns its newest frame. Raises StateError."""
+        try:
+            with np.load(io.BytesIO(state), allow_pickle=False) as data:
+                head = json.loads(data["head"].tobytes())
+                ids, actions = data["ids"], data["actions"]
+            version, model, seed, number = head["version"], head["model"], head["seed"], head["frame_number"]
+            sampler, window = Sampler(**head["sampler"]), head["window"]
+        except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise StateError(f"not a saved world: {error}") from None
+        hp = self.model.info
+        if version != _SAVE_VERSION:
+            raise StateError(f"the saved world has version {version}, this package reads {_SAVE_VERSION}")
+        if model != self.model.sha256:
+            raise StateError("the saved world belongs to another model", "open the model it was saved with")
+        fits = (
+            ids.ndim == 2
+            and ids.dtype == np.int32
+            and ids.shape[1] == self.model.token_count
+            and 1 <= len(ids) <= hp.context_length
+            and actions.shape == (len(ids),)
+            and actions.dtype.kind == "i"
+            and 0 <= ids.min()
+            and ids.max() < hp.codebook_size
+            and -1 <= actions.min()
+            and actions.max() < hp.action_count
+            and window in WINDOWS
+            and isinstance(seed, int)
+            and 0 <= seed < 1 << 64
+            and isinstance(number, int)
+            and number >= len(ids)
+        )
+        if not fits:
+            raise StateError("the saved world is damaged")
+        with self._lock:
+            self._ids, self._actions = list(ids), actions.tolist()
+            self._seed, self._frame_number, self.sampler, self.window = seed, number, sampler, window
+            self._logits = None
+            self._replay()
+            return self.frame
+
+    def _checked(self, action: Any) -> int:
+        count = self.model.info.action_count
+        if isinstance(action, bool) or not isinstance(action, (int, np.integer)) or not 0 <= action < count:
+            raise ActionError(f"action {action!r} is not in 0…{count - 1}", f"this model has {count} latent actions")
+        return int(action)
+
+    def _slide(self) -> None:
+        length = self.model.info.context_length
+        keep = length - 1 if self.window == "exact" else (length + 1) // 2
+        # A window of one frame keeps nothing, and the new frame stands alone.
+        self._ids = self._ids[length - keep :] if keep else []
+        self._actions = [-1, *self._actions[length - keep + 1 :]] if keep else []
+        self._replay(decode=False)
+
+    def _replay(self, decode: bool = True) -> None:
+        """Run the window's frames again from time index 0; causal attention makes this the same as having kept them."""
+        self._dynamics.truncate(0)
+        self._decoder.truncate(0)
+        for index, (ids, action) in enumerate(zip(self._ids, self._actions, strict=True)):
+            self._dynamics.forward(ids, action, output=False)
+            if decode and index == len(self._ids) - 1:
+                self._decode(ids)
+            else:
+                self._decoder.forward(self.model.codes(ids), output=False)
+
+    def _decode(self, ids: Ids) -> None:
+        patches = self._decoder.forward(self.model.codes(ids))
+        assert patches is not None
+        self._frame = self.model.pixels(patches)
+
+    def _clear_timings(self) -> None:
+        """Seconds since `reset`: tokenize, window (sliding), dynamics, decode; and frames, a count."""
+        self.timings = {"tokenize": 0.0, "window": 0.0, "dynamics": 0.0, "decode": 0.0, "frames": 0.0}

@@ -1,0 +1,206 @@
+/*
+ * genie.h - ST-transformers on the CPU. The public interface of the C core; this header is its manual.
+ *
+ * The core knows no file format and no model family: a *stack* is a list of sublayers with weights, a *state* is one
+ * window of past frames for one stack, a *pool* is a set of threads. A whole program:
+ *
+ *     genie_pool *pool;    genie_pool_create(2, &pool);
+ *     genie_stack *stack;  genie_stack_create(NULL, &params, &stack);
+ *     genie_stack_set(stack, pool, block, sublayer, GENIE_SLOT_Q, GENIE_TYPE_Q8_0, rows, columns, data, bytes);  // ...
+ *     genie_stack_seal(stack);
+ *     genie_state *state;  genie_state_create(stack, &state);
+ *     genie_stack_forward(stack, state, pool, prompt_ids, NULL, -1, 1, NULL);          // commit the first frame
+ *     for (int step = 0; step < sampler.steps; step++)                                 // then a frame in N passes
+ *         genie_maskgit_step(stack, state, pool, &sampler, step, seed, frame, action, ids, NULL);
+ *     genie_stack_forward(stack, state, pool, ids, NULL, action, 1, NULL);             // commit it
+ *
+ * Rules. Every function that can fail returns a status; nothing aborts, exits or prints. A stack is read-only once
+ * sealed and may be used from many threads; a state belongs to one caller at a time; a pool serialises its callers.
+ * Results are the same bytes for any number of threads. Nothing is allocated after genie_state_create. Inputs are
+ * checked for range (ids, actions, lengths); pointers are trusted to hold the shapes stated here.
+ *
+ * Shapes in names: T frames, P tokens per frame, E embedding, N input features, O outputs, V codes, L latent length.
+ * Everything between the two CFFI marks is read by the Python layer.
+ */
+#ifndef GENIE_H
+#define GENIE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define GENIE_API __declspec(dllexport)
+#else
+#define GENIE_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* CFFI BEGIN */
+
+#define GENIE_ABI_VERSION 1
+
+typedef enum {
+    GENIE_OK = 0,
+    GENIE_ERROR_ARGUMENT = 1, /* a value out of its range */
+    GENIE_ERROR_MEMORY = 2,   /* an allocation failed */
+    GENIE_ERROR_THREAD = 3,   /* a thread could not be started */
+    GENIE_ERROR_ISA = 4,      /* unknown ISA name, or this CPU lacks it */
+    GENIE_ERROR_STATE = 5     /* window full, stack not sealed, or a weight missing */
+} genie_status;
+
+/* ggml's numbers. Q8_0: blocks of 32 {f16 d; int8 q[32]}; Q4_0: {f16 d; uint8 nibbles[16]}, value (n - 8) * d. */
+typedef enum { GENIE_TYPE_F32 = 0, GENIE_TYPE_F16 = 1, GENIE_TYPE_Q4_0 = 2, GENIE_TYPE_Q8_0 = 8 } genie_type;
+
+typedef enum { GENIE_NORM_RMS = 0, GENIE_NORM_LAYER = 1 } genie_norm_kind;
+
+typedef enum {
+    GENIE_FFN_GELU = 0,
+    GENIE_FFN_GELU_TANH = 1,
+    GENIE_FFN_RELU = 2,
+    GENIE_FFN_SWIGLU = 3, /* silu(gate) * up */
+    GENIE_FFN_GEGLU = 4   /* gelu(gate) * up */
+} genie_ffn_kind;
+
+typedef enum {
+    GENIE_SUBLAYER_SPATIAL = 0,   /* P tokens of one frame see each other */
+    GENIE_SUBLAYER_TEMPORAL = 1,  /* a token sees its own position in the frames up to now */
+    GENIE_SUBLAYER_SPACETIME = 2, /* a token sees all tokens of the frames up to now */
+    GENIE_SUBLAYER_FFN = 3
+} genie_sublayer_kind;
+
+/* What genie_stack_set may set. Slots up to OUTPUT_BIAS belong to the stack (block = sublayer = -1). */
+typedef enum {
+    GENIE_SLOT_INPUT = 0,       /* matrix [E, N]; feature stacks */
+    GENIE_SLOT_INPUT_BIAS = 1,  /* [E] */
+    GENIE_SLOT_TOKEN_EMBD = 2,  /* F32 [rows, E]; token stacks, last row is the mask token */
+    GENIE_SLOT_ACTION_EMBD = 3, /* F32 [actions, E]; optional */
+    GENIE_SLOT_POS_SPACE = 4,   /* F32 [P, E] */
+    GENIE_SLOT_POS_TIME = 5,    /* F32 [T, E] */
+    GENIE_SLOT_OUTPUT_NORM = 6,
+    GENIE_SLOT_OUTPUT_NORM_BIAS = 7,
+    GENIE_SLOT_OUTPUT = 8, /* matrix [O, E] */
+    GENIE_SLOT_OUTPUT_BIAS = 9,
+    GENIE_SLOT_NORM = 10, /* from here: of one sublayer */
+    GENIE_SLOT_NORM_BIAS = 11,
+    GENIE_SLOT_Q = 12,
+    GENIE_SLOT_K = 13,
+    GENIE_SLOT_V = 14,
+    GENIE_SLOT_OUT = 15,
+    GENIE_SLOT_Q_BIAS = 16,
+    GENIE_SLOT_K_BIAS = 17,
+    GENIE_SLOT_V_BIAS = 18,
+    GENIE_SLOT_OUT_BIAS = 19,
+    GENIE_SLOT_Q_NORM = 20,
+    GENIE_SLOT_K_NORM = 21,
+    GENIE_SLOT_UP = 22,
+    GENIE_SLOT_GATE = 23,
+    GENIE_SLOT_DOWN = 24,
+    GENIE_SLOT_UP_BIAS = 25,
+    GENIE_SLOT_GATE_BIAS = 26,
+    GENIE_SLOT_DOWN_BIAS = 27,
+    GENIE_SLOT_COUNT = 28
+} genie_slot;
+
+typedef struct {
+    int32_t block_count, embedding_length, head_count, key_length, feed_forward_length;
+    int32_t token_count;    /* P */
+    int32_t context_length; /* T */
+    int32_t input_length;   /* N features per token, or 0: the input is token ids */
+    int32_t input_rows;     /* rows of TOKEN_EMBD, or 0 */
+    int32_t action_count;   /* rows of ACTION_EMBD, or 0 */
+    int32_t output_length;  /* O */
+    int32_t norm;           /* genie_norm_kind */
+    int32_t ffn;            /* genie_ffn_kind */
+    int32_t qk_norm, bias;  /* 0 or 1 */
+    float norm_epsilon;
+    int32_t sublayer_count;
+    int32_t sublayers[8]; /* genie_sublayer_kind, in order, the same in every block */
+} genie_stack_params;
+
+/* docs/sampling.md is the specification. */
+typedef struct {
+    int32_t steps;       /* N >= 1 */
+    int32_t order;       /* 0 confidence, 1 random */
+    float temperature;   /* >= 0; 0 takes the likeliest token */
+    float noise;         /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
+} genie_sampler;
+
+typedef struct genie_pool genie_pool;
+typedef struct genie_stack genie_stack;
+typedef struct genie_state genie_state;
+
+uint32_t genie_abi_version(void);
+const char *genie_status_text(int32_t status);
+
+/* The i-th instruction set built in and runnable here, best first; NULL past the last. */
+const char *genie_isa_name(int32_t i);
+
+/* 1 <= thread_count <= 1024; the caller's thread is one of them. */
+genie_status genie_pool_create(int32_t thread_count, genie_pool **pool);
+void genie_pool_free(genie_pool *pool);
+
+/* isa: a name from genie_isa_name, or NULL for the best. */
+genie_status genie_stack_create(const char *isa, const genie_stack_params *params, genie_stack **stack);
+void genie_stack_free(genie_stack *stack);
+const char *genie_stack_isa(const genie_stack *stack);
+
+/* Copies (and packs, in parallel) one tensor of `rows` rows of `columns` values; vectors are one row. */
+genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block, int32_t sublayer, int32_t slot,
+                             int32_t type, int64_t rows, int64_t columns, const void *data, size_t bytes);
+/* Checks that every weight the parameters call for is there. */
+genie_status genie_stack_seal(genie_stack *stack);
+/* Bytes of packed weights. */
+size_t genie_stack_bytes(const genie_stack *stack);
+
+genie_status genie_state_create(const genie_stack *stack, genie_state **state);
+void genie_state_free(genie_state *state);
+size_t genie_state_bytes(const genie_state *state);
+/* Frames committed, 0..T. */
+int32_t genie_state_length(const genie_state *state);
+/* Forget all but the first `length` frames. */
+genie_status genie_state_truncate(genie_state *state, int32_t length);
+/* Both states must be of the same stack. */
+genie_status genie_state_copy(genie_state *to, const genie_state *from);
+
+/*
+ * Run one frame at time index genie_state_length(state), which must be < T. Give ids_P (token stacks) or
+ * features_PN (feature stacks). action -1: none. commit: the frame joins the window. output_PO: may be NULL when only
+ * the commit is wanted.
+ */
+genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, genie_pool *pool, const int32_t *ids_P,
+                                 const float *features_PN, int32_t action, int32_t commit, float *output_PO);
+
+/*
+ * One MaskGIT step on the uncommitted frame: forward, then fill in and keep the best tokens. ids_P holds O (the mask
+ * id) where a token is unknown; all of them before step 0. logits_PO may be NULL.
+ */
+genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, genie_pool *pool,
+                                const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
+                                int32_t action, int32_t *ids_P, float *logits_PO);
+
+/* ids_M[m] = the first v with the largest z_ML[m] . codebook_VL[v] (codes are unit vectors). */
+genie_status genie_vq_nearest(const char *isa, const float *codebook_VL, int32_t codes, int32_t length,
+                              const float *z_ML, int32_t count, int32_t *ids_M);
+genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t length, const int32_t *ids_M,
+                             int32_t count, float *z_ML);
+
+/* Philox4x32-10: out[4 i ..] of counter (i, c1, c2, c3). */
+void genie_philox(uint64_t seed, uint32_t c1, uint32_t c2, uint32_t c3, int32_t blocks, uint32_t *out);
+
+/* One matrix product y_MR = x_MC w_RC^T, for tests and benchmarks. */
+genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns,
+                          const void *w, size_t bytes, const float *x_MC, int32_t m, float *y_MR);
+
+/* One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few: the kernel for one query. */
+genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
+                             const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, float *y_QHD);
+
+/* CFFI END */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,35 @@
+/* FFN activations and softmax terms: the specification. */
+#include <math.h>
+
+static float gelu_scalar(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+
+static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        const float x = up[i];
+        switch (kind) {
+        case GENIE_FFN_GELU:
+            up[i] = gelu_scalar(x);
+            break;
+        case GENIE_FFN_GELU_TANH:
+            up[i] = 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+            break;
+        case GENIE_FFN_RELU:
+            up[i] = x > 0 ? x : 0;
+            break;
+        case GENIE_FFN_SWIGLU:
+            up[i] = gate[i] / (1.0f + expf(-gate[i])) * x;
+            break;
+        default:
+            up[i] = gelu_scalar(gate[i]) * x;
+        }
+    }
+}
+
+static float softmax_terms_scalar(const float *x, int32_t n, float inverse_temperature, float *e) {
+    float top = x[0];
+    for (int32_t i = 1; i < n; i++)
+        top = x[i] > top ? x[i] : top;
+    for (int32_t i = 0; i < n; i++)
+        e[i] = expf((x[i] - top) * inverse_temperature);
+    return top;
+}

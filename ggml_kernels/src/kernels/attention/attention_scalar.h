@@ -1,0 +1,55 @@
+/* Attention: the specification. Two passes over the scores, in the order they are defined. */
+#include <math.h>
+
+static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, const float *kt, int32_t kt_stride,
+                             const float *v, int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y,
+                             int32_t y_stride) {
+    for (int32_t i = 0; i < n_q; i++) {
+        const float *qi = q + (size_t)i * (size_t)q_stride;
+        float *yi = y + (size_t)i * (size_t)y_stride;
+        float top = -INFINITY, total = 0;
+        for (int pass = 0; pass < 2; pass++) {
+            if (pass == 1)
+                for (int32_t c = 0; c < d; c++)
+                    yi[c] = 0;
+            for (int32_t j = 0; j < n_k; j++) {
+                float score = 0;
+                for (int32_t c = 0; c < d; c++)
+                    score += qi[c] * kt[(size_t)c * (size_t)kt_stride + (size_t)j];
+                score *= scale;
+                if (pass == 0) {
+                    top = score > top ? score : top;
+                } else {
+                    const float p = expf(score - top);
+                    total += p;
+                    for (int32_t c = 0; c < d; c++)
+                        yi[c] += p * v[(size_t)j * (size_t)v_stride + (size_t)c];
+                }
+            }
+        }
+        for (int32_t c = 0; c < d; c++)
+            yi[c] /= total;
+    }
+}
+
+static void attention_one_scalar(const float *q, const float *k, const float *v, int32_t kv_stride, int32_t n_k,
+                                 int32_t d, float scale, float *y) {
+    float p[GENIE_MAX_CONTEXT], top = -INFINITY, total = 0;
+    for (int32_t j = 0; j < n_k; j++) {
+        p[j] = 0;
+        for (int32_t c = 0; c < d; c++)
+            p[j] += q[c] * k[(size_t)j * (size_t)kv_stride + (size_t)c];
+        p[j] *= scale;
+        top = p[j] > top ? p[j] : top;
+    }
+    for (int32_t c = 0; c < d; c++)
+        y[c] = 0;
+    for (int32_t j = 0; j < n_k; j++) {
+        p[j] = expf(p[j] - top);
+        total += p[j];
+        for (int32_t c = 0; c < d; c++)
+            y[c] += p[j] * v[(size_t)j * (size_t)kv_stride + (size_t)c];
+    }
+    for (int32_t c = 0; c < d; c++)
+        y[c] /= total;
+}

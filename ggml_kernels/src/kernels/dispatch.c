@@ -1,0 +1,46 @@
+/* Which kernels this CPU runs. */
+#include "kernels.h"
+
+#include <string.h>
+
+static int always(void) { return 1; }
+
+#if defined(__x86_64__) || defined(_M_X64)
+/* __builtin_cpu_supports also asks the operating system whether it saves the wide registers. */
+static int has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+static int has_avx512vnni(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+static const struct {
+    const genie_kernels *kernels;
+    int (*runs_here)(void);
+} table[] = {
+#if defined(__x86_64__) || defined(_M_X64)
+    {&genie_kernels_avx512vnni, has_avx512vnni},
+    {&genie_kernels_avx2, has_avx2},
+#endif
+    {&genie_kernels_scalar, always},
+};
+
+static const int32_t table_length = (int32_t)(sizeof table / sizeof *table);
+
+const genie_kernels *genie_kernels_find(const char *name) {
+    for (int32_t i = 0; i < table_length; i++)
+        if ((name == NULL || strcmp(name, table[i].kernels->name) == 0) && table[i].runs_here())
+            return table[i].kernels;
+    return NULL;
+}
+
+const char *genie_isa_name(int32_t i) {
+    for (int32_t j = 0; i >= 0 && j < table_length; j++)
+        if (table[j].runs_here() && i-- == 0)
+            return table[j].kernels->name;
+    return NULL;
+}

@@ -1,0 +1,52 @@
+/* The kernels of one instruction set. A table is filled once per ISA; kernels/dispatch.c picks one. */
+#ifndef GENIE_KERNELS_H
+#define GENIE_KERNELS_H
+
+#include "genie.h"
+
+#define GENIE_MAX_KEY_LENGTH 1024
+#define GENIE_MAX_CONTEXT 1024
+
+/* Kernels of the matmul folder (layout of packed panels included); defined in kernels/matmul/matmul_kernels.h. */
+struct genie_matmul_kernels;
+
+typedef struct genie_kernels {
+    const char *name;
+    const struct genie_matmul_kernels *matmul;
+
+    /* y = norm(x) over n values; weight, bias may be NULL (1, 0). */
+    void (*rms_norm)(const float *x, const float *weight, float epsilon, int32_t n, float *y);
+    void (*layer_norm)(const float *x, const float *weight, const float *bias, float epsilon, int32_t n, float *y);
+
+    /* In place on n values of `up` (and `gate` for the gated kinds); see genie_ffn_kind. */
+    void (*ffn_activation)(int32_t kind, const float *gate, float *up, int32_t n);
+
+    /*
+     * One head over many keys: y[n_q, d] = softmax(q k^T * scale) v. Keys come transposed, kt[d][n_k] with rows of
+     * kt_stride floats (a multiple of 16, readable and finite to its end), so that scores need no horizontal sums.
+     * d <= GENIE_MAX_KEY_LENGTH. A query's result does not depend on which others it is computed with.
+     */
+    void (*attention)(const float *q, int32_t q_stride, int32_t n_q, const float *kt, int32_t kt_stride, const float *v,
+                      int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride);
+
+    /* One query over a few keys [n_k, d], contiguous in d; n_k <= GENIE_MAX_CONTEXT. */
+    void (*attention_one)(const float *q, const float *k, const float *v, int32_t kv_stride, int32_t n_k, int32_t d,
+                          float scale, float *y);
+
+    /* Index of the first largest dot product z . codebook[v]. */
+    int32_t (*nearest)(const float *codebook, int32_t codes, int32_t length, const float *z);
+
+    /* max over n, then e[i] = exp((x[i] - max) * inverse_temperature). Returns max. */
+    float (*softmax_terms)(const float *x, int32_t n, float inverse_temperature, float *e);
+} genie_kernels;
+
+extern const genie_kernels genie_kernels_scalar;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const genie_kernels genie_kernels_avx2;
+extern const genie_kernels genie_kernels_avx512vnni;
+#endif
+
+/* The table for a name, or for NULL the best this CPU runs; NULL when unknown or not runnable here. */
+const genie_kernels *genie_kernels_find(const char *name);
+
+#endif

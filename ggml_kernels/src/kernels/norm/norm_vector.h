@@ -1,0 +1,43 @@
+/* RMS and layer norm on vectors of the including file's ISA. */
+#include <math.h>
+
+static void rms_norm_vector(const float *x, const float *weight, float epsilon, int32_t n, float *y) {
+    vf sums = {0};
+    int32_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        const vf a = vf_load(x + i);
+        sums += a * a;
+    }
+    float sum = vf_sum(sums);
+    for (; i < n; i++)
+        sum += x[i] * x[i];
+    const float scale = 1.0f / sqrtf(sum / (float)n + epsilon);
+    for (i = 0; i + VL <= n; i += VL)
+        vf_store(y + i, vf_load(x + i) * scale * vf_load(weight + i));
+    for (; i < n; i++)
+        y[i] = x[i] * scale * weight[i];
+}
+
+static void layer_norm_vector(const float *x, const float *weight, const float *bias, float epsilon, int32_t n,
+                              float *y) {
+    vf sums = {0}, squares = {0};
+    int32_t i = 0;
+    for (; i + VL <= n; i += VL)
+        sums += vf_load(x + i);
+    float sum = vf_sum(sums);
+    for (; i < n; i++)
+        sum += x[i];
+    const float mean = sum / (float)n;
+    for (i = 0; i + VL <= n; i += VL) {
+        const vf a = vf_load(x + i) - mean;
+        squares += a * a;
+    }
+    sum = vf_sum(squares);
+    for (; i < n; i++)
+        sum += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1.0f / sqrtf(sum / (float)n + epsilon);
+    for (i = 0; i + VL <= n; i += VL)
+        vf_store(y + i, (vf_load(x + i) - mean) * scale * vf_load(weight + i) + vf_load(bias + i));
+    for (; i < n; i++)
+        y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}

@@ -1,0 +1,22 @@
+/* The AVX2 kernels: the vector bodies at 8 lanes, and this ISA's matrix products. */
+#define VL 8
+#include "kernels.h"
+#include "vector.h"
+
+#include "activation/activation_vector.h"
+#include "attention/attention_vector.h"
+#include "matmul/matmul_kernels.h"
+#include "norm/norm_vector.h"
+#include "vq/nearest_vector.h"
+
+const genie_kernels genie_kernels_avx2 = {
+    .name = "avx2",
+    .matmul = &genie_matmul_avx2,
+    .rms_norm = rms_norm_vector,
+    .layer_norm = layer_norm_vector,
+    .ffn_activation = ffn_activation_vector,
+    .attention = attention_vector,
+    .attention_one = attention_one_vector,
+    .nearest = nearest_vector,
+    .softmax_terms = softmax_terms_vector,
+};

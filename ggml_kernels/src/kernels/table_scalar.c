@@ -1,0 +1,20 @@
+/* The scalar kernels: the specification of all others, and what runs where nothing better does. */
+#include "kernels.h"
+
+#include "activation/activation_scalar.h"
+#include "attention/attention_scalar.h"
+#include "matmul/matmul_kernels.h"
+#include "norm/norm_scalar.h"
+#include "vq/nearest_scalar.h"
+
+const genie_kernels genie_kernels_scalar = {
+    .name = "scalar",
+    .matmul = &genie_matmul_scalar,
+    .rms_norm = rms_norm_scalar,
+    .layer_norm = layer_norm_scalar,
+    .ffn_activation = ffn_activation_scalar,
+    .attention = attention_scalar,
+    .attention_one = attention_one_scalar,
+    .nearest = nearest_scalar,
+    .softmax_terms = softmax_terms_scalar,
+};

@@ -1,0 +1,286 @@
+/*
+ * Running a stack: one parallel region per frame, barriers between its phases. Every thread walks the same list of
+ * sublayers and does its share of each: rows (tokens) for norms, activations and temporal attention, panels of output
+ * channels for matrices, heads x query chunks for attention inside a frame. No sum is ever split across threads.
+ */
+#include "stack.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { QUERY_CHUNK = 64 };
+
+typedef struct {
+    const genie_stack *stack;
+    genie_state *state;
+    genie_pool *pool;
+    const int32_t *ids_P;
+    const float *features_PN;
+    int32_t action;
+    float *output_PO; /* NULL: no head */
+    const genie_sampler *sampler; /* NULL: no sampling */
+    int32_t step;
+    uint64_t seed;
+    uint32_t frame;
+    int32_t *sampled_P;
+} pass;
+
+/* Norm and quantize this thread's rows of x; the caller puts the barrier. */
+static void norm_rows(const pass *c, const float *x, const float *weight, const float *bias, genie_activations a,
+                      int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const int32_t E = p->embedding_length;
+    int32_t begin, end;
+    genie_share(p->token_count, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        const float *row = x + (size_t)i * (size_t)E;
+        float *y = c->state->y_PE + (size_t)i * (size_t)E;
+        if (p->norm == GENIE_NORM_LAYER)
+            c->stack->kernels->layer_norm(row, weight, bias, p->norm_epsilon, E, y);
+        else
+            c->stack->kernels->rms_norm(row, weight, p->norm_epsilon, E, y);
+    }
+    genie_activations_quantize(c->stack->kernels, c->state->y_PE, E, p->token_count, E, a, thread, threads);
+}
+
+static void embed(const pass *c, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const genie_weights *w = &c->stack->own;
+    const int32_t E = p->embedding_length, P = p->token_count, N = p->input_length;
+    float *x = c->state->x_PE;
+    if (N > 0) {
+        const genie_activations a = genie_activations_place(c->state->activations, P, N);
+        genie_activations_quantize(c->stack->kernels, c->features_PN, N, P, N, a, thread, threads);
+        genie_pool_barrier(c->pool);
+        genie_matrix_run(w->matrix[GENIE_SLOT_INPUT], a, c->features_PN, N, P, x, E, 0, thread, threads);
+        genie_pool_barrier(c->pool);
+    }
+    const float *time = w->vector[GENIE_SLOT_POS_TIME] + (size_t)c->state->length * (size_t)E;
+    const float *action =
+        c->action >= 0 ? w->vector[GENIE_SLOT_ACTION_EMBD] + (size_t)c->action * (size_t)E : NULL;
+    int32_t begin, end;
+    genie_share(P, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        float *row = x + (size_t)i * (size_t)E;
+        const float *space = w->vector[GENIE_SLOT_POS_SPACE] + (size_t)i * (size_t)E;
+        if (N == 0)
+            memcpy(row, w->vector[GENIE_SLOT_TOKEN_EMBD] + (size_t)c->ids_P[i] * (size_t)E,
+                   (size_t)E * sizeof(float));
+        for (int32_t e = 0; e < E; e++) {
+            if (action != NULL)
+                row[e] += action[e];
+            row[e] += space[e];
+            row[e] += time[e];
+        }
+    }
+}
+
+/* RMS norm of every head of one row, in place. */
+static void head_norm(const pass *c, const float *weight, float *row) {
+    const genie_stack_params *p = &c->stack->params;
+    for (int32_t h = 0; h < p->head_count; h++) {
+        float *head = row + (size_t)h * (size_t)p->key_length;
+        c->stack->kernels->rms_norm(head, weight, p->norm_epsilon, p->key_length, head);
+    }
+}
+
+static void temporal_rows(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
+                          int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, T = p->context_length;
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share(p->token_count, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        float *q = s->q + (size_t)i * (size_t)HD;
+        float *past_k = cache->k + (size_t)i * (size_t)T * (size_t)HD;
+        const float *past_v = cache->v + (size_t)i * (size_t)T * (size_t)HD;
+        if (p->qk_norm) {
+            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], q);
+            head_norm(c, w->vector[GENIE_SLOT_K_NORM], past_k + (size_t)s->length * (size_t)HD);
+        }
+        for (int32_t h = 0; h < p->head_count; h++)
+            c->stack->kernels->attention_one(q + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
+                                             s->att + (size_t)i * (size_t)HD + (size_t)(h * D));
+    }
+}
+
+/* Attention of the frame's tokens over `keys` keys kept transposed in kt; spatial and space-time alike. */
+static void wide_attention(const pass *c, const genie_weights *w, float *kt, int32_t kt_stride, int32_t first_key,
+                           const float *v, int32_t keys, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share(P, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        float *k = s->k + (size_t)i * (size_t)HD;
+        if (p->qk_norm) {
+            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], s->q + (size_t)i * (size_t)HD);
+            head_norm(c, w->vector[GENIE_SLOT_K_NORM], k);
+        }
+        for (int32_t e = 0; e < HD; e++)
+            kt[(size_t)e * (size_t)kt_stride + (size_t)(first_key + i)] = k[e];
+    }
+    genie_pool_barrier(c->pool);
+    const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;
+    genie_share(p->head_count * chunks, thread, threads, &begin, &end);
+    for (int32_t item = begin; item < end; item++) {
+        const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
+        const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
+        const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
+        c->stack->kernels->attention(s->q + at, HD, n, kt + (size_t)(h * D) * (size_t)kt_stride, kt_stride, v + h * D,
+                                     HD, keys, D, scale, s->att + at, HD);
+    }
+    genie_pool_barrier(c->pool);
+}
+
+static void attention(const pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
+                      int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    genie_state *s = c->state;
+    const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, P = p->token_count,
+                  T = p->context_length;
+    genie_activations a = genie_activations_place(s->activations, P, E);
+    norm_rows(c, s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
+    genie_pool_barrier(c->pool);
+    float *k = s->k, *v = s->v;
+    int32_t stride = HD;
+    if (kind == GENIE_SUBLAYER_TEMPORAL) { /* straight into the window, one slot per position */
+        k = cache->k + (size_t)s->length * (size_t)HD;
+        v = cache->v + (size_t)s->length * (size_t)HD;
+        stride = T * HD;
+    } else if (kind == GENIE_SUBLAYER_SPACETIME) {
+        v = cache->v + (size_t)s->length * (size_t)P * (size_t)HD;
+    }
+    genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, s->y_PE, E, P, s->q, HD, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_K], a, s->y_PE, E, P, k, kind == GENIE_SUBLAYER_TEMPORAL ? stride : HD, 0,
+                     thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_V], a, s->y_PE, E, P, v, stride, 0, thread, threads);
+    genie_pool_barrier(c->pool);
+    if (kind == GENIE_SUBLAYER_TEMPORAL)
+        temporal_rows(c, w, cache, thread, threads);
+    else if (kind == GENIE_SUBLAYER_SPATIAL)
+        wide_attention(c, w, s->kt, genie_round_up(P, 16), 0, v, P, thread, threads);
+    else
+        wide_attention(c, w, cache->k, genie_round_up(P * T, 16), s->length * P, cache->v, (s->length + 1) * P, thread,
+                       threads);
+    /* Temporal attention and quantization share rows alike, so no barrier is needed between them. */
+    a = genie_activations_place(s->activations, P, HD);
+    genie_activations_quantize(c->stack->kernels, s->att, HD, P, HD, a, thread, threads);
+    genie_pool_barrier(c->pool);
+    genie_matrix_run(w->matrix[GENIE_SLOT_OUT], a, s->att, HD, P, s->x_PE, E, 1, thread, threads);
+    genie_pool_barrier(c->pool);
+}
+
+static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    genie_state *s = c->state;
+    const int32_t E = p->embedding_length, F = p->feed_forward_length, P = p->token_count;
+    genie_activations a = genie_activations_place(s->activations, P, E);
+    norm_rows(c, s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
+    genie_pool_barrier(c->pool);
+    genie_matrix_run(w->matrix[GENIE_SLOT_UP], a, s->y_PE, E, P, s->up, F, 0, thread, threads);
+    if (w->matrix[GENIE_SLOT_GATE] != NULL)
+        genie_matrix_run(w->matrix[GENIE_SLOT_GATE], a, s->y_PE, E, P, s->gate, F, 0, thread, threads);
+    genie_pool_barrier(c->pool);
+    int32_t begin, end;
+    genie_share(P, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++)
+        c->stack->kernels->ffn_activation(p->ffn, s->gate + (size_t)i * (size_t)F, s->up + (size_t)i * (size_t)F, F);
+    a = genie_activations_place(s->activations, P, F);
+    genie_activations_quantize(c->stack->kernels, s->up, F, P, F, a, thread, threads);
+    genie_pool_barrier(c->pool);
+    genie_matrix_run(w->matrix[GENIE_SLOT_DOWN], a, s->up, F, P, s->x_PE, E, 1, thread, threads);
+    genie_pool_barrier(c->pool);
+}
+
+static void run_pass(void *context, int32_t thread, int32_t threads) {
+    const pass *c = context;
+    const genie_stack_params *p = &c->stack->params;
+    embed(c, thread, threads); /* rows, as the first norm: no barrier */
+    for (int32_t i = 0; i < p->block_count * p->sublayer_count; i++) {
+        const int32_t kind = p->sublayers[i % p->sublayer_count];
+        if (kind == GENIE_SUBLAYER_FFN)
+            feed_forward(c, &c->stack->sublayer[i], thread, threads);
+        else
+            attention(c, kind, &c->stack->sublayer[i], &c->state->cache[i], thread, threads);
+    }
+    if (c->output_PO == NULL)
+        return;
+    const genie_weights *own = &c->stack->own;
+    const int32_t E = p->embedding_length, P = p->token_count, O = p->output_length;
+    const genie_activations a = genie_activations_place(c->state->activations, P, E);
+    norm_rows(c, c->state->x_PE, own->vector[GENIE_SLOT_OUTPUT_NORM], own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], a,
+              thread, threads);
+    genie_pool_barrier(c->pool);
+    genie_matrix_run(own->matrix[GENIE_SLOT_OUTPUT], a, c->state->y_PE, E, P, c->output_PO, O, 0, thread, threads);
+    if (c->sampler != NULL) {
+        genie_pool_barrier(c->pool);
+        genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, P, O, c->state, c->sampled_P,
+                     thread, threads);
+    }
+}
+
+static genie_status check(const genie_stack *stack, const genie_state *state, const genie_pool *pool,
+                          const int32_t *ids_P, const float *features_PN, int32_t action) {
+    if (stack == NULL || state == NULL || pool == NULL || state->stack != stack)
+        return GENIE_ERROR_ARGUMENT;
+    const genie_stack_params *p = &stack->params;
+    if (state->length >= p->context_length)
+        return GENIE_ERROR_STATE;
+    if ((p->input_length > 0 ? features_PN == NULL : ids_P == NULL) || action < -1 || action >= p->action_count)
+        return GENIE_ERROR_ARGUMENT;
+    for (int32_t i = 0; p->input_length == 0 && i < p->token_count; i++)
+        if (ids_P[i] < 0 || ids_P[i] >= p->input_rows)
+            return GENIE_ERROR_ARGUMENT;
+    return GENIE_OK;
+}
+
+genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, genie_pool *pool, const int32_t *ids_P,
+                                 const float *features_PN, int32_t action, int32_t commit, float *output_PO) {
+    const genie_status status = check(stack, state, pool, ids_P, features_PN, action);
+    if (status != GENIE_OK)
+        return status;
+    pass c = {.stack = stack,
+              .state = state,
+              .pool = pool,
+              .ids_P = ids_P,
+              .features_PN = features_PN,
+              .action = action,
+              .output_PO = output_PO};
+    genie_pool_run(pool, run_pass, &c);
+    if (commit)
+        state->length++;
+    return GENIE_OK;
+}
+
+genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, genie_pool *pool,
+                                const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
+                                int32_t action, int32_t *ids_P, float *logits_PO) {
+    const genie_status status = check(stack, state, pool, ids_P, NULL, action);
+    if (status != GENIE_OK)
+        return status;
+    const genie_stack_params *p = &stack->params;
+    if (sampler == NULL || p->input_length > 0 || p->input_rows != p->output_length + 1 || sampler->steps < 1 ||
+        step < 0 || step >= sampler->steps || sampler->order < 0 || sampler->order > 1 ||
+        !(sampler->temperature >= 0 && sampler->temperature <= 100) || !(sampler->noise >= 0 && sampler->noise <= 100))
+        return GENIE_ERROR_ARGUMENT;
+    pass c = {.stack = stack,
+              .state = state,
+              .pool = pool,
+              .ids_P = ids_P,
+              .action = action,
+              .output_PO = state->logits_PO,
+              .sampler = sampler,
+              .step = step,
+              .seed = seed,
+              .frame = frame,
+              .sampled_P = ids_P};
+    genie_pool_run(pool, run_pass, &c);
+    if (logits_PO != NULL)
+        memcpy(logits_PO, state->logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
+    return GENIE_OK;
+}

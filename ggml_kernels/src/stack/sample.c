@@ -1,0 +1,98 @@
+/* MaskGIT scoring and sampling: docs/sampling.md, steps 2 to 4. */
+#include "stack.h"
+
+#include "../base/philox.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static const double pi = 3.14159265358979323846;
+
+/* Step 2: a token for one masked position. `terms` are exp((l - max) / temperature), or NULL for the likeliest. */
+static int32_t choose(const float *logits, const float *terms, int32_t codes, double u) {
+    if (terms == NULL) {
+        int32_t best = 0;
+        for (int32_t v = 1; v < codes; v++)
+            best = logits[v] > logits[best] ? v : best;
+        return best;
+    }
+    double total = 0, running = 0;
+    for (int32_t v = 0; v < codes; v++)
+        total += (double)terms[v];
+    const double target = u * total;
+    for (int32_t v = 0; v < codes; v++) {
+        running += (double)terms[v];
+        if (running > target)
+            return v;
+    }
+    return codes - 1;
+}
+
+static int by_quality(const void *a, const void *b) {
+    const genie_candidate *x = a, *y = b;
+    if (x->quality != y->quality)
+        return x->quality > y->quality ? -1 : 1;
+    return x->position < y->position ? -1 : 1;
+}
+
+void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
+                  uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
+                  int32_t thread, int32_t thread_count) {
+    const double noise = (double)sampler->noise * (1.0 - (double)(step + 1) / (double)sampler->steps);
+    int32_t begin, end;
+    genie_share(tokens, thread, thread_count, &begin, &end);
+    for (int32_t p = begin; p < end; p++) {
+        if (ids_P[p] != codes)
+            continue;
+        const float *logits = state->logits_PO + (size_t)p * (size_t)codes;
+        float *terms = state->terms_PO + (size_t)p * (size_t)codes;
+        const uint32_t at = (uint32_t)p, s = (uint32_t)step;
+        int32_t token;
+        float top = 0;
+        if (sampler->temperature == 0) {
+            token = choose(logits, NULL, codes, 0);
+            top = logits[token];
+        } else {
+            top = kernels->softmax_terms(logits, codes, 1.0f / sampler->temperature, terms);
+            token = choose(logits, terms, codes, genie_uniform(seed, at, s, frame, 0));
+        }
+        double quality;
+        if (sampler->order == 1) {
+            quality = genie_uniform(seed, at, s, frame, 1);
+        } else {
+            if (sampler->temperature != 1)
+                kernels->softmax_terms(logits, codes, 1.0f, terms);
+            double total = 0;
+            for (int32_t v = 0; v < codes; v++)
+                total += (double)terms[v];
+            quality = (double)(logits[token] - top) - log(total);
+            if (noise > 0)
+                quality += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
+        }
+        state->chosen_P[p] = token;
+        state->quality_P[p] = isnan(quality) ? -INFINITY : quality;
+    }
+    genie_pool_barrier(pool);
+    if (thread != 0)
+        return;
+    const int last = step == sampler->steps - 1;
+    const int32_t stay =
+        last ? 0 : (int32_t)floor((double)tokens * cos(pi / 2 * (double)(step + 1) / (double)sampler->steps));
+    genie_candidate *list = state->candidates_P;
+    int32_t n = 0;
+    for (int32_t p = 0; p < tokens; p++)
+        if (ids_P[p] == codes)
+            list[n++] = (genie_candidate){state->quality_P[p], p};
+    qsort(list, (size_t)n, sizeof *list, by_quality);
+    for (int32_t i = 0; i < n - stay; i++)
+        ids_P[list[i].position] = state->chosen_P[list[i].position];
+}
+
+void genie_philox(uint64_t seed, uint32_t c1, uint32_t c2, uint32_t c3, int32_t blocks, uint32_t *out) {
+    for (int32_t i = 0; i < blocks; i++) {
+        uint32_t c[4] = {(uint32_t)i, c1, c2, c3};
+        genie_philox_block(seed, c);
+        for (int j = 0; j < 4; j++)
+            out[4 * (size_t)i + (size_t)j] = c[j];
+    }
+}

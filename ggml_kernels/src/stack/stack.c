@@ -1,0 +1,208 @@
+/* Building a stack: parameters checked, one tensor set at a time, then sealed. */
+#include "stack.h"
+
+#include <string.h>
+
+enum { LIMIT = 1 << 24 };
+
+static int in_range(int32_t value, int32_t low, int32_t high) { return value >= low && value <= high; }
+
+static int params_ok(const genie_stack_params *p) {
+    if (!in_range(p->block_count, 1, 512) || !in_range(p->embedding_length, 1, 16384) ||
+        !in_range(p->head_count, 1, 512) || !in_range(p->key_length, 1, GENIE_MAX_KEY_LENGTH) ||
+        !in_range(p->feed_forward_length, 1, 131072) || !in_range(p->token_count, 1, 1 << 20) ||
+        !in_range(p->context_length, 1, GENIE_MAX_CONTEXT) || !in_range(p->output_length, 1, LIMIT) ||
+        !in_range(p->action_count, 0, LIMIT) || !in_range(p->norm, 0, 1) || !in_range(p->ffn, 0, 4) ||
+        !in_range(p->qk_norm, 0, 1) || !in_range(p->bias, 0, 1) || !in_range(p->sublayer_count, 1, 8))
+        return 0;
+    if ((p->input_length > 0) == (p->input_rows > 0) || !in_range(p->input_length, 0, LIMIT) ||
+        !in_range(p->input_rows, 0, LIMIT))
+        return 0;
+    if ((int64_t)p->token_count * p->context_length > LIMIT || !(p->norm_epsilon > 0 && p->norm_epsilon <= 0.1f))
+        return 0;
+    for (int32_t i = 0; i < p->sublayer_count; i++) {
+        if (!in_range(p->sublayers[i], 0, 3))
+            return 0;
+    }
+    return 1;
+}
+
+genie_status genie_stack_create(const char *isa, const genie_stack_params *params, genie_stack **stack) {
+    if (params == NULL || stack == NULL || !params_ok(params))
+        return GENIE_ERROR_ARGUMENT;
+    *stack = NULL;
+    const genie_kernels *kernels = genie_kernels_find(isa);
+    if (kernels == NULL)
+        return GENIE_ERROR_ISA;
+    genie_stack *s = genie_alloc(sizeof *s);
+    if (s == NULL)
+        return GENIE_ERROR_MEMORY;
+    memset(s, 0, sizeof *s);
+    const size_t bytes = (size_t)params->block_count * (size_t)params->sublayer_count * sizeof *s->sublayer;
+    s->sublayer = genie_alloc(bytes);
+    if (s->sublayer == NULL) {
+        genie_release(s);
+        return GENIE_ERROR_MEMORY;
+    }
+    memset(s->sublayer, 0, bytes);
+    s->params = *params;
+    s->kernels = kernels;
+    *stack = s;
+    return GENIE_OK;
+}
+
+static void weights_free(genie_weights *w) {
+    for (int32_t slot = 0; slot < GENIE_SLOT_COUNT; slot++) {
+        genie_matrix_free(w->matrix[slot]);
+        genie_release(w->vector[slot]);
+    }
+}
+
+void genie_stack_free(genie_stack *stack) {
+    if (stack == NULL)
+        return;
+    weights_free(&stack->own);
+    for (int32_t i = 0; i < stack->params.block_count * stack->params.sublayer_count; i++)
+        weights_free(&stack->sublayer[i]);
+    genie_release(stack->sublayer);
+    genie_release(stack);
+}
+
+const char *genie_stack_isa(const genie_stack *stack) { return stack->kernels->name; }
+
+size_t genie_stack_bytes(const genie_stack *stack) { return stack->bytes; }
+
+int32_t genie_bias_of(int32_t slot) {
+    switch (slot) {
+    case GENIE_SLOT_INPUT_BIAS:
+        return GENIE_SLOT_INPUT;
+    case GENIE_SLOT_OUTPUT_BIAS:
+        return GENIE_SLOT_OUTPUT;
+    case GENIE_SLOT_Q_BIAS:
+        return GENIE_SLOT_Q;
+    case GENIE_SLOT_K_BIAS:
+        return GENIE_SLOT_K;
+    case GENIE_SLOT_V_BIAS:
+        return GENIE_SLOT_V;
+    case GENIE_SLOT_OUT_BIAS:
+        return GENIE_SLOT_OUT;
+    case GENIE_SLOT_UP_BIAS:
+        return GENIE_SLOT_UP;
+    case GENIE_SLOT_GATE_BIAS:
+        return GENIE_SLOT_GATE;
+    case GENIE_SLOT_DOWN_BIAS:
+        return GENIE_SLOT_DOWN;
+    default:
+        return -1;
+    }
+}
+
+int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, int32_t *rows, int32_t *columns,
+                     int *is_matrix) {
+    const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, F = p->feed_forward_length;
+    const int layer_norm = p->norm == GENIE_NORM_LAYER, own = kind < 0, ffn = kind == GENIE_SUBLAYER_FFN;
+    const int attention = !own && !ffn, gated = p->ffn == GENIE_FFN_SWIGLU || p->ffn == GENIE_FFN_GEGLU;
+    const struct {
+        int32_t rows, columns;
+        int is_matrix, here;
+    } shape[GENIE_SLOT_COUNT] = {
+        [GENIE_SLOT_INPUT] = {E, p->input_length, 1, own && p->input_length > 0},
+        [GENIE_SLOT_INPUT_BIAS] = {1, E, 0, own && p->input_length > 0},
+        [GENIE_SLOT_TOKEN_EMBD] = {p->input_rows, E, 0, own && p->input_rows > 0},
+        [GENIE_SLOT_ACTION_EMBD] = {p->action_count, E, 0, own && p->action_count > 0},
+        [GENIE_SLOT_POS_SPACE] = {p->token_count, E, 0, own},
+        [GENIE_SLOT_POS_TIME] = {p->context_length, E, 0, own},
+        [GENIE_SLOT_OUTPUT_NORM] = {1, E, 0, own},
+        [GENIE_SLOT_OUTPUT_NORM_BIAS] = {1, E, 0, own && layer_norm},
+        [GENIE_SLOT_OUTPUT] = {p->output_length, E, 1, own},
+        [GENIE_SLOT_OUTPUT_BIAS] = {1, p->output_length, 0, own},
+        [GENIE_SLOT_NORM] = {1, E, 0, !own},
+        [GENIE_SLOT_NORM_BIAS] = {1, E, 0, !own && layer_norm},
+        [GENIE_SLOT_Q] = {HD, E, 1, attention},
+        [GENIE_SLOT_K] = {HD, E, 1, attention},
+        [GENIE_SLOT_V] = {HD, E, 1, attention},
+        [GENIE_SLOT_OUT] = {E, HD, 1, attention},
+        [GENIE_SLOT_Q_BIAS] = {1, HD, 0, attention && p->bias},
+        [GENIE_SLOT_K_BIAS] = {1, HD, 0, attention && p->bias},
+        [GENIE_SLOT_V_BIAS] = {1, HD, 0, attention && p->bias},
+        [GENIE_SLOT_OUT_BIAS] = {1, E, 0, attention && p->bias},
+        [GENIE_SLOT_Q_NORM] = {1, p->key_length, 0, attention && p->qk_norm},
+        [GENIE_SLOT_K_NORM] = {1, p->key_length, 0, attention && p->qk_norm},
+        [GENIE_SLOT_UP] = {F, E, 1, ffn},
+        [GENIE_SLOT_GATE] = {F, E, 1, ffn && gated},
+        [GENIE_SLOT_DOWN] = {E, F, 1, ffn},
+        [GENIE_SLOT_UP_BIAS] = {1, F, 0, ffn && p->bias},
+        [GENIE_SLOT_GATE_BIAS] = {1, F, 0, ffn && gated && p->bias},
+        [GENIE_SLOT_DOWN_BIAS] = {1, E, 0, ffn && p->bias},
+    };
+    if (slot < 0 || slot >= GENIE_SLOT_COUNT || !shape[slot].here)
+        return 0;
+    *rows = shape[slot].rows;
+    *columns = shape[slot].columns;
+    *is_matrix = shape[slot].is_matrix;
+    return 1;
+}
+
+genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block, int32_t sublayer, int32_t slot,
+                             int32_t type, int64_t rows, int64_t columns, const void *data, size_t bytes) {
+    if (stack == NULL || pool == NULL || data == NULL || stack->sealed)
+        return GENIE_ERROR_ARGUMENT;
+    const genie_stack_params *p = &stack->params;
+    const int own = block == -1 && sublayer == -1;
+    if (!own && (!in_range(block, 0, p->block_count - 1) || !in_range(sublayer, 0, p->sublayer_count - 1)))
+        return GENIE_ERROR_ARGUMENT;
+    int32_t want_rows, want_columns;
+    int is_matrix;
+    const int32_t kind = own ? -1 : p->sublayers[sublayer];
+    if (!genie_slot_shape(p, kind, slot, &want_rows, &want_columns, &is_matrix) || rows != want_rows ||
+        columns != want_columns)
+        return GENIE_ERROR_ARGUMENT;
+    genie_weights *w = own ? &stack->own : &stack->sublayer[block * p->sublayer_count + sublayer];
+    if (is_matrix) {
+        if (w->matrix[slot] != NULL)
+            return GENIE_ERROR_ARGUMENT;
+        const genie_status status = genie_matrix_create(stack->kernels, pool, type, (int32_t)rows, (int32_t)columns,
+                                                        data, bytes, &w->matrix[slot]);
+        if (status == GENIE_OK)
+            stack->bytes += genie_matrix_bytes(w->matrix[slot]);
+        return status;
+    }
+    const size_t want_bytes = (size_t)rows * (size_t)columns * sizeof(float);
+    if (type != GENIE_TYPE_F32 || bytes != want_bytes || w->vector[slot] != NULL)
+        return GENIE_ERROR_ARGUMENT;
+    w->vector[slot] = genie_alloc(want_bytes);
+    if (w->vector[slot] == NULL)
+        return GENIE_ERROR_MEMORY;
+    memcpy(w->vector[slot], data, want_bytes);
+    stack->bytes += want_bytes;
+    return GENIE_OK;
+}
+
+static genie_status weights_seal(const genie_stack_params *p, int32_t kind, genie_weights *w) {
+    for (int32_t slot = 0; slot < GENIE_SLOT_COUNT; slot++) {
+        int32_t rows, columns;
+        int is_matrix;
+        if (!genie_slot_shape(p, kind, slot, &rows, &columns, &is_matrix))
+            continue;
+        if (is_matrix ? w->matrix[slot] == NULL : w->vector[slot] == NULL)
+            return GENIE_ERROR_STATE;
+        const int32_t matrix = genie_bias_of(slot);
+        if (matrix >= 0) {
+            const genie_status status = genie_matrix_set_bias(w->matrix[matrix], w->vector[slot]);
+            if (status != GENIE_OK)
+                return status;
+        }
+    }
+    return GENIE_OK;
+}
+
+genie_status genie_stack_seal(genie_stack *stack) {
+    if (stack == NULL || stack->sealed)
+        return GENIE_ERROR_ARGUMENT;
+    const genie_stack_params *p = &stack->params;
+    genie_status status = weights_seal(p, -1, &stack->own);
+    for (int32_t i = 0; status == GENIE_OK && i < p->block_count * p->sublayer_count; i++)
+        status = weights_seal(p, p->sublayers[i % p->sublayer_count], &stack->sublayer[i]);
+    stack->sealed = status == GENIE_OK;
+    return status;
+}

@@ -1,0 +1,71 @@
+/* What a stack and a state are made of; private to this folder. */
+#ifndef GENIE_STACK_H
+#define GENIE_STACK_H
+
+#include "../base/memory.h"
+#include "../base/pool.h"
+#include "../kernels/kernels.h"
+#include "../kernels/matmul/matmul.h"
+
+/* Weights of one sublayer, or of the stack itself, by slot; unused slots are NULL. */
+typedef struct {
+    genie_matrix *matrix[GENIE_SLOT_COUNT];
+    float *vector[GENIE_SLOT_COUNT];
+} genie_weights;
+
+struct genie_stack {
+    genie_stack_params params;
+    const genie_kernels *kernels;
+    genie_weights own;       /* block = sublayer = -1 */
+    genie_weights *sublayer; /* [block_count * sublayer_count] */
+    int sealed;
+    size_t bytes;
+};
+
+/*
+ * The window of one mixing sublayer, H*D = HD floats per token.
+ * temporal: k and v are [P][T][HD], so that one position's past is contiguous.
+ * spacetime: kt is [HD][stride] with the keys of all frames side by side, v is [T*P][HD].
+ */
+typedef struct {
+    float *k, *v;
+} genie_cache;
+
+typedef struct {
+    double quality;
+    int32_t position;
+} genie_candidate;
+
+struct genie_state {
+    const genie_stack *stack;
+    int32_t length;      /* frames committed */
+    genie_cache *cache;  /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
+    float *x_PE, *y_PE;  /* residual stream, normed copy */
+    float *q, *k, *v, *att; /* [P, HD] */
+    float *kt;           /* [HD][stride of P]: transposed keys of a spatial sublayer */
+    float *up, *gate;    /* [P, F] */
+    float *logits_PO;
+    float *terms_PO;     /* softmax terms while sampling */
+    double *quality_P;
+    genie_candidate *candidates_P;
+    int32_t *chosen_P;
+    void *activations;   /* quantized rows of the widest input */
+    void *block;         /* the one allocation behind all of the above */
+    size_t bytes;
+};
+
+static inline int32_t genie_round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
+
+/* Whether a sublayer of this kind (-1: the stack itself) must have this slot, and its shape. */
+int genie_slot_shape(const genie_stack_params *p, int32_t sublayer_kind, int32_t slot, int32_t *rows, int32_t *columns,
+                     int *is_matrix);
+
+/* The matrix slot a bias belongs to, or -1. */
+int32_t genie_bias_of(int32_t slot);
+
+/* Steps 2-4 of docs/sampling.md inside a parallel region; ends without a barrier. */
+void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
+                  uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
+                  int32_t thread, int32_t thread_count);
+
+#endif

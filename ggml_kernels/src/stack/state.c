@@ -1,0 +1,128 @@
+/* The window of past frames, and the scratch of one pass: one allocation, laid out twice (measured, then placed). */
+#include "stack.h"
+
+#include <string.h>
+
+typedef struct {
+    char *base; /* NULL while measuring */
+    size_t used;
+    int overflow;
+} arena;
+
+static void *arena_take(arena *a, size_t count, size_t size) {
+    size_t bytes;
+    if (!genie_mul(count, size, &bytes) || bytes > SIZE_MAX / 4 - a->used) {
+        a->overflow = 1;
+        return NULL;
+    }
+    void *place = a->base == NULL ? NULL : a->base + a->used;
+    a->used += (bytes + 63) / 64 * 64;
+    return place;
+}
+
+static int32_t max_i32(int32_t a, int32_t b) { return a > b ? a : b; }
+
+static void lay_out(genie_state *state, arena *a) {
+    const genie_stack_params *p = &state->stack->params;
+    const size_t P = (size_t)p->token_count, T = (size_t)p->context_length, E = (size_t)p->embedding_length;
+    const size_t HD = (size_t)p->head_count * (size_t)p->key_length, F = (size_t)p->feed_forward_length;
+    const size_t O = (size_t)p->output_length, f = sizeof(float);
+    const int32_t count = p->block_count * p->sublayer_count;
+    state->cache = arena_take(a, (size_t)count, sizeof *state->cache);
+    for (int32_t i = 0; i < count; i++) {
+        genie_cache cache = {NULL, NULL};
+        const int32_t kind = p->sublayers[i % p->sublayer_count];
+        if (kind == GENIE_SUBLAYER_TEMPORAL) {
+            cache.k = arena_take(a, P * T * HD, f);
+            cache.v = arena_take(a, P * T * HD, f);
+        } else if (kind == GENIE_SUBLAYER_SPACETIME) {
+            cache.k = arena_take(a, (size_t)genie_round_up((int32_t)(P * T), 16) * HD, f);
+            cache.v = arena_take(a, P * T * HD, f);
+        }
+        if (a->base != NULL)
+            state->cache[i] = cache;
+    }
+    state->x_PE = arena_take(a, P * E, f);
+    state->y_PE = arena_take(a, P * E, f);
+    state->q = arena_take(a, P * HD, f);
+    state->k = arena_take(a, P * HD, f);
+    state->v = arena_take(a, P * HD, f);
+    state->att = arena_take(a, P * HD, f);
+    state->kt = arena_take(a, (size_t)genie_round_up((int32_t)P, 16) * HD, f);
+    state->up = arena_take(a, P * F, f);
+    state->gate = arena_take(a, P * F, f);
+    state->logits_PO = arena_take(a, P * O, f);
+    state->terms_PO = arena_take(a, P * O, f);
+    state->quality_P = arena_take(a, P, sizeof(double));
+    state->candidates_P = arena_take(a, P, sizeof(genie_candidate));
+    state->chosen_P = arena_take(a, P, sizeof(int32_t));
+    const int32_t widest = max_i32(max_i32((int32_t)E, (int32_t)HD), max_i32((int32_t)F, p->input_length));
+    state->activations = arena_take(a, genie_activations_bytes((int32_t)P, widest), 1);
+}
+
+genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
+    if (stack == NULL || state == NULL)
+        return GENIE_ERROR_ARGUMENT;
+    *state = NULL;
+    if (!stack->sealed)
+        return GENIE_ERROR_STATE;
+    genie_state measured = {.stack = stack};
+    arena a = {NULL, 0, 0};
+    lay_out(&measured, &a);
+    if (a.overflow)
+        return GENIE_ERROR_MEMORY;
+    genie_state *s = genie_alloc(sizeof *s);
+    if (s == NULL)
+        return GENIE_ERROR_MEMORY;
+    memset(s, 0, sizeof *s);
+    s->stack = stack;
+    s->bytes = a.used;
+    s->block = genie_alloc(a.used);
+    if (s->block == NULL) {
+        genie_release(s);
+        return GENIE_ERROR_MEMORY;
+    }
+    memset(s->block, 0, a.used); /* padding keys must be finite */
+    a = (arena){s->block, 0, 0};
+    lay_out(s, &a);
+    *state = s;
+    return GENIE_OK;
+}
+
+void genie_state_free(genie_state *state) {
+    if (state == NULL)
+        return;
+    genie_release(state->block);
+    genie_release(state);
+}
+
+size_t genie_state_bytes(const genie_state *state) { return state->bytes; }
+
+int32_t genie_state_length(const genie_state *state) { return state->length; }
+
+genie_status genie_state_truncate(genie_state *state, int32_t length) {
+    if (state == NULL || length < 0 || length > state->length)
+        return GENIE_ERROR_ARGUMENT;
+    state->length = length;
+    return GENIE_OK;
+}
+
+genie_status genie_state_copy(genie_state *to, const genie_state *from) {
+    if (to == NULL || from == NULL || to->stack != from->stack)
+        return GENIE_ERROR_ARGUMENT;
+    if (to == from)
+        return GENIE_OK;
+    const genie_stack_params *p = &to->stack->params;
+    const size_t P = (size_t)p->token_count, T = (size_t)p->context_length;
+    const size_t HD = (size_t)p->head_count * (size_t)p->key_length;
+    for (int32_t i = 0; i < p->block_count * p->sublayer_count; i++) {
+        const int32_t kind = p->sublayers[i % p->sublayer_count];
+        if (from->cache[i].k == NULL)
+            continue;
+        const size_t keys = kind == GENIE_SUBLAYER_SPACETIME ? (size_t)genie_round_up((int32_t)(P * T), 16) : P * T;
+        memcpy(to->cache[i].k, from->cache[i].k, keys * HD * sizeof(float));
+        memcpy(to->cache[i].v, from->cache[i].v, P * T * HD * sizeof(float));
+    }
+    to->length = from->length;
+    return GENIE_OK;
+}

@@ -1,0 +1,130 @@
+"""The key table, the tensors that follow from it, and what is said when they do not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from genie_cpp.convert.native import hparams_of
+from genie_cpp.convert.reference.config import GenieConfig
+
+from genie_cpp.errors import ModelError
+from genie_cpp.gguf_file import GGUFFile, TensorType
+from genie_cpp.hparams import KEYS, STACKS, HParams, expected_tensors, validate, validate_tensors
+
+
+@pytest.fixture
+def hp(tiny_config: GenieConfig) -> HParams:
+    return hparams_of(tiny_config)
+
+
+@pytest.fixture
+def metadata(hp: HParams) -> dict[str, Any]:
+    return {key: value for key, (_, value) in hp.to_metadata(TensorType.Q8_0).items()}
+
+
+def test_round_trip(hp: HParams, tiny_gguf: Callable[[str], Path]) -> None:
+    rows = hp.to_metadata(TensorType.F16, {"general.name": "Tiny", "general.author": ""})
+    assert rows["general.file_type"] == ("uint32", 1)
+    assert rows["general.name"] == ("string", "Tiny") and "general.author" not in rows
+    values = {key: value for key, (_, value) in rows.items()}
+    types = {key: kind for key, (kind, _) in rows.items()}
+    assert HParams.from_metadata(values, types) == hp
+    with GGUFFile.open(tiny_gguf("q8_0")) as file:
+        assert HParams.from_metadata(file.metadata) == hp
+        assert validate(file) == hp
+        assert file.value_types == {**types, "general.license": "string"}
+
+
+def test_every_required_key_is_missed_by_name(metadata: dict[str, Any]) -> None:
+    for key in KEYS:
+        name = key.name.replace("<stack>", "dynamics")
+        rest = {k: v for k, v in metadata.items() if k != name}
+        if key.default is not None or key.optional:
+            HParams.from_metadata(rest)
+        else:
+            with pytest.raises(ModelError, match=f"{name} is missing"):
+                HParams.from_metadata(rest)
+
+
+def test_the_default_window_policy(metadata: dict[str, Any]) -> None:
+    del metadata["genie.window.policy"]
+    assert HParams.from_metadata(metadata).window_policy == "half"
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.low is not None], ids=lambda key: key.name)
+def test_ranges_are_inclusive_and_held(key: Any) -> None:
+    step = 1 if key.type == "uint32" else 1e-3
+    assert key.check("k", key.high) == pytest.approx(key.high)
+    for wrong in (key.low - step, key.high + step, "1", None, True, [1], float("nan")):
+        with pytest.raises(ModelError, match=r"^k must be"):
+            key.check("k", wrong)
+    if key.above:
+        with pytest.raises(ModelError):
+            key.check("k", key.low)
+    else:
+        assert key.check("k", key.low) == key.low
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.low is None], ids=lambda key: key.name)
+def test_kinds_and_choices_are_held(key: Any) -> None:
+    wrong = {"bool": 1, "string": 7, "uint32": 1 << 20, "array of string": ["spatial", "spatial"]}[key.type]
+    with pytest.raises(ModelError, match=r"^k must be"):
+        key.check("k", wrong)
+    for choice in key.choices:
+        value = [choice] if key.type.startswith("array") else choice
+        key.check("k", value)
+    with pytest.raises(ModelError, match="not a uint8"):
+        key.check("k", key.choices[0] if key.choices else True, "uint8")
+
+
+def test_the_writer_refuses_what_the_reader_would(hp: HParams) -> None:
+    with pytest.raises(ModelError, match=r"genie\.sampler\.steps"):
+        dataclasses.replace(hp, sampler_steps=0).to_metadata(TensorType.F32)
+    with pytest.raises(ModelError, match="do not make a vit tokenizer"):
+        dataclasses.replace(hp, tokenizer_kind="vit").to_metadata(TensorType.F32)
+    with pytest.raises(ModelError, match="does not divide"):
+        dataclasses.replace(hp, frame_width=18).to_metadata(TensorType.F32)
+
+
+def test_sizes(hp: HParams) -> None:
+    assert [hp.token_count(stack) for stack in STACKS] == [16, 16, 4, 16]
+    assert hp.cache_bytes("dynamics") == 2 * 4 * 16 * 96 * 2 * 4
+    total = 0
+    for shape, _ in expected_tensors(hp).values():
+        count = 1
+        for length in shape:
+            count *= length
+        total += count
+    assert hp.parameter_count() == total
+
+
+def test_which_tensors_are_matrices(hp: HParams) -> None:
+    expected = expected_tensors(hp)
+    matrices = {name.rsplit(".", 2)[-2] for name, (_, matrix) in expected.items() if matrix}
+    assert matrices == {"input", "output", "q", "k", "v", "out", "up", "gate", "down", "token_embd"}
+    assert expected["dynamics.blk.1.temporal.q.weight"] == ((64, 96), True)
+    assert expected["dynamics.blk.1.temporal.k_norm.weight"] == ((32,), False)
+    assert expected["tokenizer.encoder.blk.0.ffn.down.bias"] == ((32,), False)
+    assert "dynamics.blk.0.ffn.gate.weight" not in expected
+    assert all(len(name) <= 64 for name in expected)
+
+
+def test_tensors_that_do_not_fit(hp: HParams, tiny_gguf: Callable[[str], Path]) -> None:
+    with GGUFFile.open(tiny_gguf("f32")) as file:
+        validate_tensors(file, hp)
+        with pytest.raises(ModelError, match="token_embd"):
+            validate_tensors(file, dataclasses.replace(hp, codebook_size=17))
+        lost = file.tensors.pop("dynamics.output.bias")
+        with pytest.raises(ModelError, match=r"dynamics\.output\.bias is missing"):
+            validate_tensors(file, hp)
+        file.tensors["dynamics.output.bias"] = dataclasses.replace(lost, type=TensorType.F16)
+        with pytest.raises(ModelError, match="must be F32, not F16"):
+            validate_tensors(file, hp)
+        file.tensors["dynamics.output.bias"] = lost
+        file.tensors["extra"] = lost
+        with pytest.raises(ModelError, match="unknown tensor 'extra'"):
+            validate_tensors(file, hp)

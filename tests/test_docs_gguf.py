@@ -1,0 +1,186 @@
+"""docs/gguf.md is normative: its tables and the code's are the same."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from genie_cpp import gguf_file
+from genie_cpp.hparams import KEYS, STACKS, HParams, Key, StackParams, expected_tensors
+
+PAGE = Path(__file__).parents[1] / "docs" / "gguf.md"
+# Distinct values, so that a shape tells which symbols it is made of.
+E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4
+WIDTH, HEIGHT = 8, 16
+
+
+def section(title: str) -> str:
+    return re.split(r"^## ", PAGE.read_text(encoding="utf-8").split(f"## {title}\n")[1], flags=re.M)[0]
+
+
+def rows(title: str) -> list[list[str]]:
+    table = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def number(word: str) -> float:
+    return float(word.replace(" ", ""))
+
+
+def page_keys() -> dict[str, tuple[str, str, str]]:
+    """name -> (type, range, meaning)."""
+    found = {}
+    for names, kind, limits, meaning in rows("Keys"):
+        for name in re.findall(r"`([^`]+)`", names):
+            assert name not in found, f"{name} is on the page twice"
+            found[name] = (kind, limits, meaning)
+    return found
+
+
+def test_the_stacks() -> None:
+    line = re.search(r"`<stack>` is one of (.*?)\.\s", section("Keys"))
+    assert line and tuple(re.findall(r"`([^`]+)`", line[1])) == STACKS
+
+
+def test_the_keys_are_the_same_in_the_same_order() -> None:
+    assert list(page_keys()) == [key.name for key in KEYS]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_type_range_and_default(key: Key) -> None:
+    kind, limits, meaning = page_keys()[key.name]
+    assert kind in ("", key.type)
+    if limits == "as above":
+        limits = page_keys()[key.name.replace(".lam.", ".tokenizer.")][1]
+    quotes = tuple(re.findall(r"`([^`]+)`", limits))
+    if quotes:
+        assert quotes == key.choices
+    elif span := re.fullmatch(r"([\d.]+)…([\d.]+)", limits):
+        assert (number(span[1]), number(span[2]), key.above) == (key.low, key.high, False)
+    elif span := re.fullmatch(r"([\d.]+) < x ≤ ([\d.]+)", limits):
+        assert (number(span[1]), number(span[2]), key.above) == (key.low, key.high, True)
+    elif limits:
+        assert tuple(int(n) for n in re.findall(r"(?<![A-Z\d_])\d+", limits)) == key.choices
+    else:
+        assert key.low is None and not key.choices
+    default = re.search(r"default `([^`]+)`", meaning)
+    assert (default[1] if default else None) == key.default
+    assert ("optional" in meaning) == key.optional
+
+
+def page_tensors() -> dict[str, str]:
+    """Pattern -> shape text."""
+    found: dict[str, str] = {}
+    for names, shapes, note in rows("Tensors"):
+        full: list[str] = []
+        for name in re.findall(r"`([^`]+)`", names):
+            if name.startswith("."):  # `.k.weight` stands for the same name with another end
+                keep = full[0].split(".")[: -name.count(".")]
+                name = ".".join(keep) + name
+            full.append(name)
+        brackets = re.findall(r"\[[^\]]*\]", shapes)
+        for i, name in enumerate(full):
+            assert name not in found, f"{name} is on the page twice"
+            found[name] = brackets[min(i, len(brackets) - 1)]
+        if extra := re.search(r"`\.bias` (\[[^\]]*\])", note):
+            for name in full:
+                found[name.removesuffix("weight") + "bias"] = extra[1]
+    return found
+
+
+def everything(ffn: str, norm: str, qk_norm: bool, bias: bool) -> HParams:
+    sublayers = ("spatial", "temporal", "spacetime", "ffn")
+    stack = StackParams(2, E, F, H, D, qk_norm, sublayers, norm, 1e-5, ffn, bias)
+    return HParams(
+        frame_width=WIDTH,
+        frame_height=HEIGHT,
+        context_length=T,
+        action_count=A,
+        window_policy="half",
+        tokenizer_kind="st-vivit",
+        tokenizer_patch_size=PATCH,
+        codebook_size=C,
+        tokenizer_latent_length=L,
+        lam_patch_size=LAM_PATCH,
+        lam_latent_length=LAM_L,
+        lam_difference=True,
+        sampler_steps=1,
+        sampler_temperature=1.0,
+        sampler_order="random",
+        sampler_noise=0.0,
+        stacks=dict.fromkeys(STACKS, stack),
+    )
+
+
+def pattern(name: str) -> str:
+    name = re.sub(r"\.blk\.\d+\.", ".blk.<i>.", name)
+    name = re.sub(r"\.<i>\.(spatial|temporal|spacetime)\.", ".<i>.<attn>.", name)
+    for stack in STACKS:
+        if name.startswith(f"{stack}.") and "_embd" not in name:
+            return "<stack>" + name.removeprefix(stack)
+    return name
+
+
+def test_the_tensor_names_are_the_same() -> None:
+    assert {pattern(name) for name in expected_tensors(everything("swiglu", "layernorm", True, True))} == set(
+        page_tensors()
+    )
+
+
+def test_the_shapes_are_the_same() -> None:
+    page = page_tensors()
+    for name, (shape, _) in expected_tensors(everything("geglu", "layernorm", True, True)).items():
+        lam = name.startswith("lam.")
+        patch, latent = (LAM_PATCH, LAM_L) if lam else (PATCH, L)
+        symbols = {"E": E, "F": F, "H·D": H * D, "D": D, "T": T, "C": C, "C + 1": C + 1, "A": A, "L": latent}
+        symbols["X"] = 3 * patch * patch
+        symbols["P"] = (WIDTH // patch) * (HEIGHT // patch)
+        symbols["X or L"] = symbols["L" if name.startswith("tokenizer.decoder") else "X"]
+        symbols["O"] = {"tokenizer.decoder": symbols["X"], "dynamics": C}.get(
+            next(stack for stack in (*STACKS, "lam", "tokenizer") if name.startswith(stack)), latent
+        )
+        words = page[pattern(name)].strip("[]").split(", ")
+        assert shape == tuple(symbols[word] for word in words), name
+
+
+def test_the_conditions_are_the_same() -> None:
+    """What the last column makes depend on norm, qk_norm, bias and ffn does depend on exactly that."""
+    full = {pattern(name) for name in expected_tensors(everything("swiglu", "layernorm", True, True))}
+    notes = {}
+    for names, _, note in rows("Tensors"):
+        for name in re.findall(r"`(<stack>\.blk[^`]+)`", names):
+            notes[name] = note
+    for ffn, norm, qk_norm, bias in itertools.product(("gelu", "swiglu"), ("rmsnorm", "layernorm"), (0, 1), (0, 1)):
+        now = {pattern(name) for name in expected_tensors(everything(ffn, norm, bool(qk_norm), bool(bias)))}
+        for name in full:
+            wanted = True
+            if "norm.bias" in name:
+                wanted = norm == "layernorm"
+            elif name.endswith(".bias") and ".blk." in name:
+                wanted = bool(bias)
+            if ".gate." in name:
+                wanted = wanted and ffn == "swiglu"
+            if "q_norm" in name or "k_norm" in name:
+                wanted = bool(qk_norm)
+            assert (name in now) == wanted, name
+    assert "with `qk_norm`" in notes["<stack>.blk.<i>.<attn>.q_norm.weight"]
+    assert "gate with `swiglu`, `geglu`" in notes["<stack>.blk.<i>.ffn.up.weight"]
+
+
+def test_the_matrices_are_the_same() -> None:
+    line = re.search(r"Matrices \(`([a-z ]+)` and `(\w+)`\)", section("Tensors"))
+    assert line
+    found = expected_tensors(everything("swiglu", "layernorm", True, True))
+    assert {name.split(".")[-2] for name, (_, matrix) in found.items() if matrix} == {*line[1].split(), line[2]}
+
+
+def test_the_container() -> None:
+    text = section("Container")
+    assert f"GGUF version {gguf_file.VERSION}, little-endian" in text
+    assert f"at most {gguf_file.MAX_NAME} bytes for tensor names" in text
+    assert f"(default {gguf_file.DEFAULT_ALIGNMENT})" in text
+    kinds = re.search(r"at least 1, types (.*?), rows", text.replace("\n", " "))
+    assert kinds and set(re.findall(r"\w+\d\w*", kinds[1])) == {kind.name for kind in gguf_file.TensorType}
