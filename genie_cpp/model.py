@@ -73,7 +73,6 @@ class Model:
             model._stacks = {name: model._build(file, name) for name in model.info.stacks}
             model._codebook = _floats(file, "tokenizer.codebook.weight")
             model._actions = _floats(file, "lam.codebook.weight")
-            model._lam_bias = _floats(file, "lam.encoder.output.bias").reshape(-1)
         hp = model.info
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
@@ -82,7 +81,6 @@ class Model:
     _stacks: dict[str, _native.Stack]
     _codebook: NDArray[np.float32]  # [V, L]
     _actions: NDArray[np.float32]  # [A, L]
-    _lam_bias: NDArray[np.float32]  # [L]
 
     def _build(self, file: GGUFFile, name: str) -> _native.Stack:
         hp, s = self.info, self.info.stacks[name]
@@ -189,21 +187,18 @@ class Model:
         frames = _video(video)
         if len(frames) < 2:
             raise ActionError("a video needs two frames at least to have an action")
-        state, latents = self.state("lam.encoder"), []
-        previous = None
-        for index, frame in enumerate(frames):
-            patches = self.patches(frame, self.info.lam_patch_size)
-            if len(state) == self.info.context_length:
+        state, latents, difference = self.state("lam.encoder"), [], self.info.lam_difference
+        patches = [self.patches(frame, self.info.lam_patch_size) for frame in frames]
+        for previous, now in zip(patches, patches[1:]):
+            if difference:
+                if len(state) == self.info.context_length - 1:
+                    state.truncate(0)
+            elif len(state) in (0, self.info.context_length):
                 state.truncate(0)
-                x = state.forward(self.patches(frames[index - 1], self.info.lam_patch_size))
-                assert x is not None
-                previous = x.mean(0, dtype=np.float32)
-            x = state.forward(patches)
-            assert x is not None
-            pooled = x.mean(0, dtype=np.float32)
-            if previous is not None:
-                latents.append(pooled - previous + self._lam_bias if self.info.lam_difference else pooled)
-            previous = pooled
+                state.forward(previous, output=False)
+            z = state.forward(now - previous if difference else now)
+            assert z is not None
+            latents.append(z.mean(0, dtype=np.float32))
         return _native.vq_nearest(self._actions, np.stack(latents), self.isa).astype(np.int64)
 
 

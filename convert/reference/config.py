@@ -74,8 +74,9 @@ class LamConfig:
     latent_length: int = 32
     # Predict the change from the last frame instead of the frame itself: same objective, far fewer steps to learn.
     residual: bool = True
-    # Take the action from the change of the pooled encoding, so that the scene itself does not use up the codes.
-    difference: bool = True
+    # Show the encoder the change between frames instead of the frames: the scene, which says nothing about the action,
+    # then does not use up the codes. A small LAM needs this; with it, actions separate in minutes on a CPU.
+    difference: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,12 @@ class LatentActionModel(nn.Module):
     def latents(self, video_BTHWC: Tensor) -> Tensor:
         """[B, T-1, latent]: the mean over the patches of frame t+1, which has seen frames 1..t+1.
 
-        With `difference`, less the same mean for frame t, so that what stays in the scene drops out.
+        With `difference` the encoder sees the T-1 changes between frames instead of the T frames.
         """
-        x = self.encoder(self.encoder_input(patchify(video_BTHWC, self.patch) - 0.5))
-        x = x.float().mean(2)
-        return x[:, 1:] - x[:, :-1] + self.encoder.output.bias if self.difference else x[:, 1:]
+        x = patchify(video_BTHWC, self.patch)
+        x = x[:, 1:] - x[:, :-1] if self.difference else x - 0.5
+        z = self.encoder(self.encoder_input(x)).float().mean(2)
+        return z if self.difference else z[:, 1:]
 
     def infer(self, video_BTHWC: Tensor) -> Tensor:
         """[B, T, H, W, 3] in [0, 1] -> actions [B, T-1]."""

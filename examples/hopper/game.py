@@ -1,7 +1,7 @@
 """Hopper: a one-screen platform game drawn in numpy, the source of the bundled world.
 
 64x64 RGB, 8x8-pixel tiles, a fixed camera. Six actions: the product of {stay, left, right} and {no jump, jump}.
-The sprite shows what it does (stride, rise, fall, facing), so that neighbouring frames tell the action.
+The sprite shows whether it stands, strides, rises or falls.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ THEMES = np.array(
 )
 COIN_COLOUR, COIN_SHINE = (255, 216, 48), (255, 248, 190)
 
-# Sprites face right. . clear, r cap, s skin, e eye, b coat, l leg
+# . clear, r cap, s skin, e eye, b coat, l leg. The sprite looks at the player and never sideways: a sprite that showed
+# its direction would let a latent action mean "on as before" instead of "left".
 SPRITES = {
-    "stand": ["..rrrr..", ".rrrrrr.", ".ssssee.", ".sssses.", ".bbbbbb.", ".bbbbbb.", "..l..l..", "..l..l.."],
-    "stride": ["..rrrr..", ".rrrrrr.", ".ssssee.", ".sssses.", ".bbbbbb.", "bbbbbbbb", ".l....l.", "l......l"],
-    "rise": ["b.rrrr.b", "brrrrrrb", "bssssee.", ".sssses.", ".bbbbbb.", "..bbbb..", "..llll..", "...ll..."],
-    "fall": ["..rrrr..", ".rrrrrr.", ".ssssee.", "bssssesb", "bbbbbbbb", ".bbbbbb.", ".ll..ll.", "l......l"],
+    "stand": ["..rrrr..", ".rrrrrr.", ".sesses.", ".ssssss.", ".bbbbbb.", ".bbbbbb.", "..l..l..", "..l..l.."],
+    "stride": ["..rrrr..", ".rrrrrr.", ".sesses.", ".ssssss.", ".bbbbbb.", "bbbbbbbb", ".l....l.", "l......l"],
+    "rise": ["b.rrrr.b", "brrrrrrb", "bsessesb", ".ssssss.", ".bbbbbb.", "..bbbb..", "..llll..", "...ll..."],
+    "fall": ["..rrrr..", ".rrrrrr.", ".sesses.", "bssssssb", "bbbbbbbb", ".bbbbbb.", ".ll..ll.", "l......l"],
 }
 SPRITE_COLOURS = {"r": (224, 40, 48), "s": (255, 214, 170), "e": (20, 20, 24), "b": (250, 250, 250), "l": (40, 48, 120)}
 
@@ -50,7 +51,7 @@ class Hopper:
         column = int(rng.integers(8))
         self.x = column * TILE
         self.y = int(np.argmax(self._solid()[:, column]) - 1) * TILE
-        self.vy, self.facing, self.stride, self.jumping = 0, 1, False, False
+        self.vy, self.stride, self.jumping = 0, False, False
         self.sprites = {name: _sprite(rows) for name, rows in SPRITES.items()}
         self.hills = rng.integers(18, 34, 5)
 
@@ -90,10 +91,8 @@ class Hopper:
     def step(self, action: int) -> None:
         side, jump = action % 3, action >= 3
         dx = (0, -WALK, WALK)[side]
-        if dx:
-            self.facing = 1 if dx > 0 else -1
-            if not self._blocked(self.x + dx, self.y):
-                self.x += dx
+        if dx and not self._blocked(self.x + dx, self.y):
+            self.x += dx
         if self._grounded():
             self.vy = -JUMP if jump else 0
             self.jumping = jump
@@ -138,8 +137,6 @@ class Hopper:
         else:
             name = "rise" if self.vy < 0 else "fall"
         colour, mask = self.sprites[name]
-        if self.facing < 0:
-            colour, mask = colour[:, ::-1], mask[:, ::-1]
         image[self.y : self.y + TILE, self.x : self.x + TILE][mask] = colour[mask]
         return image
 
@@ -148,7 +145,7 @@ def random_actions(rng: np.random.Generator, length: int) -> np.ndarray:
     """Random actions, each held for a while: 1-2 frames in half of the episodes, 2-8 in the others.
 
     Long holds explore the level. Short ones make the next move unforeseeable, so that the latent action model must say
-    *left* or *right* and cannot get by with *as before* (the sprite's facing would give away the rest).
+    *left* or *right* and cannot get by with *as before*.
     """
     low, high = (1, 3) if rng.random() < 0.5 else (2, 9)
     actions: list[int] = []

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.reference.model import Dynamics, Genie, LatentActionModel, Tokenizer
+from genie_cpp.convert.reference.stack import STStack
 
 Losses = dict[str, Tensor]
 Step = Callable[[], Losses]
@@ -114,6 +115,9 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
         state.with_suffix(".tmp").rename(state)
 
     model.train()
+    for module in model.modules():
+        if isinstance(module, STStack):
+            module.compile()  # 1.5 times the steps on a CPU
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     last_save, start = time.monotonic(), time.monotonic()
     before = spent
@@ -134,6 +138,8 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 count += 1
+                if count == 1 or spent == before:
+                    start = time.monotonic()  # compiling is not training
                 spent = before + time.monotonic() - start
                 if count % every == 0:
                     values = {k: round(float(v), 4) for k, v in losses.items()}

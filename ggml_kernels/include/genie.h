@@ -28,10 +28,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define GENIE_API __declspec(dllexport)
-#else
-#define GENIE_API __attribute__((visibility("default")))
+#if defined(__GNUC__) && !defined(_WIN32) /* on Windows CMake exports all symbols */
+#pragma GCC visibility push(default)
 #endif
 
 #ifdef __cplusplus
@@ -199,6 +197,10 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
                              const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, float *y_QHD);
 
 /* CFFI END */
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }

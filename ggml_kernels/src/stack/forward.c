@@ -25,9 +25,17 @@ typedef struct {
     int32_t *sampled_P;
 } pass;
 
-/* Norm and quantize this thread's rows of x; the caller puts the barrier. */
-static void norm_rows(const pass *c, const float *x, const float *weight, const float *bias, genie_activations a,
-                      int32_t thread, int32_t threads) {
+/* Quantize this thread's rows of the input of `w`, unless w is a float matrix and reads x itself. */
+static void quantize_rows(const pass *c, const genie_matrix *w, const float *x, int32_t columns, genie_activations a,
+                          int32_t thread, int32_t threads) {
+    if (genie_matrix_quantized(w))
+        genie_activations_quantize(c->stack->kernels, x, columns, c->stack->params.token_count, columns, a, thread,
+                                   threads);
+}
+
+/* Norm and quantize this thread's rows of x for `w`; the caller puts the barrier. */
+static void norm_rows(const pass *c, const genie_matrix *w, const float *x, const float *weight, const float *bias,
+                      genie_activations a, int32_t thread, int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     const int32_t E = p->embedding_length;
     int32_t begin, end;
@@ -40,7 +48,7 @@ static void norm_rows(const pass *c, const float *x, const float *weight, const 
         else
             c->stack->kernels->rms_norm(row, weight, p->norm_epsilon, E, y);
     }
-    genie_activations_quantize(c->stack->kernels, c->state->y_PE, E, p->token_count, E, a, thread, threads);
+    quantize_rows(c, w, c->state->y_PE, E, a, thread, threads);
 }
 
 static void embed(const pass *c, int32_t thread, int32_t threads) {
@@ -50,7 +58,7 @@ static void embed(const pass *c, int32_t thread, int32_t threads) {
     float *x = c->state->x_PE;
     if (N > 0) {
         const genie_activations a = genie_activations_place(c->state->activations, P, N);
-        genie_activations_quantize(c->stack->kernels, c->features_PN, N, P, N, a, thread, threads);
+        quantize_rows(c, w->matrix[GENIE_SLOT_INPUT], c->features_PN, N, a, thread, threads);
         genie_pool_barrier(c->pool);
         genie_matrix_run(w->matrix[GENIE_SLOT_INPUT], a, c->features_PN, N, P, x, E, 0, thread, threads);
         genie_pool_barrier(c->pool);
@@ -144,7 +152,7 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, P = p->token_count,
                   T = p->context_length;
     genie_activations a = genie_activations_place(s->activations, P, E);
-    norm_rows(c, s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
+    norm_rows(c, w->matrix[GENIE_SLOT_Q], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
     genie_pool_barrier(c->pool);
     float *k = s->k, *v = s->v;
     int32_t stride = HD;
@@ -169,7 +177,7 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
                        threads);
     /* Temporal attention and quantization share rows alike, so no barrier is needed between them. */
     a = genie_activations_place(s->activations, P, HD);
-    genie_activations_quantize(c->stack->kernels, s->att, HD, P, HD, a, thread, threads);
+    quantize_rows(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a, thread, threads);
     genie_pool_barrier(c->pool);
     genie_matrix_run(w->matrix[GENIE_SLOT_OUT], a, s->att, HD, P, s->x_PE, E, 1, thread, threads);
     genie_pool_barrier(c->pool);
@@ -180,7 +188,7 @@ static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, 
     genie_state *s = c->state;
     const int32_t E = p->embedding_length, F = p->feed_forward_length, P = p->token_count;
     genie_activations a = genie_activations_place(s->activations, P, E);
-    norm_rows(c, s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
+    norm_rows(c, w->matrix[GENIE_SLOT_UP], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
     genie_pool_barrier(c->pool);
     genie_matrix_run(w->matrix[GENIE_SLOT_UP], a, s->y_PE, E, P, s->up, F, 0, thread, threads);
     if (w->matrix[GENIE_SLOT_GATE] != NULL)
@@ -191,7 +199,7 @@ static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, 
     for (int32_t i = begin; i < end; i++)
         c->stack->kernels->ffn_activation(p->ffn, s->gate + (size_t)i * (size_t)F, s->up + (size_t)i * (size_t)F, F);
     a = genie_activations_place(s->activations, P, F);
-    genie_activations_quantize(c->stack->kernels, s->up, F, P, F, a, thread, threads);
+    quantize_rows(c, w->matrix[GENIE_SLOT_DOWN], s->up, F, a, thread, threads);
     genie_pool_barrier(c->pool);
     genie_matrix_run(w->matrix[GENIE_SLOT_DOWN], a, s->up, F, P, s->x_PE, E, 1, thread, threads);
     genie_pool_barrier(c->pool);
@@ -213,7 +221,7 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     const genie_weights *own = &c->stack->own;
     const int32_t E = p->embedding_length, P = p->token_count, O = p->output_length;
     const genie_activations a = genie_activations_place(c->state->activations, P, E);
-    norm_rows(c, c->state->x_PE, own->vector[GENIE_SLOT_OUTPUT_NORM], own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], a,
+    norm_rows(c, own->matrix[GENIE_SLOT_OUTPUT], c->state->x_PE, own->vector[GENIE_SLOT_OUTPUT_NORM], own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], a,
               thread, threads);
     genie_pool_barrier(c->pool);
     genie_matrix_run(own->matrix[GENIE_SLOT_OUTPUT], a, c->state->y_PE, E, P, c->output_PO, O, 0, thread, threads);

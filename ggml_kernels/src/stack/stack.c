@@ -193,6 +193,14 @@ static genie_status weights_seal(const genie_stack_params *p, int32_t kind, geni
                 return status;
         }
     }
+    /* q, k and v (up and gate) read the same activations, quantized or not. */
+    const int32_t alike[][2] = {
+        {GENIE_SLOT_Q, GENIE_SLOT_K}, {GENIE_SLOT_Q, GENIE_SLOT_V}, {GENIE_SLOT_UP, GENIE_SLOT_GATE}};
+    for (size_t i = 0; i < sizeof alike / sizeof *alike; i++) {
+        const genie_matrix *a = w->matrix[alike[i][0]], *b = w->matrix[alike[i][1]];
+        if (a != NULL && b != NULL && genie_matrix_quantized(a) != genie_matrix_quantized(b))
+            return GENIE_ERROR_ARGUMENT;
+    }
     return GENIE_OK;
 }
 

@@ -2,6 +2,8 @@
  * Attention on vectors of the including file's ISA: tiles of ROWS queries by TILE keys with a running maximum, so that
  * the scores never leave L1 and no scratch grows with the number of keys.
  */
+#include <math.h>
+
 enum { ROWS = 4, TILE = 256 };
 
 /* scores[r][j] for one tile of keys; kt points at the tile's first column. Columns run to a multiple of 2 VL. */
@@ -105,6 +107,7 @@ static inline float dot_vector(const float *a, const float *b, int32_t n) {
 static void attention_one_vector(const float *q, const float *k, const float *v, int32_t kv_stride, int32_t n_k,
                                  int32_t d, float scale, float *y) {
     float p[GENIE_MAX_CONTEXT], total = 0;
+    p[0] = 0;
     for (int32_t j = 0; j < n_k; j++)
         p[j] = dot_vector(q, k + (size_t)j * (size_t)kv_stride, d) * scale;
     softmax_terms_vector(p, n_k, 1.0f, p);

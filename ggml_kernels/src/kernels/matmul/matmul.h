@@ -22,14 +22,12 @@ typedef struct {
 size_t genie_activations_bytes(int32_t m, int32_t columns);
 genie_activations genie_activations_place(void *storage, int32_t m, int32_t columns);
 
-/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0). bias: NULL or [rows]; set later by setter. */
+/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0). */
 genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, int32_t type, int32_t rows,
                                  int32_t columns, const void *data, size_t bytes, genie_matrix **matrix);
 void genie_matrix_free(genie_matrix *matrix);
 genie_status genie_matrix_set_bias(genie_matrix *matrix, const float *bias_R);
 size_t genie_matrix_bytes(const genie_matrix *matrix);
-int32_t genie_matrix_rows(const genie_matrix *matrix);
-int32_t genie_matrix_columns(const genie_matrix *matrix);
 int genie_matrix_quantized(const genie_matrix *matrix);
 
 /*

@@ -1,0 +1,21 @@
+/* Checked sizes and aligned allocation. */
+#ifndef GENIE_MEMORY_H
+#define GENIE_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* *out = a * b and 1, or 0 when the product does not fit. */
+static inline int genie_mul(size_t a, size_t b, size_t *out) {
+    if (b != 0 && a > SIZE_MAX / b)
+        return 0;
+    *out = a * b;
+    return 1;
+}
+
+/* At least `bytes` bytes, 64-byte aligned and not initialised; NULL when there is no room. */
+void *genie_alloc(size_t bytes);
+/* Frees what genie_alloc gave; NULL is fine. */
+void genie_release(void *memory);
+
+#endif

@@ -1,0 +1,218 @@
+/*
+ * The thread pool. Workers wait for a generation number to change; a region ends with the same barrier that separates
+ * its phases. A MaskGIT step follows the last one within microseconds, so idle workers spin a little before they sleep.
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include "pool.h"
+#include "memory.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+enum {
+    MAX_THREADS = 1024,
+    IDLE_SPINS = 1000,   /* some 30 us */
+    IDLE_YIELDS = 8,     /* then let others run, */
+    BARRIER_SPINS = 400, /* in a barrier too: the machine may have fewer cores free than we have threads */
+    STACK_BYTES = 4 << 20 /* kernels keep their scratch on the stack, and some C libraries give threads 128 KiB */
+};
+
+struct genie_pool {
+    int32_t thread_count;
+    int32_t started; /* workers to join */
+    pthread_t *workers;
+    pthread_mutex_t callers; /* held for a whole region */
+    pthread_mutex_t sleeping;
+    pthread_cond_t wake;
+    genie_task task; /* written by the caller before it advances the generation */
+    void *context;
+    int stop;
+    _Alignas(64) atomic_uint generation;
+    atomic_int sleepers;
+    _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_uint phase; /* barriers passed: the sense that waiters watch */
+};
+
+typedef struct {
+    genie_pool *pool;
+    int32_t thread;
+} worker_start;
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void genie_pool_barrier(genie_pool *pool) {
+    if (pool->thread_count == 1)
+        return;
+    const unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) == pool->thread_count - 1) {
+        /* Nobody arrives at the next barrier before the phase changes, so the order of these two is enough. */
+        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spins++)
+        if (spins < BARRIER_SPINS)
+            relax();
+        else
+            sched_yield();
+}
+
+/* Returns the generation that ended the wait. */
+static unsigned wait_for_work(genie_pool *pool, unsigned seen) {
+    unsigned now;
+    for (int i = 0; i < IDLE_SPINS + IDLE_YIELDS; i++) {
+        now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        if (now != seen)
+            return now;
+        if (i < IDLE_SPINS)
+            relax();
+        else
+            sched_yield();
+    }
+    pthread_mutex_lock(&pool->sleeping);
+    /* Sequentially consistent on both sides: either we see the new generation or the caller sees a sleeper. */
+    atomic_fetch_add(&pool->sleepers, 1);
+    while ((now = atomic_load(&pool->generation)) == seen)
+        pthread_cond_wait(&pool->wake, &pool->sleeping);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->sleeping);
+    return now;
+}
+
+static void advance(genie_pool *pool) {
+    atomic_fetch_add(&pool->generation, 1);
+    if (atomic_load(&pool->sleepers) > 0) {
+        pthread_mutex_lock(&pool->sleeping);
+        pthread_cond_broadcast(&pool->wake);
+        pthread_mutex_unlock(&pool->sleeping);
+    }
+}
+
+static void *work(void *argument) {
+    const worker_start start = *(worker_start *)argument;
+    genie_release(argument);
+    genie_pool *pool = start.pool;
+    for (unsigned seen = 0;;) {
+        seen = wait_for_work(pool, seen);
+        if (pool->stop)
+            return NULL;
+        pool->task(pool->context, start.thread, pool->thread_count);
+        genie_pool_barrier(pool);
+    }
+}
+
+static void stop_workers(genie_pool *pool) {
+    pool->stop = 1;
+    advance(pool);
+    for (int32_t i = 0; i < pool->started; i++)
+        pthread_join(pool->workers[i], NULL);
+}
+
+static genie_status start_workers(genie_pool *pool) {
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0)
+        return GENIE_ERROR_THREAD;
+    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES); /* refused: the default may still do */
+    /* Signals belong to the program's own threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    genie_status status = GENIE_OK;
+    while (status == GENIE_OK && pool->started < pool->thread_count - 1) {
+        worker_start *start = genie_alloc(sizeof *start);
+        if (start == NULL) {
+            status = GENIE_ERROR_MEMORY;
+            break;
+        }
+        *start = (worker_start){pool, pool->started + 1};
+        if (pthread_create(&pool->workers[pool->started], &attributes, work, start) != 0) {
+            genie_release(start);
+            status = GENIE_ERROR_THREAD;
+        } else {
+            pool->started++;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (status != GENIE_OK)
+        stop_workers(pool);
+    return status;
+}
+
+static void destroy(genie_pool *pool, int locks) {
+    if (locks > 2)
+        pthread_cond_destroy(&pool->wake);
+    if (locks > 1)
+        pthread_mutex_destroy(&pool->sleeping);
+    if (locks > 0)
+        pthread_mutex_destroy(&pool->callers);
+    genie_release(pool->workers);
+    genie_release(pool);
+}
+
+genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
+    if (out == NULL)
+        return GENIE_ERROR_ARGUMENT;
+    *out = NULL;
+    if (thread_count < 1 || thread_count > MAX_THREADS)
+        return GENIE_ERROR_ARGUMENT;
+    genie_pool *pool = genie_alloc(sizeof *pool);
+    if (pool == NULL)
+        return GENIE_ERROR_MEMORY;
+    pool->thread_count = thread_count;
+    pool->started = 0;
+    pool->task = NULL;
+    pool->context = NULL;
+    pool->stop = 0;
+    atomic_init(&pool->generation, 0);
+    atomic_init(&pool->sleepers, 0);
+    atomic_init(&pool->arrived, 0);
+    atomic_init(&pool->phase, 0);
+    pool->workers = genie_alloc((size_t)thread_count * sizeof *pool->workers);
+    int locks = 0;
+    genie_status status = pool->workers == NULL ? GENIE_ERROR_MEMORY : GENIE_OK;
+    if (status == GENIE_OK) {
+        locks += pthread_mutex_init(&pool->callers, NULL) == 0;
+        locks += locks == 1 && pthread_mutex_init(&pool->sleeping, NULL) == 0;
+        locks += locks == 2 && pthread_cond_init(&pool->wake, NULL) == 0;
+        status = locks == 3 ? start_workers(pool) : GENIE_ERROR_THREAD;
+    }
+    if (status != GENIE_OK) {
+        destroy(pool, locks);
+        return status;
+    }
+    *out = pool;
+    return GENIE_OK;
+}
+
+void genie_pool_free(genie_pool *pool) {
+    if (pool == NULL)
+        return;
+    stop_workers(pool);
+    destroy(pool, 3);
+}
+
+void genie_pool_run(genie_pool *pool, genie_task task, void *context) {
+    pthread_mutex_lock(&pool->callers);
+    if (pool->thread_count == 1) {
+        task(context, 0, 1);
+    } else {
+        pool->task = task;
+        pool->context = context;
+        advance(pool);
+        task(context, 0, pool->thread_count);
+        genie_pool_barrier(pool);
+    }
+    pthread_mutex_unlock(&pool->callers);
+}
+
+int32_t genie_pool_threads(const genie_pool *pool) { return pool->thread_count; }

@@ -1,0 +1,209 @@
+/* The matrix object: packing, and sharing a product among threads. What a panel is, the ISA's kernels know. */
+#include "matmul.h"
+#include "matmul_kernels.h"
+#include "../kernels.h"
+#include "../../base/memory.h"
+
+#include <string.h>
+
+enum {
+    MAX_SIDE = 1 << 24,
+    LINE = 64,
+    ROW_QUANTUM = 12 /* rows of x are shared in these: a multiple of every kernel's tile */
+};
+
+struct genie_matrix {
+    const struct genie_matmul_format *format;
+    int32_t type, rows, columns, panels;
+    size_t panel_bytes, bytes;
+    uint8_t *packed;
+    float *bias; /* [panels * panel_channels]; zeros until set */
+};
+
+static const struct genie_matmul_format *format_of(const struct genie_matmul_kernels *kernels, int32_t type) {
+    switch (type) {
+    case GENIE_TYPE_F32:
+        return &kernels->f32;
+    case GENIE_TYPE_F16:
+        return &kernels->f16;
+    case GENIE_TYPE_Q4_0:
+        return &kernels->q4_0;
+    case GENIE_TYPE_Q8_0:
+        return &kernels->q8_0;
+    default:
+        return NULL;
+    }
+}
+
+/* Bytes of one row as the file has it, 0 if there can be no such row. */
+static size_t row_bytes_of(int32_t type, int32_t columns) {
+    const size_t n = (size_t)columns;
+    switch (type) {
+    case GENIE_TYPE_F32:
+        return n * 4;
+    case GENIE_TYPE_F16:
+        return n * 2;
+    case GENIE_TYPE_Q4_0:
+        return n % GENIE_BLOCK == 0 ? n / GENIE_BLOCK * GENIE_Q4_0_BYTES : 0;
+    case GENIE_TYPE_Q8_0:
+        return n % GENIE_BLOCK == 0 ? n / GENIE_BLOCK * GENIE_Q8_0_BYTES : 0;
+    default:
+        return 0;
+    }
+}
+
+/* ---- activations ---- */
+
+static size_t row_stride(int32_t columns) { return ((size_t)columns + LINE - 1) / LINE * LINE; }
+
+size_t genie_activations_bytes(int32_t m, int32_t columns) {
+    size_t bytes;
+    /* A size that does not fit becomes one that no allocation can meet. */
+    if (m < 0 || columns < 0 || !genie_mul((size_t)m, row_stride(columns) + sizeof(float), &bytes))
+        return SIZE_MAX;
+    return bytes;
+}
+
+genie_activations genie_activations_place(void *storage, int32_t m, int32_t columns) {
+    uint8_t *q = storage;
+    return (genie_activations){q, (float *)(void *)(q + (size_t)m * row_stride(columns))};
+}
+
+void genie_activations_quantize(const struct genie_kernels *kernels, const float *x_MC, int32_t stride, int32_t m,
+                                int32_t columns, genie_activations a, int32_t thread, int32_t thread_count) {
+    int32_t begin, end;
+    genie_share(m, thread, thread_count, &begin, &end);
+    const int32_t padded = (columns + GENIE_BLOCK - 1) / GENIE_BLOCK * GENIE_BLOCK;
+    for (int32_t i = begin; i < end; i++)
+        kernels->matmul->quantize_row(x_MC + (size_t)i * (size_t)stride, columns, padded,
+                                      a.q_MC + (size_t)i * row_stride(columns), a.scale_M + i);
+}
+
+/* ---- the matrix ---- */
+
+typedef struct {
+    const genie_matrix *matrix;
+    const uint8_t *data;
+} packing;
+
+static void pack_share(void *context, int32_t thread, int32_t thread_count) {
+    const packing *p = context;
+    const genie_matrix *w = p->matrix;
+    const int32_t channels = w->format->panel_channels;
+    const size_t row_bytes = row_bytes_of(w->type, w->columns);
+    int32_t begin, end;
+    genie_share(w->panels, thread, thread_count, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        const int32_t first = i * channels, left = w->rows - first;
+        w->format->pack(p->data + (size_t)first * row_bytes, row_bytes, left < channels ? left : channels, w->columns,
+                        w->packed + (size_t)i * w->panel_bytes);
+    }
+}
+
+genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, int32_t type, int32_t rows,
+                                 int32_t columns, const void *data, size_t bytes, genie_matrix **out) {
+    if (out == NULL)
+        return GENIE_ERROR_ARGUMENT;
+    *out = NULL;
+    if (kernels == NULL || data == NULL || rows < 1 || rows > MAX_SIDE || columns < 1 || columns > MAX_SIDE)
+        return GENIE_ERROR_ARGUMENT;
+    const struct genie_matmul_format *format = format_of(kernels->matmul, type);
+    const size_t row_bytes = row_bytes_of(type, columns);
+    size_t want, packed_bytes;
+    if (format == NULL || row_bytes == 0 || !genie_mul(row_bytes, (size_t)rows, &want) || bytes != want)
+        return GENIE_ERROR_ARGUMENT;
+    const int32_t panels = (rows + format->panel_channels - 1) / format->panel_channels;
+    const size_t panel_bytes = format->panel_bytes(columns);
+    const size_t bias_bytes = (size_t)panels * (size_t)format->panel_channels * sizeof(float);
+    if (!genie_mul(panel_bytes, (size_t)panels, &packed_bytes))
+        return GENIE_ERROR_MEMORY;
+    genie_matrix *w = genie_alloc(sizeof *w);
+    if (w == NULL)
+        return GENIE_ERROR_MEMORY;
+    *w = (genie_matrix){.format = format,
+                        .type = type,
+                        .rows = rows,
+                        .columns = columns,
+                        .panels = panels,
+                        .panel_bytes = panel_bytes,
+                        .bytes = packed_bytes + bias_bytes,
+                        .packed = genie_alloc(packed_bytes),
+                        .bias = genie_alloc(bias_bytes)};
+    if (w->packed == NULL || w->bias == NULL) {
+        genie_matrix_free(w);
+        return GENIE_ERROR_MEMORY;
+    }
+    memset(w->bias, 0, bias_bytes);
+    packing context = {w, data};
+    if (pool == NULL)
+        pack_share(&context, 0, 1);
+    else
+        genie_pool_run(pool, pack_share, &context);
+    *out = w;
+    return GENIE_OK;
+}
+
+void genie_matrix_free(genie_matrix *matrix) {
+    if (matrix == NULL)
+        return;
+    genie_release(matrix->packed);
+    genie_release(matrix->bias);
+    genie_release(matrix);
+}
+
+genie_status genie_matrix_set_bias(genie_matrix *matrix, const float *bias_R) {
+    if (matrix == NULL)
+        return GENIE_ERROR_ARGUMENT;
+    if (bias_R == NULL)
+        memset(matrix->bias, 0, (size_t)matrix->rows * sizeof(float));
+    else
+        memcpy(matrix->bias, bias_R, (size_t)matrix->rows * sizeof(float));
+    return GENIE_OK;
+}
+
+size_t genie_matrix_bytes(const genie_matrix *matrix) { return matrix->bytes; }
+int32_t genie_matrix_rows(const genie_matrix *matrix) { return matrix->rows; }
+int32_t genie_matrix_columns(const genie_matrix *matrix) { return matrix->columns; }
+int genie_matrix_quantized(const genie_matrix *matrix) {
+    return matrix->type == GENIE_TYPE_Q4_0 || matrix->type == GENIE_TYPE_Q8_0;
+}
+
+/*
+ * Units of work are panels; where these do not divide well among the threads, each is cut by rows of x as well. A
+ * row's result does not depend on the rows it is computed with, so the cut shows in the time only.
+ */
+void genie_matrix_run(const genie_matrix *w, genie_activations a, const float *x_MC, int32_t x_stride, int32_t m,
+                      float *y_MR, int32_t y_stride, int accumulate, int32_t thread, int32_t thread_count) {
+    const int32_t quanta = (m + ROW_QUANTUM - 1) / ROW_QUANTUM;
+    int32_t parts = 1;
+    if (w->panels < 2 * thread_count || w->panels % thread_count != 0)
+        parts = quanta / 2 < 1 ? 1 : quanta / 2 < thread_count ? quanta / 2 : thread_count;
+    const int64_t units = (int64_t)w->panels * parts;
+    const int64_t begin = units * thread / thread_count, end = units * (thread + 1) / thread_count;
+    const int32_t channels = w->format->panel_channels;
+    const int quantized = genie_matrix_quantized(w);
+    const size_t q_stride = row_stride(w->columns);
+    for (int64_t unit = begin; unit < end; unit++) {
+        const int32_t panel = (int32_t)(unit / parts), first = panel * channels;
+        int32_t row, row_end;
+        genie_share(quanta, (int32_t)(unit % parts), parts, &row, &row_end);
+        row *= ROW_QUANTUM;
+        row_end = row_end * ROW_QUANTUM < m ? row_end * ROW_QUANTUM : m;
+        const genie_panel_product product = {
+            .panel = w->packed + (size_t)panel * w->panel_bytes,
+            .bias = w->bias + first,
+            .channels = w->rows - first < channels ? w->rows - first : channels,
+            .columns = w->columns,
+            .m = row_end - row,
+            .q = quantized ? a.q_MC + (size_t)row * q_stride : NULL,
+            .q_stride = q_stride,
+            .scale = quantized ? a.scale_M + row : NULL,
+            .x = quantized ? NULL : x_MC + (size_t)row * (size_t)x_stride,
+            .x_stride = (size_t)x_stride,
+            .y = y_MR + (size_t)row * (size_t)y_stride + first,
+            .y_stride = (size_t)y_stride,
+            .accumulate = accumulate,
+        };
+        w->format->run(&product);
+    }
+}

@@ -1,0 +1,52 @@
+/* genie_matmul: one product from weights in file format, for tests and benchmarks. */
+#include "matmul.h"
+#include "../kernels.h"
+#include "../../base/memory.h"
+
+typedef struct {
+    const genie_kernels *kernels;
+    genie_pool *pool;
+    const genie_matrix *matrix;
+    genie_activations activations;
+    const float *x_MC;
+    int32_t m;
+    float *y_MR;
+} product;
+
+static void run(void *context, int32_t thread, int32_t thread_count) {
+    const product *p = context;
+    const int32_t columns = genie_matrix_columns(p->matrix);
+    if (genie_matrix_quantized(p->matrix)) {
+        genie_activations_quantize(p->kernels, p->x_MC, columns, p->m, columns, p->activations, thread, thread_count);
+        genie_pool_barrier(p->pool);
+    }
+    genie_matrix_run(p->matrix, p->activations, p->x_MC, columns, p->m, p->y_MR, genie_matrix_rows(p->matrix), 0,
+                     thread, thread_count);
+}
+
+genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns,
+                          const void *w, size_t bytes, const float *x_MC, int32_t m, float *y_MR) {
+    const genie_kernels *kernels = genie_kernels_find(isa);
+    if (kernels == NULL)
+        return GENIE_ERROR_ISA;
+    if (pool == NULL || x_MC == NULL || y_MR == NULL || m < 1 || m > 1 << 24)
+        return GENIE_ERROR_ARGUMENT;
+    genie_matrix *matrix;
+    const genie_status status = genie_matrix_create(kernels, pool, type, rows, columns, w, bytes, &matrix);
+    if (status != GENIE_OK)
+        return status;
+    void *storage = NULL;
+    product p = {.kernels = kernels, .pool = pool, .matrix = matrix, .x_MC = x_MC, .m = m, .y_MR = y_MR};
+    if (genie_matrix_quantized(matrix)) {
+        storage = genie_alloc(genie_activations_bytes(m, columns));
+        if (storage == NULL) {
+            genie_matrix_free(matrix);
+            return GENIE_ERROR_MEMORY;
+        }
+        p.activations = genie_activations_place(storage, m, columns);
+    }
+    genie_pool_run(pool, run, &p);
+    genie_release(storage);
+    genie_matrix_free(matrix);
+    return GENIE_OK;
+}
