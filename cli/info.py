@@ -43,7 +43,7 @@ def info(
             f"{quoted(str(file))} is neither a GGUF file nor a picture that genie-run made",
             "pictures lose their recipe when another program saves them again",
         )
-    command = found.command()
+    command = found.command(str(file))
     _print(json.dumps({"file": str(file), "command": command}, indent=1) if as_json else clean(command))
 
 

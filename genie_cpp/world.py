@@ -58,9 +58,7 @@ class World:
         """Open a model (none given: the bundled world) and a world on it. Raises what `Model.open` raises."""
         return World(Model.open(path, threads), sampler, window)
 
-    def reset(
-        self, images: NDArray[np.uint8], seed: int = 0, actions: Iterable[int] | None = None
-    ) -> Frame:
+    def reset(self, images: NDArray[np.uint8], seed: int = 0, actions: Iterable[int] | None = None) -> Frame:
         """Start from a picture uint8 [H, W, 3], or from several frames [T, H, W, 3]; the last T (context length) count.
 
         actions: the T-1 actions between several frames; by default the LAM infers them. seed: 0…2^64-1.

@@ -149,8 +149,11 @@ class GenieConfig:
                 ),
                 "lam": _build(
                     LamConfig,
-                    {**lam, "encoder": _build(StackConfig, _nested(lam, "encoder"), "lam.encoder"),
-                     "decoder": lam_decoder},
+                    {
+                        **lam,
+                        "encoder": _build(StackConfig, _nested(lam, "encoder"), "lam.encoder"),
+                        "decoder": lam_decoder,
+                    },
                     "lam",
                 ),
                 "dynamics": _build(

@@ -108,9 +108,7 @@ class STStack(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(
-        self, x_BTPE: Tensor, visible_TT: Tensor | None = None, time_T: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_BTPE: Tensor, visible_TT: Tensor | None = None, time_T: Tensor | None = None) -> Tensor:
         """Returns [B, T, P, output]. `visible_TT[i, j]`: may frame i see frame j (default: causal)."""
         T = x_BTPE.shape[1]
         if time_T is None:

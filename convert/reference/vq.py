@@ -20,6 +20,9 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("usage", torch.ones(codebook_size), persistent=False)
         self.register_buffer("total", self.codebook.clone(), persistent=False)
         self.steps = 0
+        # Share of samples that pass unquantized in training. A decoder that never saw a continuous latent has no
+        # gradient towards what the codes do not say yet; letting some through first shows it what there is to say.
+        self.bypass = 0.0
 
     def encode(self, z: Tensor) -> Tensor:
         """[..., latent] -> ids [...]; the first of equal codes wins."""
@@ -38,7 +41,11 @@ class VectorQuantizer(nn.Module):
         commitment = F.mse_loss(z, codes.detach())
         if self.training:
             self._update(z.detach(), ids)
-        return z + (codes - z).detach(), ids, commitment
+        quantized = z + (codes - z).detach()
+        if self.training and self.bypass > 0:
+            through = torch.rand(z.shape[:1] + (1,) * (z.ndim - 1), device=z.device) < self.bypass
+            quantized = torch.where(through, z, quantized)
+        return quantized, ids, commitment
 
     @torch.no_grad()
     def _update(self, z: Tensor, ids: Tensor) -> None:

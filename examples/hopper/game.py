@@ -82,7 +82,10 @@ class Hopper:
         if x < 0 or x > SIZE - TILE:
             return True
         solid = self._solid()
-        rows, columns = range(max(y, 0) // TILE, (y + TILE - 1) // TILE + 1), range(x // TILE, (x + TILE - 1) // TILE + 1)
+        rows, columns = (
+            range(max(y, 0) // TILE, (y + TILE - 1) // TILE + 1),
+            range(x // TILE, (x + TILE - 1) // TILE + 1),
+        )
         return any(r < 8 and solid[r, c] for r in rows for c in columns)
 
     def _grounded(self) -> bool:
@@ -131,7 +134,11 @@ class Hopper:
                     block[3], block[7], block[:3, 3], block[4:7, 7] = joint, joint, joint, joint
                 elif tile == COIN:
                     block[2:6, 2:6], block[1, 3:5], block[6, 3:5], block[2:5, 3] = (
-                        COIN_COLOUR, COIN_COLOUR, COIN_COLOUR, COIN_SHINE)
+                        COIN_COLOUR,
+                        COIN_COLOUR,
+                        COIN_COLOUR,
+                        COIN_SHINE,
+                    )
         if self._grounded():
             name = "stride" if self.stride else "stand"
         else:

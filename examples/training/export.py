@@ -1,6 +1,6 @@
 """Put the three trained parts together into one native checkpoint (config.json + model.safetensors).
 
-    python examples/training/export.py --config examples/hopper/config.json --runs runs/hopper -o runs/hopper/world
+python examples/training/export.py --config examples/hopper/config.json --runs runs/hopper -o runs/hopper/world
 """
 
 from __future__ import annotations

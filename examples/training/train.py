@@ -29,7 +29,7 @@ from genie_cpp.convert.reference.model import Dynamics, Genie, LatentActionModel
 from genie_cpp.convert.reference.stack import STStack
 
 Losses = dict[str, Tensor]
-Step = Callable[[], Losses]
+Step = Callable[[float], Losses]  # given the share of the budget that has passed
 
 
 def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
@@ -39,7 +39,8 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
 
 
-def lam_step(model: LatentActionModel, clips: Clips, batch: int) -> Losses:
+def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -> Losses:
+    model.vq.bypass = 0.5 if share < 0.5 else 0.0
     video = clips.batch(batch)
     predicted, ids, commitment = model(video)
     mse = F.mse_loss(predicted.float(), video[:, 1:])
@@ -104,12 +105,27 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
         spent, count = saved["spent"], saved["count"]
         for name, module in model.named_modules():
             if f"{name}.usage" in saved["vq"]:
-                module.usage, module.total, module.steps = saved["vq"][f"{name}.usage"], saved["vq"][f"{name}.total"], count
+                module.usage, module.total, module.steps = (
+                    saved["vq"][f"{name}.usage"],
+                    saved["vq"][f"{name}.total"],
+                    count,
+                )
 
     def save() -> None:
-        vq = {f"{n}.{k}": getattr(m, k) for n, m in model.named_modules() for k in ("usage", "total") if hasattr(m, "revive_below")}
+        vq = {
+            f"{n}.{k}": getattr(m, k)
+            for n, m in model.named_modules()
+            for k in ("usage", "total")
+            if hasattr(m, "revive_below")
+        }
         torch.save(
-            {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "spent": spent, "count": count, "vq": vq},
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "spent": spent,
+                "count": count,
+                "vq": vq,
+            },
             state.with_suffix(".tmp"),
         )
         state.with_suffix(".tmp").rename(state)
@@ -132,7 +148,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 with torch.autocast("cpu", torch.bfloat16):
-                    losses = step()
+                    losses = step(share)
                 optimizer.zero_grad()
                 losses["loss"].backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -187,13 +203,19 @@ def main() -> None:
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
         ids, actions = tokenized(genie, args.data, args.output, args.stride)
-        run(model, lambda: dynamics_step(genie.dynamics, ids, actions, args.batch, args.corrupt), path, args.minutes, args.rate)
+        run(
+            model,
+            lambda _: dynamics_step(genie.dynamics, ids, actions, args.batch, args.corrupt),
+            path,
+            args.minutes,
+            args.rate,
+        )
         return
     clips = Clips(args.data, "train", config.context_length)
     if args.part == "tokenizer":
-        run(model, lambda: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
+        run(model, lambda _: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
     else:
-        run(model, lambda: lam_step(genie.lam, clips, args.batch), path, args.minutes, args.rate)
+        run(model, lambda share: lam_step(genie.lam, clips, args.batch, share), path, args.minutes, args.rate)
 
 
 if __name__ == "__main__":

@@ -162,8 +162,6 @@ genie_status genie_matrix_set_bias(genie_matrix *matrix, const float *bias_R) {
 }
 
 size_t genie_matrix_bytes(const genie_matrix *matrix) { return matrix->bytes; }
-int32_t genie_matrix_rows(const genie_matrix *matrix) { return matrix->rows; }
-int32_t genie_matrix_columns(const genie_matrix *matrix) { return matrix->columns; }
 int genie_matrix_quantized(const genie_matrix *matrix) {
     return matrix->type == GENIE_TYPE_Q4_0 || matrix->type == GENIE_TYPE_Q8_0;
 }

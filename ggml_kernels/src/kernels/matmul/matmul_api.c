@@ -9,19 +9,19 @@ typedef struct {
     const genie_matrix *matrix;
     genie_activations activations;
     const float *x_MC;
-    int32_t m;
+    int32_t rows, columns, m;
     float *y_MR;
 } product;
 
 static void run(void *context, int32_t thread, int32_t thread_count) {
     const product *p = context;
-    const int32_t columns = genie_matrix_columns(p->matrix);
     if (genie_matrix_quantized(p->matrix)) {
-        genie_activations_quantize(p->kernels, p->x_MC, columns, p->m, columns, p->activations, thread, thread_count);
+        genie_activations_quantize(p->kernels, p->x_MC, p->columns, p->m, p->columns, p->activations, thread,
+                                   thread_count);
         genie_pool_barrier(p->pool);
     }
-    genie_matrix_run(p->matrix, p->activations, p->x_MC, columns, p->m, p->y_MR, genie_matrix_rows(p->matrix), 0,
-                     thread, thread_count);
+    genie_matrix_run(p->matrix, p->activations, p->x_MC, p->columns, p->m, p->y_MR, p->rows, 0, thread,
+                     thread_count);
 }
 
 genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns,
@@ -36,7 +36,14 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
     if (status != GENIE_OK)
         return status;
     void *storage = NULL;
-    product p = {.kernels = kernels, .pool = pool, .matrix = matrix, .x_MC = x_MC, .m = m, .y_MR = y_MR};
+    product p = {.kernels = kernels,
+                 .pool = pool,
+                 .matrix = matrix,
+                 .x_MC = x_MC,
+                 .rows = rows,
+                 .columns = columns,
+                 .m = m,
+                 .y_MR = y_MR};
     if (genie_matrix_quantized(matrix)) {
         storage = genie_alloc(genie_activations_bytes(m, columns));
         if (storage == NULL) {

@@ -1,0 +1,113 @@
+# make            the verbs
+# make test       everything a change needs: builds, then pytest
+# Variables: PYTHON (to make the environments with), VENV, TORCH_INDEX, ARGS (for pytest).
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_VENV ?= .venv-demo
+CMAKE ?= cmake
+TORCH ?= 2.13.0
+# PyPI's own torch for Linux brings CUDA; this index has the CPU build, which pip prefers (2.13.0+cpu > 2.13.0).
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ARGS ?=
+
+BIN := $(VENV)/bin
+C_FILES := $(shell find ggml_kernels -name '*.c' -o -name '*.h')
+CMAKE_FILES := CMakeLists.txt ggml_kernels/make_cdef.py
+CC ?= cc
+comma := ,
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv build test lint lint-python lint-types lint-c format demo sanitize asan tsan world clean
+
+help:
+	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
+	@echo 'make build     build the C core again where it changed'
+	@echo 'make test      pytest; ARGS="-k name" for a part'
+	@echo 'make lint      ruff, mypy, clang-format, C warnings as errors'
+	@echo 'make format    ruff and clang-format, in place'
+	@echo 'make demo      play the bundled world in an environment without torch -> demo.gif'
+	@echo 'make sanitize  the kernel tests under ASan + UBSan, then TSan (slow)'
+	@echo 'make world     print how the bundled world is made'
+	@echo 'make clean     remove build products; the environments stay'
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
+	@touch $@
+
+# Python sources are used in place; only the C core and the list of dependencies need an installation.
+$(VENV)/.built: $(VENV)/.torch pyproject.toml $(CMAKE_FILES) $(C_FILES)
+	$(BIN)/pip install -e '.[dev]'
+	@touch $@
+
+venv build: $(VENV)/.built
+
+test: build
+	$(BIN)/pytest $(ARGS)
+
+# The package as it installs: genie_cpp with convert and cli inside. $(1): the folder it is made in.
+define package
+rm -rf $(1)/genie_cpp
+mkdir -p $(1)/genie_cpp
+ln -s $(CURDIR)/genie_cpp/* $(CURDIR)/convert $(CURDIR)/cli $(1)/genie_cpp/
+endef
+
+lint: lint-python lint-types lint-c
+
+lint-python: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy would take convert and cli for packages of their own, so it is shown the package as it installs.
+lint-types: build
+	@$(call package,build/mypy)
+	cd build/mypy && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p genie_cpp
+
+lint-c: build
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(CMAKE) -S . -B build/werror -DGENIE_WERROR=ON -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
+	$(CMAKE) --build build/werror
+
+format: build
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+demo:
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install -q .
+	$(DEMO_VENV)/bin/genie-run --prompt-frame examples/hopper/frame.png --actions '2*12,5*12,1*12' -o demo.gif -y
+	@echo 'the GIF is $(CURDIR)/demo.gif'
+
+sanitize: asan tsan
+
+# A sanitized core beside the package's sources, found before the installed one: -S leaves out the editable install.
+# $(1): name, $(2): what -fsanitize takes, $(3): the runtime to load first, $(4): options
+define sanitized
+$(CMAKE) -S . -B build/$(1)/core -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGENIE_SANITIZE=$(2) \
+  -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
+$(CMAKE) --build build/$(1)/core
+$(call package,build/$(1))
+ln -s $(CURDIR)/build/$(1)/core/libgenie.so $(CURDIR)/build/$(1)/core/genie_cdef.h build/$(1)/genie_cpp/
+PYTHONPATH=build/$(1):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+  LD_PRELOAD=$$($(CC) -print-file-name=$(3)) $(4) setarch $$(uname -m) -R \
+  $(BIN)/python -S $(BIN)/pytest -p no:cacheprovider tests/ggml_kernels $(ARGS)
+endef
+
+# Python itself leaks by design, so leaks are not looked for.
+asan: build
+	$(call sanitized,asan,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1)
+
+tsan: build
+	$(call sanitized,tsan,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:suppressions=ggml_kernels/tsan.supp)
+
+world:
+	@sed -n '/^```sh/,/^```/p' examples/hopper/README.md | grep -v '^```'
+
+clean:
+	rm -rf build dist demo.gif .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -f $(VENV)/.built
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

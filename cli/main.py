@@ -1,0 +1,108 @@
+"""The commands: `genie-cpp run | convert | info`, and each under a name of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from genie_cpp.errors import GenieError
+from genie_cpp.version import __version__
+
+from .convert import convert
+from .info import info
+from .run import run
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"genie_cpp {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Play Genie world models on the CPU you have."""
+
+
+def _single(command: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(command)
+    return app
+
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.callback()(_root)
+for _command in (run, convert, info):
+    app.command()(_command)
+
+
+def _plain(text: object) -> str:
+    """Text from files and users, without control characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def fail(error: BaseException) -> int:
+    """Print `error: …` and `hint: …`; returns the exit code."""
+    if os.environ.get("GENIE_DEBUG"):
+        raise error
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    hint = getattr(error, "hint", "")
+    if isinstance(error, GenieError):
+        print(f"error: {_plain(error)}", file=sys.stderr)
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {_plain(where)}{_plain(error.strerror or error)}", file=sys.stderr)
+    elif isinstance(error, MemoryError):
+        print("error: out of memory", file=sys.stderr)
+    else:
+        print(f"error: internal: {type(error).__name__}: {_plain(error)}", file=sys.stderr)
+        hint = "please report it; GENIE_DEBUG=1 shows where it happened"
+    if hint:
+        print(f"hint: {_plain(hint)}", file=sys.stderr)
+    return 1
+
+
+def _start(application: Any) -> None:
+    if "--version" in sys.argv[1:2]:
+        _version_and_leave()
+    try:
+        code = application(standalone_mode=False)
+    except typer.Exit as leave:
+        code = leave.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = fail(KeyboardInterrupt())
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "show"):  # click's usage errors
+            error.show()
+            code = error.exit_code
+        else:
+            code = fail(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _version_and_leave() -> None:
+    print(f"genie_cpp {__version__}")
+    sys.exit(0)
+
+
+def main() -> None:
+    _start(app)
+
+
+def main_run() -> None:
+    _start(_single(run))
+
+
+def main_convert() -> None:
+    _start(_single(convert))
+
+
+def main_info() -> None:
+    _start(_single(info))

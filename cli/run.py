@@ -1,0 +1,145 @@
+"""`genie-run`: a picture in, a played world out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from genie_cpp.actions import format_actions, read_actions
+from genie_cpp.errors import ActionError
+from genie_cpp.frames import describe_fit, fit, load_frames, load_image, sha256
+from genie_cpp.model import Model
+from genie_cpp.output import check_output, write
+from genie_cpp.recipe import Recipe
+from genie_cpp.sampler import Sampler
+from genie_cpp.version import __version__
+from genie_cpp.world import World
+
+
+def _env(name: str) -> str:
+    return f"GENIE_{name}"
+
+
+def run(
+    prompt_frame: Annotated[Path, typer.Option("--prompt-frame", "-p", help="The picture to start from.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", envvar=_env("MODEL"), help="A Genie GGUF. [the bundled world]")
+    ] = None,
+    actions: Annotated[
+        str, typer.Option(envvar=_env("ACTIONS"), help="0,3*8,1 (3*8: action 3 eight times), a file, or random.")
+    ] = "random",
+    actions_from: Annotated[
+        Path | None, typer.Option(help="Take the actions from an animation, through the latent action model.")
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", "--frames", min=1, max=1_000_000, help="Frames to generate: cuts or repeats the actions."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="out.gif, .webp, .png, .mp4, or a folder/.")
+    ] = "out.gif",
+    seed: Annotated[int, typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1)] = 0,
+    steps: Annotated[
+        int | None, typer.Option(envvar=_env("STEPS"), help="MaskGIT passes per frame. [the model's]")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(envvar=_env("TEMPERATURE"), help="0 takes the likeliest token. [the model's]")
+    ] = None,
+    order: Annotated[str | None, typer.Option(envvar=_env("ORDER"), help="confidence or random. [the model's]")] = None,
+    noise: Annotated[
+        float | None, typer.Option(envvar=_env("NOISE"), help="Gumbel noise on the confidence. [the model's]")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(envvar=_env("WINDOW"), help="What a full window does: half or exact. [the model's]")
+    ] = None,
+    how: Annotated[str, typer.Option("--fit", envvar=_env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", envvar=_env("THREADS"), min=1, max=1024, help="[all CPUs]")
+    ] = None,
+    fps: Annotated[int, typer.Option(envvar=_env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
+    scale: Annotated[int, typer.Option(envvar=_env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the output's path.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite the output.")] = False,
+) -> None:
+    """Play a world from a picture and write what was seen."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    path, folder = Path(output), output.endswith(("/", "\\"))
+    folder = folder or (path.is_dir() and path.suffix == "")
+    check_output(path, overwrite, folder)
+    opened = Model.open(model, threads)
+    hp, default = opened.info, opened.sampler
+    sampler = Sampler(
+        default.steps if steps is None else steps,
+        default.temperature if temperature is None else temperature,
+        default.order if order is None else order,
+        default.noise if noise is None else noise,
+    )
+    world = World(opened, sampler, window)
+    picture = load_image(prompt_frame)
+    prompt = fit(picture, hp.frame_width, hp.frame_height, how)
+    if actions_from is not None:
+        video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in load_frames(actions_from)]
+        if len(video) < 2:
+            raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
+        actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
+    plan = read_actions(actions, hp.action_count, n, seed)
+    console.print(
+        f"{_printable(opened.name)} {opened.type}, {opened.isa}, {opened.threads} threads, seed {seed}", soft_wrap=True
+    )
+    if sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how):
+        console.print(sentence, soft_wrap=True)
+    frames, started, interrupted = [world.reset(prompt, seed)], time.perf_counter(), False
+    try:
+        with _progress(console) as progress:
+            bar = progress.add_task("", total=len(plan))
+            for index, action in enumerate(plan):
+                frames.append(world.step(action))
+                rate = (index + 1) / (time.perf_counter() - started)
+                progress.update(bar, advance=1, description=f"{rate:.1f} frames/s")
+    except KeyboardInterrupt:
+        interrupted = True
+    seconds = time.perf_counter() - started
+    made = len(frames) - 1
+    if interrupted:
+        console.print(f"interrupted: keeping the {made} frames made so far")
+    recipe = Recipe(
+        __version__, "" if model is None else str(model), opened.sha256, str(prompt_frame), sha256(prompt_frame), how,
+        seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
+        float(sampler.noise), world.window, opened.isa, fps, scale,
+    )  # fmt: skip
+    write(path, frames, recipe, overwrite, folder)
+    rate = made / seconds if seconds > 0 else 0.0
+    console.print(f"{made} frames in {seconds:.2f} s, {rate:.1f} frames/s")
+    if as_json:
+        report: dict[str, Any] = {
+            "output": output,
+            "frames": made,
+            "seconds": round(seconds, 4),
+            "frames_per_second": round(rate, 2),
+            "timings": {k: round(v, 4) for k, v in world.timings.items()},
+            "recipe": json.loads(recipe.to_json())["genie_cpp"],
+        }
+        print(json.dumps(report))
+    else:
+        print(output)
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _progress(console: Console) -> Progress:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True)

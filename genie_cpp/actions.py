@@ -1,0 +1,58 @@
+"""Action lists as people write them: "0,3*8,1", a file of the same, or "random"."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ActionError
+
+MAX_ACTIONS = 1_000_000
+_SYNTAX = "write actions as 0,3*8,1 (3*8 is action 3 eight times), the path of a file of these, or random"
+
+
+def parse_actions(text: str, action_count: int) -> list[int]:
+    """ "0,3*8,1" -> [0, 3, 3, 3, 3, 3, 3, 3, 3, 1]. Commas, spaces and new lines separate. Raises ActionError."""
+    actions: list[int] = []
+    for item in text.replace(",", " ").split():
+        value, star, repeat = item.partition("*")
+        if not value.isascii() or not value.isdigit() or (star and not (repeat.isascii() and repeat.isdigit())):
+            raise ActionError(f"{item[:40]!r} is not an action", _SYNTAX)
+        if len(value) > 9 or not int(value) < action_count:
+            raise ActionError(f"action {value[:20]} is not in 0…{action_count - 1}", f"the model has {action_count}")
+        count = int(repeat[:9]) if star else 1
+        if not 1 <= count <= MAX_ACTIONS - len(actions):
+            raise ActionError(f"{item[:40]!r} repeats {count} times; 1…{MAX_ACTIONS} actions are possible", _SYNTAX)
+        actions += [int(value)] * count
+    if not actions:
+        raise ActionError("the list of actions is empty", _SYNTAX)
+    return actions
+
+
+def random_actions(action_count: int, n: int, seed: int) -> list[int]:
+    """n actions, each held 4 frames, from numpy's PCG64 with the run's seed."""
+    rng = np.random.default_rng(seed)
+    return np.repeat(rng.integers(action_count, size=(n + 3) // 4), 4)[:n].tolist()
+
+
+def read_actions(text: str, action_count: int, n: int | None, seed: int) -> list[int]:
+    """What `--actions` and `-n` ask for: a list, a file or "random"; with n, cut or repeated from the start to n."""
+    if text == "random":
+        return random_actions(action_count, 32 if n is None else n, seed)
+    path = Path(text)
+    if not text[:1].isdigit() or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            raise ActionError(f"{text[:80]!r} is neither a list of actions nor a readable file", _SYNTAX) from None
+    actions = parse_actions(text, action_count)
+    return actions if n is None else list(itertools.islice(itertools.cycle(actions), n))
+
+
+def format_actions(actions: Sequence[int]) -> str:
+    """The inverse of `parse_actions`, runs written short."""
+    runs = [(value, len(list(run))) for value, run in itertools.groupby(actions)]
+    return ",".join(f"{value}*{n}" if n > 1 else str(value) for value, n in runs)

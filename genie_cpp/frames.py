@@ -1,0 +1,107 @@
+"""Pictures in: any file Pillow reads, made to fit a model's frame."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+
+from .errors import ImageError
+
+Frame = NDArray[np.uint8]
+FITS = ("crop", "pad")
+MAX_PIXELS = 64_000_000
+MIN_SIDE = 8
+
+
+def load_image(path: Path) -> Frame:
+    """The picture (of an animation: its first frame) as RGB uint8 [height, width, 3].
+
+    EXIF rotation is applied, transparency lies over black, 16 bits are scaled to 8. The size is checked before the
+    pixels are decoded: 8x8 at least, 64 megapixels at most. Raises ImageError.
+    """
+    return load_frames(path, 1)[0]
+
+
+def load_frames(path: Path, most: int = 4096) -> list[Frame]:
+    """Up to `most` frames of a picture or an animation, as `load_image`."""
+    try:
+        with Image.open(path) as image:
+            _check_size(path, image)
+            return [_rgb(frame) for _, frame in zip(range(most), ImageSequence.Iterator(image), strict=False)]
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder, not a picture") from None
+    except PermissionError:
+        raise ImageError(f"{path} cannot be read: permission denied") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path} is too large: {error}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(
+            f"{path} is not a picture that can be read: {error}", "png, jpg, webp, gif, bmp work"
+        ) from None
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{path} has {width}x{height} pixels; {MAX_PIXELS // 1_000_000} million are the limit")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{path} has {width}x{height} pixels; {MIN_SIDE}x{MIN_SIDE} are the least")
+
+
+def _rgb(image: Image.Image) -> Frame:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        # 16-bit grey: Pillow's own conversion clips instead of scaling.
+        grey = np.asarray(image, np.float64)
+        top = 65535.0 if image.mode.startswith("I") else max(float(grey.max()), 1.0)
+        return np.repeat(np.rint(grey.clip(0, top) * (255 / top)).astype(np.uint8)[..., None], 3, 2)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return np.asarray(image.convert("RGB"), np.uint8).copy()
+
+
+def fit(image: Frame, width: int, height: int, how: str = "crop") -> Frame:
+    """RGB uint8 [h, w, 3] -> [height, width, 3]: the middle cut out ("crop") or black bars added ("pad"), then scaled.
+
+    An image of the right size comes back unchanged. Raises ImageError for an unknown `how`.
+    """
+    if how not in FITS:
+        raise ImageError(f"fit must be one of {', '.join(FITS)}, not {how!r}")
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    picture = Image.fromarray(image)
+    if how == "crop":
+        fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    else:
+        fitted = ImageOps.pad(picture, (width, height), Image.Resampling.LANCZOS, color=(0, 0, 0))
+    return np.asarray(fitted, np.uint8).copy()
+
+
+def describe_fit(image: Frame, width: int, height: int, how: str) -> str:
+    """One sentence on what `fit` does to this image; empty when nothing."""
+    h, w = image.shape[:2]
+    if (w, h) == (width, height):
+        return ""
+    if w * height == h * width:
+        return f"prompt {w}x{h} scaled to {width}x{height}"
+    if how == "crop":
+        side = (w, round(w * height / width)) if w * height < h * width else (round(h * width / height), h)
+        return (
+            f"prompt {w}x{h} cropped to {side[0]}x{side[1]} and scaled to {width}x{height} (--fit pad keeps it whole)"
+        )
+    return f"prompt {w}x{h} padded and scaled to {width}x{height} (--fit crop fills the frame)"
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, hexadecimal. Raises ImageError when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from None

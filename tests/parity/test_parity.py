@@ -1,0 +1,225 @@
+"""The C core against fp32 PyTorch, on small random Genies of several shapes and on the bundled world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from genie_cpp import Model, Sampler, World, _native
+from genie_cpp.convert.reference import checkpoint
+from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, StackConfig, TokenizerConfig
+from genie_cpp.convert.reference.model import Genie
+from genie_cpp.convert.reference.play import ReferenceWorld
+from genie_cpp.convert.reference.sampler import Sampler as ReferenceSampler
+from genie_cpp.convert.writer import convert
+
+BUDGETS = json.loads((Path(__file__).parent / "budgets.json").read_text())
+BUNDLED = Path(__file__).parents[2] / "examples" / "hopper" / "checkpoint"
+
+
+def stack(**changes: object) -> StackConfig:
+    values = {
+        "block_count": 2,
+        "embedding_length": 64,
+        "head_count": 2,
+        "key_length": 32,
+        "feed_forward_length": 96,
+    }
+    return StackConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def genie(kind: str = "st-vivit", mixing: tuple[str, ...] = ("spatial", "temporal", "ffn"), **changes: object) -> Genie:
+    one = stack(sublayers=mixing, **changes)
+    time = stack(**changes)
+    config = GenieConfig(
+        tokenizer=TokenizerConfig(one, one, kind, patch_size=8, codebook_size=48, latent_length=8),
+        lam=LamConfig(time, None, patch_size=16, latent_length=8, difference=bool(changes.get("bias"))),
+        dynamics=DynamicsConfig(time, {"steps": 4}),
+        frame_width=48,
+        frame_height=32,
+        context_length=6,
+        action_count=5,
+    )
+    torch.manual_seed(3)
+    model = Genie(config).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.normal_(1.0 if "norm.weight" in name else 0.0, 0.1 if p.ndim == 1 else 0.15)
+    return model
+
+
+SHAPES = {
+    "paper": lambda: genie(qk_norm=True),
+    "layernorm-bias-swiglu": lambda: genie(norm="layernorm", bias=True, ffn="swiglu"),
+    "heads-times-key-not-width": lambda: genie(head_count=3, key_length=32, ffn="gelu_tanh"),
+    "geglu-odd-lengths": lambda: genie(embedding_length=60, key_length=20, feed_forward_length=50, ffn="geglu"),
+    "relu-vit": lambda: genie("vit", ("spatial", "ffn"), ffn="relu"),
+    "c-vivit": lambda: genie("c-vivit", ("spacetime", "ffn")),
+}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Genie, Path]]:
+    made = {}
+    for name, make in SHAPES.items():
+        model, folder = make(), tmp_path_factory.mktemp(name)
+        checkpoint.save(model, folder / "native", training_parts=False)
+        convert(folder / "native", folder / "f32.gguf", "f32")
+        made[name] = (model, folder / "f32.gguf")
+    if BUNDLED.exists():
+        folder = tmp_path_factory.mktemp("bundled")
+        convert(BUNDLED, folder / "f32.gguf", "f32")
+        made["bundled"] = (checkpoint.load(BUNDLED), folder / "f32.gguf")
+    return made
+
+
+def every_world(test):  # type: ignore[no-untyped-def]
+    return pytest.mark.parametrize("name", [*SHAPES, "bundled"])(test)
+
+
+def frames(g: GenieConfig, count: int, seed: int = 0) -> np.ndarray:
+    """Smooth random pictures that move."""
+    rng = np.random.default_rng(seed)
+    small = rng.random((count, 4, 4, 3)).cumsum(0) % 1
+    big = small.repeat(-(-g.frame_height // 4), 1).repeat(-(-g.frame_width // 4), 2)
+    return (big[:, : g.frame_height, : g.frame_width] * 255).astype(np.uint8)
+
+
+@every_world
+def test_logits_and_pixels(worlds: dict[str, tuple[Genie, Path]], name: str) -> None:
+    reference, path = worlds[name]
+    g, model = reference.config, Model.open(path, threads=2)
+    torch.manual_seed(1)
+    ids = torch.randint(g.tokenizer.codebook_size + 1, (g.context_length, g.token_count))
+    actions = torch.randint(g.action_count, (g.context_length,))
+    actions[0] = -1
+    with torch.no_grad():
+        want = reference.dynamics(ids[None], actions[None])[0].numpy()
+        video = torch.from_numpy(frames(g, g.context_length)).float()[None] / 255
+        tokens = reference.tokenizer.encode(video)[0].numpy()
+        codes = ids.clamp(max=g.tokenizer.codebook_size - 1)
+        pixels = (reference.tokenizer.decode(codes[None])[0] * 255).round().clamp(0, 255).numpy()
+        acted = reference.lam.infer(video)[0].numpy()
+    state = model.state("dynamics")
+    got = np.stack([state.forward(i.numpy().astype(np.int32), int(a)) for i, a in zip(ids, actions, strict=True)])
+    assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
+    np.testing.assert_array_equal(model.tokenize(frames(g, g.context_length)), tokens)
+    assert np.abs(model.detokenize(codes.numpy()).astype(float) - pixels).max() <= 1
+    np.testing.assert_array_equal(model.infer_actions(frames(g, g.context_length)), acted)
+
+
+@every_world
+@pytest.mark.parametrize("window", ["half", "exact"])
+def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, window: str) -> None:
+    """Sampled with the same noise, uncached against cached: before, at and after the window slides."""
+    reference, path = worlds[name]
+    g = reference.config
+    settings = {"steps": 3, "temperature": 1.0, "noise": 1.0} if name != "bundled" else {"steps": 4, "temperature": 1.0}
+    frame_count = 64 if name != "bundled" or window == "half" else 20
+    world = World(Model.open(path, threads=2), Sampler(**settings), window)  # type: ignore[arg-type]
+    oracle = ReferenceWorld(reference, ReferenceSampler(**settings), window, seed=11)  # type: ignore[arg-type]
+    world.reset(frames(g, 1)[0], seed=11)
+    oracle.reset(torch.from_numpy(world.tokens).long())
+    rng = np.random.default_rng(5)
+    for frame in range(frame_count):
+        action = int(rng.integers(g.action_count))
+        world.step(action)
+        np.testing.assert_array_equal(world.tokens, oracle.step(action).numpy(), err_msg=f"frame {frame}")
+
+
+@every_world
+def test_64_forced_frames(worlds: dict[str, tuple[Genie, Path]], name: str) -> None:
+    """Greedy in one step after the oracle's own tokens, whatever was sampled before."""
+    reference, path = worlds[name]
+    g = reference.config
+    model = Model.open(path, threads=1)
+    state = model.state("dynamics")
+    rng = torch.Generator().manual_seed(4)
+    mask = np.full(g.token_count, g.tokenizer.codebook_size, np.int32)
+    sampler = _native.sampler_struct(1, 0.0, "confidence", 0.0)
+    for start in range(0, 64, g.context_length):
+        length = min(g.context_length, 64 - start)
+        ids = torch.randint(g.tokenizer.codebook_size, (length, g.token_count), generator=rng)
+        actions = torch.randint(g.action_count, (length,), generator=rng)
+        actions[0] = -1
+        state.truncate(0)
+        for t in range(length):
+            with torch.no_grad():
+                now = torch.cat([ids[:t], torch.from_numpy(mask)[None].long()])
+                want = reference.dynamics(now[None], actions[None, : t + 1])[0, -1].argmax(-1)
+            got = mask.copy()
+            state.maskgit_step(sampler, 0, 0, 0, int(actions[t]), got, None)
+            np.testing.assert_array_equal(got, want.numpy(), err_msg=f"frame {start + t}")
+            state.forward(ids[t].numpy().astype(np.int32), int(actions[t]), output=False)
+
+
+@pytest.mark.parametrize("type", ["f32", "f16", "q8_0", "q4_0"])
+def test_threads_and_instruction_sets(
+    worlds: dict[str, tuple[Genie, Path]], type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, path = worlds["paper"]
+    convert(path.parent / "native", tmp_path / "w.gguf", type)
+    g = reference.config
+    played: dict[str, list[bytes]] = {}
+    logits: dict[str, np.ndarray] = {}
+    for isa in _native.isas():
+        monkeypatch.setenv("GENIE_ISA", isa)
+        for threads in (1, 2, 3):
+            world = World(Model.open(tmp_path / "w.gguf", threads=threads))
+            world.reset(frames(g, 1)[0], seed=2)
+            played.setdefault(isa, []).append(world.rollout([0, 1, 2, 3, 4] * 3).tobytes() + world.logits.tobytes())
+        state = Model.open(tmp_path / "w.gguf", threads=1).state("dynamics")
+        ids = np.arange(g.token_count, dtype=np.int32) % g.tokenizer.codebook_size
+        first = state.forward(ids)
+        second = state.forward(ids, 1)
+        assert first is not None and second is not None
+        logits[isa] = np.stack([first, second])
+    for isa, runs in played.items():
+        assert runs[0] == runs[1] == runs[2], isa
+    # A last-bit difference in a float can round an int8 activation the other way; floats agree to their own precision.
+    tolerance = 1e-5 if type in ("f32", "f16") else 0.02
+    for isa, values in logits.items():
+        scale = np.abs(logits["scalar"]).max()
+        assert np.abs(values - logits["scalar"]).max() <= tolerance * scale, isa
+
+
+@pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+def test_quantized_budget(worlds: dict[str, tuple[Genie, Path]], type: str, tmp_path: Path) -> None:
+    """The bundled world's token distributions against fp32, on real frames."""
+    if "bundled" not in worlds:
+        pytest.skip("the bundled checkpoint is not in this tree")
+    reference, path = worlds["bundled"]
+    convert(BUNDLED, tmp_path / "w.gguf", type)
+    model, exact = Model.open(tmp_path / "w.gguf"), Model.open(path)
+    with np.load(Path(__file__).parent / "clips.npz") as data:
+        clips = data["frames"]
+    divergence, same, decibel = [], [], []
+    for clip in clips:
+        ids = exact.tokenize(clip)
+        actions = exact.infer_actions(clip)
+        with torch.no_grad():
+            masked = torch.full((1, model.token_count), model.info.codebook_size)
+            states = model.state("dynamics")
+            for t in range(len(clip)):
+                led = int(actions[t - 1]) if t else -1
+                if t:
+                    now = torch.cat([torch.from_numpy(ids[:t]).long(), masked])
+                    act = torch.tensor([-1, *actions[:t]])
+                    want = reference.dynamics(now[None], act[None])[0, -1].log_softmax(-1)
+                    out = states.forward(masked[0].numpy().astype(np.int32), led, commit=False)
+                    assert out is not None
+                    got = torch.from_numpy(out).log_softmax(-1)
+                    divergence.append((want.exp() * (want - got)).sum(-1).mean().item())
+                    same.append((want.argmax(-1) == got.argmax(-1)).float().mean().item())
+                states.forward(ids[t], led, output=False)
+        error = (model.detokenize(ids).astype(float) - exact.detokenize(ids)).__pow__(2).mean() / 255**2
+        decibel.append(-10 * np.log10(max(error, 1e-10)))
+    budget = BUDGETS[type]
+    measured = {"kl": np.mean(divergence), "same_top_1": np.mean(same), "psnr_db": np.mean(decibel)}
+    print(type, measured)
+    assert measured["kl"] <= budget["kl"], measured
+    assert measured["same_top_1"] >= budget["same_top_1"], measured
+    assert measured["psnr_db"] >= budget["psnr_db"], measured
