@@ -93,7 +93,7 @@ $(call package,build/$(1))
 ln -s $(CURDIR)/build/$(1)/core/libgenie.so $(CURDIR)/build/$(1)/core/genie_cdef.h build/$(1)/genie_cpp/
 PYTHONPATH=build/$(1):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
   LD_PRELOAD=$$($(CC) -print-file-name=$(3)) $(4) setarch $$(uname -m) -R \
-  $(BIN)/python -S $(BIN)/pytest -p no:cacheprovider tests/ggml_kernels $(ARGS)
+  $(BIN)/python -S $(BIN)/pytest -s -p no:cacheprovider tests/ggml_kernels $(ARGS)
 endef
 
 # Python itself leaks by design, so leaks are not looked for.

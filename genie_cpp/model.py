@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,7 +91,8 @@ class Model:
             if not tensor_name.startswith(prefix):
                 continue
             columns, rows = tensor.shape[0], tensor.shape[1] if len(tensor.shape) > 1 else 1
-            data, kind = file.data(tensor_name), int(tensor.type)
+            data: NDArray[Any] = file.data(tensor_name)
+            kind = int(tensor.type)
             if tensor_name == "dynamics.token_embd.weight":  # rows are looked up, not multiplied
                 data, kind = _floats(file, tensor_name), 0
             stack.set(tensor_name.removeprefix(prefix), kind, rows, columns, data)
@@ -156,7 +158,7 @@ class Model:
         return _native.vq_nearest(self._codebook, z, self.isa)
 
     def tokenize(self, video: NDArray[np.uint8]) -> Ids:
-        """uint8 [T, H, W, 3] -> ids int32 [T, P]. A video longer than the context is cut into windows of that length."""
+        """uint8 [T, H, W, 3] -> ids int32 [T, P]. A longer video is cut into windows of the context length."""
         state, ids = self.state("tokenizer.encoder"), []
         for frame in _video(video):
             if len(state) == self.info.context_length:
@@ -189,7 +191,7 @@ class Model:
             raise ActionError("a video needs two frames at least to have an action")
         state, latents, difference = self.state("lam.encoder"), [], self.info.lam_difference
         patches = [self.patches(frame, self.info.lam_patch_size) for frame in frames]
-        for previous, now in zip(patches, patches[1:]):
+        for previous, now in itertools.pairwise(patches):
             if difference:
                 if len(state) == self.info.context_length - 1:
                     state.truncate(0)

@@ -140,10 +140,10 @@ def _write_mp4(path: Path, frames: Sequence[Frame], recipe: Recipe) -> None:
 
     with imageio.get_writer(
         path,
-        format="FFMPEG",  # type: ignore[arg-type]
+        format="FFMPEG",
         fps=recipe.fps,
         macro_block_size=2,
         output_params=["-metadata", f"comment={recipe.to_json()}", "-bitexact"],
     ) as writer:
         for frame in frames:
-            writer.append_data(frame)
+            writer.append_data(frame)  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from .sampler import Sampler
 
 WINDOWS = ("half", "exact")
 _SAVE_VERSION = 1
+_MAX_HEAD = 4096  # bytes of JSON
 
 
 class World:
@@ -31,7 +32,7 @@ class World:
     """
 
     def __init__(self, model: Model, sampler: Sampler | None = None, window: str | None = None) -> None:
-        """window: what a full window does, "half" (drop the older half) or "exact" (drop one frame); docs/sampling.md."""
+        """window: what a full one does, "half" (drop the older half) or "exact" (drop one frame); docs/sampling.md."""
         self.model = model
         self.sampler = sampler or model.sampler
         self.window = window or model.info.window_policy
@@ -90,7 +91,7 @@ class World:
             return self.frame
 
     def step(self, action: int) -> Frame:
-        """The next frame, uint8 [H, W, 3], when `action` (0…action_count-1) is taken. Raises ActionError, StateError."""
+        """The next frame, uint8 [H, W, 3], after `action` (0…action_count-1). Raises ActionError, StateError."""
         action = self._checked(action)
         with self._lock:
             if not self._ids:
@@ -188,15 +189,23 @@ class World:
 
     def restore(self, state: bytes) -> Frame:
         """Go back to a saved state of the same model; returns its newest frame. Raises StateError."""
+        hp = self.model.info
         try:
+            # Stored, not compressed, and no larger than a window: a small file cannot unpack into a large one.
+            with zipfile.ZipFile(io.BytesIO(state)) as members:
+                most = 4 * hp.context_length * (self.model.token_count + 1) + _MAX_HEAD
+                if any(m.compress_type or m.file_size > most for m in members.infolist()):
+                    raise ValueError("a member is compressed or too large")
             with np.load(io.BytesIO(state), allow_pickle=False) as data:
-                head = json.loads(data["head"].tobytes())
+                head = json.loads(data["head"].tobytes()[:_MAX_HEAD])
                 ids, actions = data["ids"], data["actions"]
             version, model, seed, number = head["version"], head["model"], head["seed"], head["frame_number"]
             sampler, window = Sampler(**head["sampler"]), head["window"]
-        except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            ValueError, TypeError, KeyError, IndexError, OSError, EOFError, RecursionError, NotImplementedError,
+            zipfile.BadZipFile,
+        ) as error:  # fmt: skip
             raise StateError(f"not a saved world: {error}") from None
-        hp = self.model.info
         if version != _SAVE_VERSION:
             raise StateError(f"the saved world has version {version}, this package reads {_SAVE_VERSION}")
         if model != self.model.sha256:

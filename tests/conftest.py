@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+
 from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, StackConfig, TokenizerConfig
 from genie_cpp.convert.reference.model import Genie

@@ -25,7 +25,7 @@ LAM_TRAINING = ("lam.decoder", "lam.action_input")
 
 
 def load(folder: Path) -> Genie:
-    """Read a native checkpoint as fp32. Raises ConfigError, FileNotFoundError or RuntimeError (tensors that do not fit)."""
+    """Read a native checkpoint as fp32. Raises ConfigError, FileNotFoundError, RuntimeError (tensors do not fit)."""
     model = Genie(GenieConfig.load(folder / "config.json"))
     state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
     missing = model.load_state_dict(state, strict=False)

@@ -32,7 +32,7 @@ class VectorQuantizer(nn.Module):
         """Returns (quantized with straight-through gradient, ids, commitment loss)."""
         z = F.normalize(z.float(), dim=-1)
         if self.training:
-            # An untrained encoder maps everything to one direction; take the codes from its outputs until it has spread.
+            # An untrained encoder has one direction for everything: take the codes from its outputs until they spread.
             if self.steps in (0, 10, 30, 60, 100):
                 self._restart(torch.arange(len(self.codebook), device=z.device), z)
             self.steps += 1

@@ -1,7 +1,7 @@
 """Hopper: a one-screen platform game drawn in numpy, the source of the bundled world.
 
 64x64 RGB, 8x8-pixel tiles, a fixed camera. Six actions: the product of {stay, left, right} and {no jump, jump}.
-The sprite shows whether it stands, strides, rises or falls.
+The sprite shows whether it stands, rises or falls.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ COIN_COLOUR, COIN_SHINE = (255, 216, 48), (255, 248, 190)
 # its direction would let a latent action mean "on as before" instead of "left".
 SPRITES = {
     "stand": ["..rrrr..", ".rrrrrr.", ".sesses.", ".ssssss.", ".bbbbbb.", ".bbbbbb.", "..l..l..", "..l..l.."],
-    "stride": ["..rrrr..", ".rrrrrr.", ".sesses.", ".ssssss.", ".bbbbbb.", "bbbbbbbb", ".l....l.", "l......l"],
     "rise": ["b.rrrr.b", "brrrrrrb", "bsessesb", ".ssssss.", ".bbbbbb.", "..bbbb..", "..llll..", "...ll..."],
     "fall": ["..rrrr..", ".rrrrrr.", ".sesses.", "bssssssb", "bbbbbbbb", ".bbbbbb.", ".ll..ll.", "l......l"],
 }
@@ -51,7 +50,7 @@ class Hopper:
         column = int(rng.integers(8))
         self.x = column * TILE
         self.y = int(np.argmax(self._solid()[:, column]) - 1) * TILE
-        self.vy, self.stride, self.jumping = 0, False, False
+        self.vy, self.jumping = 0, False
         self.sprites = {name: _sprite(rows) for name, rows in SPRITES.items()}
         self.hills = rng.integers(18, 34, 5)
 
@@ -109,7 +108,6 @@ class Hopper:
                 self.vy = 0
                 break
             self.y += move
-        self.stride = bool(dx) and not self.stride
         for r in {self.y // TILE, (self.y + TILE - 1) // TILE}:
             for c in {self.x // TILE, (self.x + TILE - 1) // TILE}:
                 if r < 8 and self.tiles[r, c] == COIN:
@@ -140,7 +138,7 @@ class Hopper:
                         COIN_SHINE,
                     )
         if self._grounded():
-            name = "stride" if self.stride else "stand"
+            name = "stand"
         else:
             name = "rise" if self.vy < 0 else "fall"
         colour, mask = self.sprites[name]

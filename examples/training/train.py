@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import Clips, psnr, to_float
+from data import Clips, to_float
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, cor
 
 @torch.no_grad()
 def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
-    """Token ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz`."""
+    """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz`."""
     cache = output / "tokens.npz"
     if not cache.exists():
         frames, _ = Clips(data, "train", genie.config.context_length).windows(stride)

@@ -14,13 +14,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from genie_cpp.convert import native, writer
 from genie_cpp.convert.native import native_name
 from genie_cpp.convert.quantize import choose_type, decode, encode
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.writer import convert
-from safetensors.torch import load_file, save_file
-
 from genie_cpp.errors import CheckpointError, OutputError
 from genie_cpp.gguf_file import GGUFFile, TensorType
 from genie_cpp.hparams import validate

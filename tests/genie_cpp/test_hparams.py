@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from genie_cpp.convert.native import hparams_of
 from genie_cpp.convert.reference.config import GenieConfig
-
 from genie_cpp.errors import ModelError
 from genie_cpp.gguf_file import GGUFFile, TensorType
 from genie_cpp.hparams import KEYS, STACKS, HParams, expected_tensors, validate, validate_tensors

@@ -14,9 +14,9 @@
 
 enum {
     MAX_THREADS = 1024,
-    IDLE_SPINS = 1000,   /* some 30 us */
-    IDLE_YIELDS = 8,     /* then let others run, */
-    BARRIER_SPINS = 400, /* in a barrier too: the machine may have fewer cores free than we have threads */
+    IDLE_SPINS = 1000,    /* some 30 us */
+    IDLE_YIELDS = 8,      /* then let others run, */
+    BARRIER_SPINS = 400,  /* in a barrier too: the machine may have fewer cores free than we have threads */
     STACK_BYTES = 4 << 20 /* kernels keep their scratch on the stack, and some C libraries give threads 128 KiB */
 };
 

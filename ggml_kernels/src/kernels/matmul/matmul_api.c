@@ -20,12 +20,11 @@ static void run(void *context, int32_t thread, int32_t thread_count) {
                                    thread_count);
         genie_pool_barrier(p->pool);
     }
-    genie_matrix_run(p->matrix, p->activations, p->x_MC, p->columns, p->m, p->y_MR, p->rows, 0, thread,
-                     thread_count);
+    genie_matrix_run(p->matrix, p->activations, p->x_MC, p->columns, p->m, p->y_MR, p->rows, 0, thread, thread_count);
 }
 
-genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns,
-                          const void *w, size_t bytes, const float *x_MC, int32_t m, float *y_MR) {
+genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns, const void *w,
+                          size_t bytes, const float *x_MC, int32_t m, float *y_MR) {
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL)
         return GENIE_ERROR_ISA;

@@ -36,8 +36,7 @@ static inline void finish_block(block_q8 *block) {
         __m512i sum = _mm512_setzero_si512();
         for (int g = 0; g < 8; g++)
             sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), _mm512_load_si512(block->w[g][v * VL]));
-        _mm512_store_si512(block->start + v * VL,
-                           _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 7)));
+        _mm512_store_si512(block->start + v * VL, _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 7)));
     }
 }
 

@@ -52,27 +52,41 @@ static void pack_f16(const uint8_t *w, size_t row_bytes, int32_t channels, int32
                    w + (size_t)c * row_bytes + (size_t)k * sizeof(uint16_t), sizeof(uint16_t));
 }
 
-/* Sums are taken over FLOAT_CHUNK columns at a time, then added up: less rounding error than one long sum. */
-enum { FLOAT_CHUNK = 256 };
+enum {
+    FLOAT_CHUNK = 256, /* sums are taken over so many columns, then added up: less rounding error than one long sum */
+    ROWS = 16          /* rows of x that share one unpacking */
+};
+
+/* sum[r] += x[r] w over one chunk. Each of the sums runs over the columns in order. */
+static void add_chunk(const float *x, size_t x_stride, int32_t rows, const float *w, int32_t columns,
+                      float sum[][CHANNELS]) {
+    for (int32_t r = 0; r < rows; r++) {
+        float part[CHANNELS] = {0};
+        for (int32_t k = 0; k < columns; k++)
+            for (int32_t c = 0; c < CHANNELS; c++)
+                part[c] += x[(size_t)r * x_stride + (size_t)k] * w[(size_t)k * CHANNELS + (size_t)c];
+        for (int32_t c = 0; c < CHANNELS; c++)
+            sum[r][c] += part[c];
+    }
+}
 
 static void run_float(const genie_panel_product *p, int half) {
     const float *panel = (const float *)(const void *)p->panel;
     const uint16_t *panel_half = (const uint16_t *)(const void *)p->panel;
-    for (int32_t m = 0; m < p->m; m++) {
-        const float *x = p->x + (size_t)m * p->x_stride;
-        float sum[CHANNELS] = {0};
-        for (int32_t chunk = 0; chunk < p->columns; chunk += FLOAT_CHUNK) {
-            const int32_t end = p->columns - chunk < FLOAT_CHUNK ? p->columns : chunk + FLOAT_CHUNK;
-            float part[CHANNELS] = {0};
-            for (int32_t k = chunk; k < end; k++)
-                for (int32_t c = 0; c < CHANNELS; c++) {
-                    const size_t at = (size_t)k * CHANNELS + (size_t)c;
-                    part[c] += x[k] * (half ? genie_half_to_float(panel_half[at]) : panel[at]);
-                }
-            for (int32_t c = 0; c < CHANNELS; c++)
-                sum[c] += part[c];
+    float scratch[FLOAT_CHUNK * CHANNELS];
+    for (int32_t begin = 0; begin < p->m; begin += ROWS) {
+        const int32_t rows = p->m - begin < ROWS ? p->m - begin : ROWS;
+        const float *x = p->x + (size_t)begin * p->x_stride;
+        float sum[ROWS][CHANNELS] = {{0}};
+        for (int32_t k = 0; k < p->columns; k += FLOAT_CHUNK) {
+            const int32_t columns = p->columns - k < FLOAT_CHUNK ? p->columns - k : FLOAT_CHUNK;
+            const size_t at = (size_t)k * CHANNELS;
+            for (int32_t i = 0; half && i < columns * CHANNELS; i++)
+                scratch[i] = genie_half_to_float(panel_half[at + (size_t)i]);
+            add_chunk(x + k, p->x_stride, rows, half ? scratch : panel + at, columns, sum);
         }
-        store_row(p, m, sum, 1.0f);
+        for (int32_t r = 0; r < rows; r++)
+            store_row(p, begin + r, sum[r], 1.0f);
     }
 }
 
@@ -153,9 +167,6 @@ static void unpack_block(const block_q4 *from, block_q8 *to) {
         }
     }
 }
-
-/* Rows that share one unpacking of a block. */
-enum { ROWS = 16 };
 
 static void run_quantized(const genie_panel_product *p, int four_bit) {
     const block_q8 *blocks = (const block_q8 *)(const void *)p->panel;

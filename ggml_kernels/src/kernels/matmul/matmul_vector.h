@@ -32,7 +32,8 @@ typedef uint32_t vu __attribute__((vector_size(4 * VL)));
 static size_t round_to_line(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* y = sum * scale + bias (+ y) for the rows of one group. */
-static void store_rows(const genie_panel_product *p, int32_t first, int32_t rows, const float *sum, const float *scale) {
+static void store_rows(const genie_panel_product *p, int32_t first, int32_t rows, const float *sum,
+                       const float *scale) {
     vf bias[NV];
     for (int v = 0; v < NV; v++)
         bias[v] = vf_load(p->bias + v * VL);
@@ -65,7 +66,8 @@ ALWAYS_INLINE void transpose(const uint8_t *w, size_t row_bytes, int32_t channel
                              uint8_t *panel) {
     for (int32_t c = 0; c < channels; c++)
         for (int32_t k = 0; k < columns; k++)
-            memcpy(panel + ((size_t)k * CHANNELS + (size_t)c) * size, w + (size_t)c * row_bytes + (size_t)k * size, size);
+            memcpy(panel + ((size_t)k * CHANNELS + (size_t)c) * size, w + (size_t)c * row_bytes + (size_t)k * size,
+                   size);
 }
 
 static void pack_f32(const uint8_t *w, size_t row_bytes, int32_t channels, int32_t columns, uint8_t *panel) {
@@ -133,7 +135,8 @@ static void float_rows(const float *w, int32_t columns, const float *x, size_t x
         const int32_t left = rows - r;
         const float *x_r = x + (size_t)r * x_stride;
         float *sum_r = sum + r * CHANNELS;
-        WITH_CONSTANT_ROWS(left < FLOAT_ROWS ? left : FLOAT_ROWS, FLOAT_ROWS, float_tile, w, columns, x_r, x_stride, sum_r)
+        WITH_CONSTANT_ROWS(left < FLOAT_ROWS ? left : FLOAT_ROWS, FLOAT_ROWS, float_tile, w, columns, x_r, x_stride,
+                           sum_r)
     }
 }
 
@@ -263,7 +266,8 @@ static void quant_rows(const block_q8 *blocks, int32_t count, const uint8_t *q, 
         const int32_t left = rows - r;
         const uint8_t *q_r = q + (size_t)r * q_stride;
         float *sum_r = sum + r * CHANNELS;
-        WITH_CONSTANT_ROWS(left < QUANT_ROWS ? left : QUANT_ROWS, QUANT_ROWS, quant_tile, blocks, count, q_r, q_stride, sum_r)
+        WITH_CONSTANT_ROWS(left < QUANT_ROWS ? left : QUANT_ROWS, QUANT_ROWS, quant_tile, blocks, count, q_r, q_stride,
+                           sum_r)
     }
 }
 
@@ -299,7 +303,9 @@ static void run_q4(const genie_panel_product *p) {
 
 #define VECTOR_MATMUL_KERNELS                                                                                          \
     {                                                                                                                  \
-        .f32 = {CHANNELS, panel_bytes_f32, pack_f32, run_f32}, .f16 = {CHANNELS, panel_bytes_f16, pack_f16, run_f16},  \
-        .q4_0 = {CHANNELS, panel_bytes_q4, pack_q4, run_q4}, .q8_0 = {CHANNELS, panel_bytes_q8, pack_q8, run_q8},      \
+        .f32 = {CHANNELS, panel_bytes_f32, pack_f32, run_f32},                                                         \
+        .f16 = {CHANNELS, panel_bytes_f16, pack_f16, run_f16},                                                         \
+        .q4_0 = {CHANNELS, panel_bytes_q4, pack_q4, run_q4},                                                           \
+        .q8_0 = {CHANNELS, panel_bytes_q8, pack_q8, run_q8},                                                           \
         .quantize_row = quantize_row,                                                                                  \
     }

@@ -1,0 +1,115 @@
+"""Attention, codebook search, sampling and the random numbers, against numpy and the PyTorch reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from genie_cpp import _native
+from genie_cpp._native import ffi, lib
+from genie_cpp.convert.reference import checkpoint
+from genie_cpp.convert.reference.philox import philox
+from genie_cpp.convert.reference.sampler import Sampler, fill
+from genie_cpp.convert.writer import convert
+from genie_cpp.model import Model
+
+ISAS = _native.isas()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_attention(isa: str) -> None:
+    rng = np.random.default_rng(0)
+    for queries, keys, heads, d in ((1, 1, 1, 1), (5, 3, 2, 7), (64, 64, 3, 32), (9, 300, 2, 40), (4, 1023, 1, 64)):
+        q, k, v = (rng.standard_normal((n, heads, d)).astype(np.float32) * 2 for n in (queries, keys, keys))
+        scores = np.einsum("qhd,khd->hqk", q.astype(np.float64), k) / np.sqrt(d)
+        p = np.exp(scores - scores.max(-1, keepdims=True))
+        want = np.einsum("hqk,khd->qhd", p / p.sum(-1, keepdims=True), v)
+        for few in (0, 1):
+            y = np.full_like(q, np.nan)
+            buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
+            status = lib.genie_attention(
+                isa.encode(), queries, keys, heads, d, *buffers, few, ffi.from_buffer("float[]", y)
+            )
+            _native.check(status, "attention")
+            np.testing.assert_allclose(y, want, atol=3e-6 * np.abs(v).max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_nearest_code(isa: str) -> None:
+    rng = np.random.default_rng(1)
+    for codes, length in ((2, 1), (5, 7), (1024, 32)):
+        book = rng.standard_normal((codes, length)).astype(np.float32)
+        z = rng.standard_normal((50, length)).astype(np.float32)
+        np.testing.assert_array_equal(_native.vq_nearest(book, z, isa), (z @ book.T).argmax(1))
+        np.testing.assert_array_equal(_native.vq_lookup(book, np.arange(codes, dtype=np.int32)), book)
+    twins = np.ones((4, 8), np.float32)
+    assert _native.vq_nearest(twins, twins[:1], isa)[0] == 0  # the first of equals
+    with pytest.raises(_native.NativeError):
+        _native.vq_lookup(twins, np.array([4], np.int32))
+
+
+def test_philox() -> None:
+    # Known answers of the Random123 distribution.
+    known = [
+        (0, (0, 0, 0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (2**64 - 1, (2**32 - 1,) * 4, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    ]
+    for seed, counter, want in known:
+        assert tuple(philox(seed, np.array([counter], np.uint32))[0]) == want
+    out = np.empty((20, 4), np.uint32)
+    lib.genie_philox(0x123456789ABCDEF0, 7, 8, 9, 20, ffi.from_buffer("uint32_t[]", out))
+    counters = np.array([(i, 7, 8, 9) for i in range(20)], np.uint32)
+    np.testing.assert_array_equal(out, philox(0x123456789ABCDEF0, counters))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Sampler(1, 0.0),
+        Sampler(5, 0.0),
+        Sampler(4, 1.0),
+        Sampler(6, 0.7, noise=2.0),
+        Sampler(3, 2.5, "random"),
+        Sampler(40, 1.0),
+    ],
+    ids=str,
+)
+def test_sampling_step_by_step(isa: str, sampler: Sampler, tiny_model, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """From the kernel's own logits the reference must fill in the same tokens."""
+    monkeypatch.setenv("GENIE_ISA", isa)
+    checkpoint.save(tiny_model, tmp_path / "c")
+    convert(tmp_path / "c", tmp_path / "w.gguf", "f32")
+    model = Model.open(tmp_path / "w.gguf", threads=2)
+    P, V = model.token_count, model.info.codebook_size
+    struct = _native.sampler_struct(sampler.steps, sampler.temperature, sampler.order, sampler.noise)
+    for seed, frame in ((0, 0), (2**64 - 1, 2**32 - 1), (77, 5)):
+        state = model.state("dynamics")
+        ids, logits = np.full(P, V, np.int32), np.empty((P, V), np.float32)
+        for step in range(sampler.steps):
+            before = torch.from_numpy(ids).long()
+            state.maskgit_step(struct, step, seed, frame, -1, ids, logits)
+            want = fill(before, torch.from_numpy(logits), sampler, step, seed, frame)
+            np.testing.assert_array_equal(ids, want.numpy())
+        assert ids.max() < V
+
+
+def test_a_step_refuses_what_is_out_of_range(tiny_gguf) -> None:  # type: ignore[no-untyped-def]
+    model = Model.open(tiny_gguf("f32"), threads=1)
+    P, V = model.token_count, model.info.codebook_size
+    state, good = model.state("dynamics"), _native.sampler_struct(2, 1.0, "confidence", 0.0)
+    for ids, action, step, sampler in (
+        (np.full(P, V + 1, np.int32), 0, 0, good),
+        (np.full(P, -1, np.int32), 0, 0, good),
+        (np.zeros(P, np.int32), model.info.action_count, 0, good),
+        (np.zeros(P, np.int32), 0, 2, good),
+        (np.zeros(P, np.int32), 0, 0, ffi.new("genie_sampler *", (0, 0, 1.0, 0.0))),
+        (np.zeros(P, np.int32), 0, 0, ffi.new("genie_sampler *", (1, 0, float("nan"), 0.0))),
+    ):
+        with pytest.raises(_native.NativeError):
+            state.maskgit_step(sampler, step, 0, 0, action, ids, None)
+    for _ in range(model.info.context_length):
+        state.forward(np.zeros(P, np.int32))
+    with pytest.raises(_native.NativeError):  # the window is full
+        state.forward(np.zeros(P, np.int32))
