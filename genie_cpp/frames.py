@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,10 @@ def load_image(path: Path) -> Frame:
 def load_frames(path: Path, most: int = 4096) -> list[Frame]:
     """Up to `most` frames of a picture or an animation, as `load_image`."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+            image = Image.open(path)
+        with image:
             _check_size(path, image)
             return [_rgb(frame) for _, frame in zip(range(most), ImageSequence.Iterator(image), strict=False)]
     except FileNotFoundError:

@@ -101,14 +101,18 @@ def _write_animation(path: Path, frames: Sequence[Frame], recipe: Recipe) -> Non
     images[0].save(path, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, pnginfo=text)
 
 
-def _distinct(images: list[Image.Image]) -> list[Image.Image]:
-    """Pillow merges equal neighbours whatever the format; one corner pixel one level off keeps every frame a frame."""
+def _distinct(images: list[Image.Image], spare_of: int = 0) -> list[Image.Image]:
+    """Pillow merges equal neighbours whatever the format; one pixel one level off keeps every frame a frame.
+
+    Images with a palette have that level as colour 255, a shade of colour `spare_of`.
+    """
     kept = images[:1]
     for image in images[1:]:
         if image.tobytes() == kept[-1].tobytes():
             image = image.copy()
             if image.mode == "P":
-                image.putpixel((0, 0), 255)  # the spare colour of _write_gif
+                at = max(image.tobytes().find(bytes([spare_of])), 0)
+                image.putpixel((at % image.width, at // image.width), 255)
             else:
                 r, g, b = image.getpixel((0, 0))  # type: ignore[misc]
                 image.putpixel((0, 0), (r, g, b ^ 1))
@@ -123,12 +127,13 @@ def _write_gif(path: Path, images: list[Image.Image], milliseconds: int, recipe:
     for index, image in enumerate(images):
         sheet.paste(image, (0, height * index))
     palette = sheet.quantize(255, Image.Quantize.MEDIANCUT)
-    corner = images[0].quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB").getpixel((0, 0))
     colours = (palette.getpalette() or []) + [0] * 768
-    r, g, b = corner  # type: ignore[misc]
-    palette.putpalette([*colours[: 255 * 3], r, g, int(b) ^ 1])
+    common = int(np.bincount(np.asarray(palette).reshape(-1)).argmax())
     shown = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    shown = _distinct(shown)
+    r, g, b = colours[3 * common : 3 * common + 3]
+    for image in shown:  # the spare colour comes after: quantize() could not tell it from the one it resembles
+        image.putpalette([*colours[: 255 * 3], r, g, b ^ 1])
+    shown = _distinct(shown, common)
     shown[0].save(
         path, save_all=True, append_images=shown[1:], duration=milliseconds, loop=0, comment=recipe.to_json().encode(),
         optimize=False,

@@ -1,0 +1,167 @@
+"""The commands as people type them: real files, real processes, one line per fault and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BIN = Path(sysconfig.get_path("scripts"))
+
+
+def command(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / str(words[0])), *map(str, words[1:])], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, **environment}, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_gguf, tiny_checkpoint) -> Path:  # type: ignore[no-untyped-def]
+    """A folder with w.gguf, a picture p.png and a checkpoint folder."""
+    shutil.copy(tiny_gguf("q8_0"), tmp_path / "w.gguf")
+    shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    picture = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    return tmp_path
+
+
+def test_run_and_make_again(place: Path) -> None:
+    done = command("genie-run", "-m", "w.gguf", "--prompt-frame", "p.png", "--actions", "0,2*3,1", "-s", 5, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "out.gif\n"
+    assert done.stderr.startswith("Tiny Q8_0, ") and "seed 5" in done.stderr and "cropped" in done.stderr
+    with Image.open(place / "out.gif") as image:
+        assert image.n_frames == 6 and image.size == (64, 64)
+    first = (place / "out.gif").read_bytes()
+    told = command("genie-info", "out.gif", cwd=place)
+    (place / "out.gif").unlink()
+    words = shlex.split(told.stdout)
+    assert command(*words, cwd=place).returncode == 0
+    assert (place / "out.gif").read_bytes() == first
+
+
+def test_json_and_the_umbrella(place: Path) -> None:
+    done = command(
+        "genie-cpp", "run", "-m", "w.gguf", "-p", "p.png", "-n", 7, "--steps", 2, "--temperature", 0, "--window", "exact",
+        "-o", "frames/", "--json", "--threads", 1, cwd=place,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert report["frames"] == 7 and report["recipe"]["window"] == "exact" and report["timings"]["frames"] == 7
+    assert len(list((place / "frames").glob("frame_*.png"))) == 8
+    for name in ("genie-cpp", "genie-run", "genie-convert", "genie-info"):
+        assert command(name, "--help", cwd=place).returncode == 0
+    assert command("genie-cpp", "--version", cwd=place).stdout.startswith("genie_cpp ")
+    assert command("genie-run", "--version", cwd=place).stdout.startswith("genie_cpp ")
+    assert command("genie-cpp", "nonsense", cwd=place).returncode == 2
+
+
+def test_environment_and_actions_from_an_animation(place: Path) -> None:
+    assert command("genie-run", "-p", "p.png", "-o", "a.webp", cwd=place, GENIE_MODEL="w.gguf").returncode == 0
+    done = command("genie-run", "-m", "w.gguf", "-p", "p.png", "--actions-from", "a.webp", "-o", "b.gif", cwd=place)
+    assert done.returncode == 0, done.stderr
+    with Image.open(place / "b.gif") as image:
+        assert image.n_frames == 33
+
+
+def test_convert_and_info(place: Path) -> None:
+    done = command("genie-convert", "checkpoint", "-o", "new.gguf", "--type", "q4_0", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "attention" in done.stderr
+    facts = json.loads(command("genie-info", "new.gguf", "--json", cwd=place).stdout)
+    assert "Tiny" in json.dumps(facts)
+    assert command("genie-info", "new.gguf", cwd=place).returncode == 0
+    assert command("genie-run", "-m", "new.gguf", "-p", "p.png", "-n", 2, cwd=place).returncode == 0
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+BAD = {
+    "not a gguf": (lambda d: _text(d / "w.gguf", "hello"), []),
+    "truncated gguf": (lambda d: os.truncate(d / "w.gguf", 3000), []),
+    "no model": (lambda d: (d / "w.gguf").unlink(), []),
+    "not a picture": (lambda d: _text(d / "p.png", "hello"), []),
+    "no picture": (lambda d: (d / "p.png").unlink(), []),
+    "1x1": (lambda d: Image.new("RGB", (1, 1)).save(d / "p.png"), []),
+    "action out of range": (None, ["--actions", "3"]),
+    "action not a number": (None, ["--actions", "left"]),
+    "no steps": (None, ["--steps", "0"]),
+    "negative temperature": (None, ["--temperature", "-1"]),
+    "unknown order": (None, ["--order", "sideways"]),
+    "unknown window": (None, ["--window", "open"]),
+    "unknown fit": (None, ["--fit", "stretch"]),
+    "unknown output": (None, ["-o", "x.avi"]),
+    "no such folder": (None, ["-o", "no/such/x.gif"]),
+    "output exists": (lambda d: _text(d / "out.gif", "mine"), []),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(place: Path, name: str) -> None:
+    make, options = BAD[name]
+    if make:
+        make(place)
+    before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    done = command("genie-run", "-m", "w.gguf", "--prompt-frame", "p.png", *options, cwd=place)
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "internal" not in errors[0] and "Traceback" not in done.stderr, done.stderr
+    assert done.stdout == ""
+    assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before
+
+
+def test_unwritable_output(place: Path) -> None:
+    if os.geteuid() == 0:
+        target: object = "/proc/out.gif"
+    else:
+        (place / "locked").mkdir(mode=0o500)
+        target = "locked/out.gif"
+    done = command("genie-run", "-m", "w.gguf", "-p", "p.png", "-o", target, cwd=place)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(("error: ", "hint: ")), done.stderr
+
+
+def test_an_isa_that_is_not_there(place: Path) -> None:
+    done = command("genie-run", "-m", "w.gguf", "-p", "p.png", cwd=place, GENIE_ISA="mmx")
+    assert done.returncode == 1 and done.stderr.startswith("error: GENIE_ISA='mmx'")
+    assert command("genie-run", "-m", "w.gguf", "-p", "p.png", cwd=place, GENIE_ISA="scalar").returncode == 0
+
+
+def test_names_from_files_do_not_reach_the_terminal(place: Path) -> None:
+    evil = place / "\x1b[31mred\n.gguf"
+    evil.write_text("x")
+    for name in ("genie-info", "genie-run"):
+        words = [name, evil] if name == "genie-info" else [name, "-m", evil, "-p", "p.png"]
+        done = command(*words, cwd=place)
+        assert done.returncode == 1 and "\x1b" not in done.stderr and done.stderr.count("error: ") == 1
+
+
+def test_ctrl_c_keeps_what_exists(place: Path) -> None:
+    words = [str(BIN / "genie-run"), "-m", "w.gguf", "-p", "p.png", "-n", "1000000", "--steps", "1", "-o", "x.png"]
+    process = subprocess.Popen(words, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "Tiny" in process.stderr.readline()
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "keeping" in errors
+    with Image.open(place / "x.png") as image:
+        assert image.n_frames > 1
+
+
+def test_starting_needs_no_torch() -> None:
+    code = "import sys, genie_cpp, genie_cpp.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0

@@ -1,0 +1,38 @@
+"""The action language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from genie_cpp.actions import format_actions, parse_actions, random_actions, read_actions
+from genie_cpp.errors import ActionError
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=200))
+def test_round_trip(actions: list[int]) -> None:
+    assert parse_actions(format_actions(actions), 8) == actions
+
+
+def test_forms(tmp_path: Path) -> None:
+    assert parse_actions("0,3*8, 1\n2", 8) == [0, *[3] * 8, 1, 2]
+    (tmp_path / "moves").write_text("1*2\n0\n")
+    assert read_actions(str(tmp_path / "moves"), 8, None, 0) == [1, 1, 0]
+    assert read_actions("1,2", 8, 5, 0) == [1, 2, 1, 2, 1]
+    assert read_actions("1*9", 8, 2, 0) == [1, 1]
+    assert read_actions("random", 8, None, 3) == random_actions(8, 32, 3) != random_actions(8, 32, 4)
+    assert len(random_actions(8, 7, 0)) == 7
+
+
+@pytest.mark.parametrize("text", ["8", "-1", "x", "1*", "*3", "1*0", "1*x", "", " ", ",", "1.5", "1*99999999", "٣", "9" * 5000])
+def test_refused(text: str) -> None:
+    with pytest.raises(ActionError) as caught:
+        parse_actions(text, 8)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ActionError):
+        read_actions("moves.txt", 8, None, 0)
