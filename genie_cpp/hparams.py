@@ -106,7 +106,7 @@ KEYS: tuple[Key, ...] = (
     Key("genie.version", "uint32", choices=(PROFILE_VERSION,)),
     Key("genie.frame.width", "uint32", "frame_width", 1, 4096),
     Key("genie.frame.height", "uint32", "frame_height", 1, 4096),
-    Key("genie.context_length", "uint32", "context_length", 1, 1024),
+    Key("genie.context_length", "uint32", "context_length", 2, 1024),
     Key("genie.action.count", "uint32", "action_count", 1, 4096),
     Key("genie.window.policy", "string", "window_policy", choices=("half", "exact"), default="half"),
     Key("genie.tokenizer.kind", "string", "tokenizer_kind", choices=tuple(KINDS)),

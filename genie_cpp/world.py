@@ -245,9 +245,8 @@ class World:
     def _slide(self) -> None:
         length = self.model.info.context_length
         keep = length - 1 if self.window == "exact" else (length + 1) // 2
-        # A window of one frame keeps nothing, and the new frame stands alone.
-        self._ids = self._ids[length - keep :] if keep else []
-        self._actions = [-1, *self._actions[length - keep + 1 :]] if keep else []
+        self._ids = self._ids[length - keep :]
+        self._actions = [-1, *self._actions[length - keep + 1 :]]
         self._replay(decode=False)
 
     def _replay(self, decode: bool = True) -> None:

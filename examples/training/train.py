@@ -32,8 +32,12 @@ Losses = dict[str, Tensor]
 Step = Callable[[float], Losses]  # given the share of the budget that has passed
 
 
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
 def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
-    video = clips.batch(batch)
+    video = clips.batch(batch).to(device_of(model))
     pixels, ids, commitment = model(video)
     mse = F.mse_loss(pixels.float(), video)
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
@@ -41,7 +45,7 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
 
 def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
-    video = clips.batch(batch)
+    video = clips.batch(batch).to(device_of(model))
     predicted, ids, commitment = model(video)
     mse = F.mse_loss(predicted.float(), video[:, 1:])
     with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
@@ -66,7 +70,9 @@ def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, cor
     # Past frames come with mistakes in play; some random tokens in the context teach the model to live with them.
     wrong = torch.rand(clean.shape) < corrupt * torch.rand(B, 1, 1)
     context = torch.where(wrong, torch.randint(model.mask_id, clean.shape), clean)
-    logits = model.teacher_forced(context, torch.where(hidden, model.mask_id, clean), action)
+    masked = torch.where(hidden, model.mask_id, clean)
+    context, masked, action, clean, hidden = (x.to(device_of(model)) for x in (context, masked, action, clean, hidden))
+    logits = model.teacher_forced(context, masked, action)
     loss = F.cross_entropy(logits[hidden].float(), clean[hidden])
     accuracy = (logits[hidden].argmax(-1) == clean[hidden]).float().mean()
     moved = hidden[:, 1:] & (clean[:, 1:] != clean[:, :-1])
@@ -81,10 +87,12 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
     if not cache.exists():
         frames, _ = Clips(data, "train", genie.config.context_length).windows(stride)
         ids, actions = [], []
-        for i in track(range(0, len(frames), 32), "tokenizing"):
-            video = to_float(frames[i : i + 32])
-            ids.append(genie.tokenizer.encode(video).to(torch.int16))
-            actions.append(F.pad(genie.lam.infer(video), (1, 0), value=-1).to(torch.int8))
+        for i in track(range(0, len(frames), 4), "tokenizing"):
+            video = to_float(frames[i : i + 4]).to(device_of(genie))
+            with torch.autocast(device_of(genie).type, torch.bfloat16):
+                tokens, acted = genie.tokenizer.encode(video), genie.lam.infer(video)
+            ids.append(tokens.cpu().to(torch.int32))
+            actions.append(F.pad(acted, (1, 0), value=-1).cpu().to(torch.int16))
         np.savez_compressed(cache, ids=torch.cat(ids).numpy(), actions=torch.cat(actions).numpy())
     with np.load(cache) as data_:
         return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
@@ -99,7 +107,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
     spent, count, budget = 0.0, 0, minutes * 60
     state = path.with_suffix(".training.pt")
     if state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, weights_only=True, map_location=device_of(model))
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         spent, count = saved["spent"], saved["count"]
@@ -133,7 +141,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
     model.train()
     for module in model.modules():
         if isinstance(module, STStack):
-            module.compile()  # 1.5 times the steps on a CPU
+            module.compile()
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     last_save, start = time.monotonic(), time.monotonic()
     before = spent
@@ -147,7 +155,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
                 lr = rate * min(1, (count + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                with torch.autocast("cpu", torch.bfloat16):
+                with torch.autocast(device_of(model).type, torch.bfloat16):
                     losses = step(share)
                 optimizer.zero_grad()
                 losses["loss"].backward()
@@ -175,7 +183,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
 
 def load_part(model: nn.Module, path: Path) -> None:
     """Load a trained part's weights into `model`."""
-    model.load_state_dict(torch.load(path.with_suffix(".training.pt"), weights_only=True)["model"])
+    model.load_state_dict(torch.load(path.with_suffix(".training.pt"), weights_only=True, map_location="cpu")["model"])
     model.eval()
 
 
@@ -190,13 +198,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     args.output.mkdir(parents=True, exist_ok=True)
     config = GenieConfig.load(args.config)
-    genie = Genie(config)
+    genie = Genie(config).to(args.device)
     path = args.output / args.part
     model: nn.Module = getattr(genie, args.part)
     if args.part == "dynamics":

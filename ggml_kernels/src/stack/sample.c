@@ -4,7 +4,6 @@
 #include "../base/philox.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 static const double pi = 3.14159265358979323846;
 
@@ -28,11 +27,32 @@ static int32_t choose(const float *logits, const float *terms, int32_t codes, do
     return codes - 1;
 }
 
-static int by_quality(const void *a, const void *b) {
-    const genie_candidate *x = a, *y = b;
-    if (x->quality != y->quality)
-        return x->quality > y->quality ? -1 : 1;
-    return x->position < y->position ? -1 : 1;
+static int worse(const genie_candidate *a, const genie_candidate *b) {
+    return a->quality != b->quality ? a->quality < b->quality : a->position > b->position;
+}
+
+static void sift(genie_candidate *heap, int32_t root, int32_t n) {
+    for (int32_t child; (child = 2 * root + 1) < n; root = child) {
+        if (child + 1 < n && worse(&heap[child + 1], &heap[child]))
+            child++;
+        if (!worse(&heap[child], &heap[root]))
+            return;
+        const genie_candidate held = heap[root];
+        heap[root] = heap[child];
+        heap[child] = held;
+    }
+}
+
+/* Best first. A heap sort, because qsort may allocate. */
+static void sort_by_quality(genie_candidate *list, int32_t n) {
+    for (int32_t root = n / 2; root-- > 0;)
+        sift(list, root, n);
+    for (int32_t end = n; end-- > 1;) {
+        const genie_candidate held = list[0];
+        list[0] = list[end];
+        list[end] = held;
+        sift(list, 0, end);
+    }
 }
 
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
@@ -83,7 +103,7 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
     for (int32_t p = 0; p < tokens; p++)
         if (ids_P[p] == codes)
             list[n++] = (genie_candidate){state->quality_P[p], p};
-    qsort(list, (size_t)n, sizeof *list, by_quality);
+    sort_by_quality(list, n);
     for (int32_t i = 0; i < n - stay; i++)
         ids_P[list[i].position] = state->chosen_P[list[i].position];
 }
