@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -47,15 +49,19 @@ def _plain(text: object) -> str:
 
 
 def fail(error: BaseException) -> int:
-    """Print `error: …` and `hint: …`; returns the exit code."""
-    if os.environ.get("GENIE_DEBUG"):
-        raise error
+    """Print `error: …` and `hint: …`; returns the exit code. With GENIE_DEBUG=1 faults of ours show where they arose."""
+    debug = os.environ.get("GENIE_DEBUG", "0") not in ("", "0")
+    if debug and not isinstance(error, (GenieError, KeyboardInterrupt)):
+        traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
     hint = getattr(error, "hint", "")
     if isinstance(error, GenieError):
         print(f"error: {_plain(error)}", file=sys.stderr)
+    elif isinstance(error, BrokenPipeError):
+        # Whoever read our output has left, as `head` does; stdout would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {_plain(where)}{_plain(error.strerror or error)}", file=sys.stderr)
@@ -72,8 +78,11 @@ def fail(error: BaseException) -> int:
 def _start(application: Any) -> None:
     if "--version" in sys.argv[1:2]:
         _version_and_leave()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file name of any bytes is printed as those bytes
     try:
         code = application(standalone_mode=False)
+        sys.stdout.flush()
     except typer.Exit as leave:
         code = leave.exit_code
     except (KeyboardInterrupt, typer.Abort):

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from genie_cpp.actions import format_actions, read_actions
 from genie_cpp.errors import ActionError
-from genie_cpp.frames import describe_fit, fit, load_frames, load_image, sha256
+from genie_cpp.frames import describe_fit, fit, iter_frames, load_image, sha256
 from genie_cpp.model import Model
-from genie_cpp.output import check_output, write
+from genie_cpp.output import check_output, check_size, write
 from genie_cpp.recipe import Recipe
 from genie_cpp.sampler import Sampler
 from genie_cpp.version import __version__
@@ -29,22 +29,26 @@ def _env(name: str) -> str:
 
 
 def run(
-    prompt_frame: Annotated[Path, typer.Option("--prompt-frame", "-p", help="The picture to start from.")],
+    prompt_frame: Annotated[Path, typer.Option("--prompt-frame", "-p", envvar=_env("PROMPT_FRAME"), help="The picture to start from.")],
     model: Annotated[
         Path | None, typer.Option("--model", "-m", envvar=_env("MODEL"), help="A Genie GGUF. [the bundled world]")
     ] = None,
     actions: Annotated[
-        str, typer.Option(envvar=_env("ACTIONS"), help="0,3*8,1 (3*8: action 3 eight times), a file, or random.")
-    ] = "random",
+        str | None,
+        typer.Option(envvar=_env("ACTIONS"), help="0,3*8,1 (3*8: action 3 eight times), a file, or random. [random]"),
+    ] = None,
     actions_from: Annotated[
-        Path | None, typer.Option(help="Take the actions from an animation, through the latent action model.")
+        Path | None, typer.Option(envvar=_env("ACTIONS_FROM"), help="Take the actions from an animation, through the latent action model.")
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option("-n", "--frames", min=1, max=1_000_000, help="Frames to generate: cuts or repeats the actions."),
+        typer.Option(
+            "-n", "--frames", envvar=_env("FRAMES"), min=1, max=1_000_000,
+            help="Frames to generate: cuts or repeats the actions. [as many as actions; 32 if random]",
+        ),  # fmt: skip
     ] = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="out.gif, .webp, .png, .mp4, or a folder/.")
+        str, typer.Option("--output", "-o", envvar=_env("OUTPUT"), help="out.gif, .webp, .png, .mp4, or a folder/.")
     ] = "out.gif",
     seed: Annotated[int, typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1)] = 0,
     steps: Annotated[
@@ -67,15 +71,17 @@ def run(
     fps: Annotated[int, typer.Option(envvar=_env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
     scale: Annotated[int, typer.Option(envvar=_env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of the output's path.")
+        bool, typer.Option("--json", envvar=_env("JSON"), help="Print one JSON object instead of the output's path.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite the output.")] = False,
+    overwrite: Annotated[bool, typer.Option("--yes", "-y", envvar=_env("YES"), help="Overwrite the output.")] = False,
 ) -> None:
     """Play a world from a picture and write what was seen."""
     console = Console(stderr=True, highlight=False, markup=False)
     path, folder = Path(output), output.endswith(("/", "\\"))
     folder = folder or (path.is_dir() and path.suffix == "")
     check_output(path, overwrite, folder)
+    if actions is not None and actions_from is not None:
+        raise ActionError("--actions and --actions-from exclude each other", "leave one out")
     opened = Model.open(model, threads)
     hp, default = opened.info, opened.sampler
     sampler = Sampler(
@@ -85,14 +91,15 @@ def run(
         default.noise if noise is None else noise,
     )
     world = World(opened, sampler, window)
-    picture = load_image(prompt_frame)
+    check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
+    picture, prompt_hash = load_image(prompt_frame), sha256(prompt_frame)
     prompt = fit(picture, hp.frame_width, hp.frame_height, how)
     if actions_from is not None:
-        video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in load_frames(actions_from)]
+        video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(actions_from)]
         if len(video) < 2:
             raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
         actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
-    plan = read_actions(actions, hp.action_count, n, seed)
+    plan = read_actions("random" if actions is None else actions, hp.action_count, n, seed)
     console.print(
         f"{_printable(opened.name)} {opened.type}, {opened.isa}, {opened.threads} threads, seed {seed}", soft_wrap=True
     )
@@ -113,7 +120,7 @@ def run(
     if interrupted:
         console.print(f"interrupted: keeping the {made} frames made so far")
     recipe = Recipe(
-        __version__, "" if model is None else str(model), opened.sha256, str(prompt_frame), sha256(prompt_frame), how,
+        __version__, "" if model is None else str(model), opened.sha256, str(prompt_frame), prompt_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
         float(sampler.noise), world.window, opened.isa, fps, scale,
     )  # fmt: skip
@@ -124,6 +131,7 @@ def run(
         report: dict[str, Any] = {
             "output": output,
             "frames": made,
+            "seed": seed,
             "seconds": round(seconds, 4),
             "frames_per_second": round(rate, 2),
             "timings": {k: round(v, 4) for k, v in world.timings.items()},

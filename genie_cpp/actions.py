@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from .errors import ActionError
 
 MAX_ACTIONS = 1_000_000
+_MAX_FILE = 1 << 24  # bytes
 _SYNTAX = "write actions as 0,3*8,1 (3*8 is action 3 eight times), the path of a file of these, or random"
 
 
@@ -39,17 +41,29 @@ def random_actions(action_count: int, n: int, seed: int) -> list[int]:
 
 
 def read_actions(text: str, action_count: int, n: int | None, seed: int) -> list[int]:
-    """What `--actions` and `-n` ask for: a list, a file or "random"; with n, cut or repeated from the start to n."""
+    """What `--actions` and `-n` ask for: a list, a file or "random"; with n, cut or repeated from the start to n.
+
+    Text that can be a list is one, whatever files there are: a recipe's command means the same in every folder.
+    """
     if text == "random":
         return random_actions(action_count, 32 if n is None else n, seed)
-    path = Path(text)
-    if not text[:1].isdigit() or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, ValueError):
-            raise ActionError(f"{text[:80]!r} is neither a list of actions nor a readable file", _SYNTAX) from None
+    if not re.fullmatch(r"[0-9*,\s]*", text):
+        text = _read(text)
     actions = parse_actions(text, action_count)
     return actions if n is None else list(itertools.islice(itertools.cycle(actions), n))
+
+
+def _read(name: str) -> str:
+    try:
+        with Path(name).open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+        if len(data) > _MAX_FILE:
+            raise ActionError(f"{name[:80]!r} is larger than {_MAX_FILE >> 20} MiB", _SYNTAX)
+        return data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, ActionError):
+            raise
+        raise ActionError(f"{name[:80]!r} is neither a list of actions nor a readable file", _SYNTAX) from None
 
 
 def format_actions(actions: Sequence[int]) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence
 
 from .errors import ImageError
 
 Frame = NDArray[np.uint8]
 FITS = ("crop", "pad")
+# Pillow would also try dozens of rare formats, one of which starts Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
 
@@ -24,18 +28,28 @@ def load_image(path: Path) -> Frame:
     EXIF rotation is applied, transparency lies over black, 16 bits are scaled to 8. The size is checked before the
     pixels are decoded: 8x8 at least, 64 megapixels at most. Raises ImageError.
     """
-    return load_frames(path, 1)[0]
+    for frame in iter_frames(path):
+        return frame
+    raise ImageError(f"{path} holds no picture")
 
 
 def load_frames(path: Path, most: int = 4096) -> list[Frame]:
     """Up to `most` frames of a picture or an animation, as `load_image`."""
+    return list(itertools.islice(iter_frames(path), most))
+
+
+def iter_frames(path: Path) -> Iterator[Frame]:
+    """The frames of a picture or an animation one by one, each as `load_image`; one is in memory at a time."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
         with image:
-            _check_size(path, image)
-            return [_rgb(frame) for _, frame in zip(range(most), ImageSequence.Iterator(image), strict=False)]
+            for frame in ImageSequence.Iterator(image):
+                _check_size(path, frame)
+                yield _rgb(frame)
+    except (ImageError, MemoryError):
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except IsADirectoryError:
@@ -44,10 +58,9 @@ def load_frames(path: Path, most: int = 4096) -> list[Frame]:
         raise ImageError(f"{path} cannot be read: permission denied") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} is too large: {error}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(
-            f"{path} is not a picture that can be read: {error}", "png, jpg, webp, gif, bmp work"
-        ) from None
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged files: TypeError, struct.error …
+        why = " ".join(str(error).split())[:200]
+        raise ImageError(f"{path} is not a picture that can be read: {why}", "png, jpg, webp, gif, bmp work") from None
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -60,11 +73,10 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 def _rgb(image: Image.Image) -> Frame:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):
         # 16-bit grey: Pillow's own conversion clips instead of scaling.
         grey = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode.startswith("I") else max(float(grey.max()), 1.0)
-        return np.repeat(np.rint(grey.clip(0, top) * (255 / top)).astype(np.uint8)[..., None], 3, 2)
+        return np.repeat(np.rint(grey.clip(0, 65535) / 257).astype(np.uint8)[..., None], 3, 2)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from .errors import SamplerError
+from .frames import FITS, FORMATS
+from .sampler import Sampler
+from .world import WINDOWS
 
 KEY = "genie_cpp"
-_MAX_TEXT = 1 << 20
+_MAX_TEXT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -37,48 +44,73 @@ class Recipe:
     scale: int
 
     def to_json(self) -> str:
+        """ASCII on one line; the same recipe gives the same text."""
         return json.dumps({KEY: dataclasses.asdict(self)}, sort_keys=True)
 
     @staticmethod
     def from_json(text: str | bytes) -> Recipe | None:
-        """None when the text is no recipe. Values are checked for type only: they are somebody else's text."""
+        """None when the text is no recipe that `genie-run` could have written: it is somebody else's text."""
         try:
-            data = json.loads(text)[KEY] if len(text) <= _MAX_TEXT else None
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            return _checked(json.loads(text)) if len(text) <= _MAX_TEXT else None
+        except (ValueError, RecursionError):
             return None
-        fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
-        if not isinstance(data, dict) or set(data) != set(fields):
-            return None
-        for name, kind in fields.items():
-            if kind == "float" and type(data[name]) is int:
-                data[name] = float(data[name])
-            if type(data[name]).__name__ != kind:
-                return None
-        return Recipe(**data)
 
     def command(self, output: str) -> str:
-        """The `genie-run` command that writes the same bytes, given the same model and prompt files."""
+        """The `genie-run` command that writes the same bytes, given the same model and prompt files.
+
+        Frames of different instruction sets may differ in the last bit: `isa` says which one made these.
+        """
         words: list[Any] = ["genie-run"]
         if self.model:
             words += ["-m", self.model]
         words += ["--prompt-frame", self.prompt, "--actions", self.actions, "--seed", self.seed]
-        words += ["--steps", self.steps, "--temperature", f"{self.temperature:.9g}", "--order", self.order]
-        words += ["--noise", f"{self.noise:.9g}", "--window", self.window, "--fit", self.fit]
+        # All digits: the recipe is part of the file, so a temperature of float32(0.1) must come back as just that.
+        words += ["--steps", self.steps, "--temperature", repr(self.temperature), "--order", self.order]
+        words += ["--noise", repr(self.noise), "--window", self.window, "--fit", self.fit]
         words += ["--fps", self.fps, "--scale", self.scale, "-o", output]
         return shlex.join(map(str, words))
 
 
+def _checked(data: Any) -> Recipe | None:
+    data = data.get(KEY) if isinstance(data, dict) else None
+    fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
+    if not isinstance(data, dict) or set(data) != set(fields):
+        return None
+    for name, kind in fields.items():
+        if kind == "float" and type(data[name]) is int:
+            data[name] = float(data[name]) if abs(data[name]) <= 100 else -1.0
+        if type(data[name]).__name__ != kind or (kind == "str" and "\0" in data[name]):
+            return None
+    recipe = Recipe(**data)
+    try:
+        Sampler(recipe.steps, recipe.temperature, recipe.order, recipe.noise)
+    except SamplerError:
+        return None
+    right = (
+        all(re.fullmatch("[0-9a-f]{64}", text) for text in (recipe.model_sha256, recipe.prompt_sha256))
+        and re.fullmatch(r"[0-9*,]*", recipe.actions)
+        and recipe.fit in FITS
+        and recipe.window in WINDOWS
+        and 0 <= recipe.seed < 1 << 64
+        and 1 <= recipe.fps <= 100
+        and 1 <= recipe.scale <= 64
+    )
+    return recipe if right else None
+
+
 def read(path: Path) -> Recipe | None:
     """The recipe stored in a picture, a video or a folder that genie-run wrote; None when there is none."""
-    if path.is_dir():
-        file = path / "recipe.json"
-        return Recipe.from_json(file.read_bytes()[: _MAX_TEXT + 1]) if file.is_file() else None
-    if path.suffix.lower() == ".mp4":
-        return _from_mp4(path)
     try:
-        with Image.open(path) as image:
+        if path.is_dir():
+            with (path / "recipe.json").open("rb") as file:
+                return Recipe.from_json(file.read(_MAX_TEXT + 1))
+        if path.suffix.lower() == ".mp4":
+            return _from_mp4(path)
+        with Image.open(path, formats=FORMATS) as image:
             found = [image.info.get("comment"), image.info.get(KEY), image.getexif().get(0x010E)]
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's parsers raise nearly anything on damaged files
         return None
     for text in found:
         if isinstance(text, (str, bytes)) and (recipe := Recipe.from_json(text)):
@@ -87,10 +119,8 @@ def read(path: Path) -> Recipe | None:
 
 
 def _from_mp4(path: Path) -> Recipe | None:
-    # The comment lies in the file as plain JSON; no need to decode a video that may be hostile.
-    data = path.read_bytes()
-    start = data.find(b'{"' + KEY.encode() + b'"')
-    if start < 0:
-        return None
-    end = data.find(b"}}", start, start + _MAX_TEXT)
-    return Recipe.from_json(data[start : end + 2]) if end > 0 else None
+    # The recipe lies in the file as plain JSON; no need to decode a video that may be hostile.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(b'{"' + KEY.encode() + b'"')
+        text = data[start : start + _MAX_TEXT].decode("ascii", "replace") if start >= 0 else ""
+    return _checked(json.JSONDecoder().raw_decode(text)[0])

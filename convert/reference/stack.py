@@ -95,7 +95,10 @@ class STStack(nn.Module):
         super().__init__()
         self.config = c
         self.pos_space = nn.Parameter(torch.randn(token_count, c.embedding_length) * 0.02)
-        self.pos_time = nn.Parameter(torch.randn(context_length, c.embedding_length) * 0.02)
+        # A stack that never looks across time must not answer differently at different times.
+        across_time = bool({"temporal", "spacetime"} & set(c.sublayers))
+        time = torch.randn(context_length, c.embedding_length) * 0.02 * across_time
+        self.pos_time = nn.Parameter(time, requires_grad=across_time)
         self.blk = nn.ModuleList(
             nn.ModuleDict({s: FeedForward(c) if s == "ffn" else Attention(c, s) for s in c.sublayers})
             for _ in range(c.block_count)

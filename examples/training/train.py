@@ -99,7 +99,7 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
 
 
 def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, every: int = 25) -> None:
-    decay = [p for p in model.parameters() if p.ndim > 1]
+    decay = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.95)
