@@ -15,6 +15,7 @@ from rich.text import Text
 from genie_cpp.errors import GGUFError
 from genie_cpp.gguf_file import MAGIC, GGUFFile, quoted
 from genie_cpp.hparams import CARD, KEYS, STACKS, HParams, validate
+from genie_cpp.model import current_isa
 
 from .convert import size
 
@@ -43,7 +44,9 @@ def info(
             f"{quoted(str(file))} is neither a GGUF file nor a picture that genie-run made",
             "pictures lose their recipe when another program saves them again",
         )
-    command = found.command(str(file))
+    command = found.command(str(file) + ("/" if file.is_dir() else ""))
+    if found.isa != current_isa():  # rounding differs between instruction sets
+        command = f"GENIE_ISA={found.isa} {command}"
     _print(json.dumps({"file": str(file), "command": command}, indent=1) if as_json else clean(command))
 
 
@@ -99,6 +102,8 @@ def _rows(hp: HParams) -> dict[str, Any]:
 
 def _is_gguf(path: Path) -> bool:
     """Is it to be read as a GGUF? Also True for what cannot be opened, for the reader's clear message."""
+    if path.is_dir():
+        return False
     if not path.is_file():
         return True
     try:

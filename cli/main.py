@@ -49,7 +49,7 @@ def _plain(text: object) -> str:
 
 
 def fail(error: BaseException) -> int:
-    """Print `error: …` and `hint: …`; returns the exit code. With GENIE_DEBUG=1 faults of ours show where they arose."""
+    """Print `error: …` and `hint: …`; returns the exit code. GENIE_DEBUG=1 shows where unnamed faults arose."""
     debug = os.environ.get("GENIE_DEBUG", "0") not in ("", "0")
     if debug and not isinstance(error, (GenieError, KeyboardInterrupt)):
         traceback.print_exception(error)

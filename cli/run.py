@@ -29,7 +29,9 @@ def _env(name: str) -> str:
 
 
 def run(
-    prompt_frame: Annotated[Path, typer.Option("--prompt-frame", "-p", envvar=_env("PROMPT_FRAME"), help="The picture to start from.")],
+    prompt_frame: Annotated[
+        Path, typer.Option("--prompt-frame", "-p", envvar=_env("PROMPT_FRAME"), help="The picture to start from.")
+    ],
     model: Annotated[
         Path | None, typer.Option("--model", "-m", envvar=_env("MODEL"), help="A Genie GGUF. [the bundled world]")
     ] = None,
@@ -38,14 +40,21 @@ def run(
         typer.Option(envvar=_env("ACTIONS"), help="0,3*8,1 (3*8: action 3 eight times), a file, or random. [random]"),
     ] = None,
     actions_from: Annotated[
-        Path | None, typer.Option(envvar=_env("ACTIONS_FROM"), help="Take the actions from an animation, through the latent action model.")
+        Path | None,
+        typer.Option(
+            envvar=_env("ACTIONS_FROM"), help="Take the actions from an animation, through the latent action model."
+        ),
     ] = None,
     n: Annotated[
         int | None,
         typer.Option(
-            "-n", "--frames", envvar=_env("FRAMES"), min=1, max=1_000_000,
+            "-n",
+            "--frames",
+            envvar=_env("FRAMES"),
+            min=1,
+            max=1_000_000,
             help="Frames to generate: cuts or repeats the actions. [as many as actions; 32 if random]",
-        ),  # fmt: skip
+        ),
     ] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", envvar=_env("OUTPUT"), help="out.gif, .webp, .png, .mp4, or a folder/.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import warnings
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps
 
 from .errors import ImageError
 
@@ -41,13 +42,18 @@ def load_frames(path: Path, most: int = 4096) -> list[Frame]:
 def iter_frames(path: Path) -> Iterator[Frame]:
     """The frames of a picture or an animation one by one, each as `load_image`; one is in memory at a time."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+        with quiet():
             image = Image.open(path, formats=FORMATS)
         with image:
-            for frame in ImageSequence.Iterator(image):
-                _check_size(path, frame)
-                yield _rgb(frame)
+            for number in itertools.count():
+                with quiet():
+                    try:
+                        image.seek(number)
+                    except EOFError:
+                        return
+                    _check_size(path, image)
+                    frame = _rgb(image)
+                yield frame
     except (ImageError, MemoryError):
         raise
     except FileNotFoundError:
@@ -61,6 +67,14 @@ def iter_frames(path: Path) -> Iterator[Frame]:
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files: TypeError, struct.error …
         why = " ".join(str(error).split())[:200]
         raise ImageError(f"{path} is not a picture that can be read: {why}", "png, jpg, webp, gif, bmp work") from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Pillow's warnings: of sizes, for which we have our own limit, and of damage in EXIF that nobody needs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -96,7 +110,12 @@ def fit(image: Frame, width: int, height: int, how: str = "crop") -> Frame:
     if how == "crop":
         fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     else:
-        fitted = ImageOps.pad(picture, (width, height), Image.Resampling.LANCZOS, color=(0, 0, 0))
+        # Not ImageOps.pad: in Pillow 10 it fails where a long thin picture shrinks to less than a pixel.
+        ratio = min(width / picture.width, height / picture.height)
+        inner = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+        fitted = Image.new("RGB", (width, height))
+        place = (width - inner[0]) // 2, (height - inner[1]) // 2
+        fitted.paste(picture.resize(inner, Image.Resampling.LANCZOS), place)
     return np.asarray(fitted, np.uint8).copy()
 
 

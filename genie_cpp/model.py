@@ -36,6 +36,11 @@ def bundled_path() -> Path:
     raise ModelError("the bundled world is not installed", "give a model with -m world.gguf")
 
 
+def current_isa() -> str:
+    """The instruction set a model opened now would run on. Raises NativeError when GENIE_ISA names none of this CPU."""
+    return _native.wanted_isa()
+
+
 def default_threads() -> int:
     """CPUs this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

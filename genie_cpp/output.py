@@ -1,7 +1,7 @@
 """Frames out: GIF, WebP, PNG (animated), MP4 or a folder of PNGs, with the recipe inside and never half-written.
 
-GIF, WebP and PNG are put together here from pictures that Pillow compresses one at a time: Pillow's own animations merge
-equal neighbours, and hold every frame in memory.
+GIF, WebP and PNG are put together here from pictures that Pillow compresses one at a time: Pillow's own animations
+merge equal neighbours, and hold every frame in memory.
 """
 
 from __future__ import annotations
@@ -170,9 +170,7 @@ def _gif(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
     height, width = frames[0].shape[:2]
     stride = -(-len(frames) * height * width // _PALETTE_PIXELS)
     palette = Image.fromarray(np.concatenate(frames[::stride])).quantize(256, Image.Quantize.MEDIANCUT)
-    shown = (
-        np.asarray(Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)) for frame in frames
-    )
+    shown = (np.asarray(Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)) for frame in frames)
     text = recipe.to_json().encode("ascii")
     yield b"GIF89a" + struct.pack("<HHBBB", width * recipe.scale, height * recipe.scale, 0xF7, 0, 0)
     yield bytes(palette.getpalette() or []).ljust(768, b"\0")
@@ -210,7 +208,7 @@ def _webp(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
     for delay, (left, top, part) in zip(
         _delays(len(frames), recipe.fps, 1000), _changes(frames, recipe.scale), strict=True
     ):
-        data = _alone(part, "WEBP", lossless=True, quality=50)[12:]
+        data = _alone(part, "WEBP", lossless=True, quality=50, method=1)[12:]
         place = three(left // 2) + three(top // 2) + three(part.shape[1] - 1) + three(part.shape[0] - 1)
         yield chunk(b"ANMF", place + three(delay) + b"\x02" + data)  # 2: do not blend
     yield chunk(b"EXIF", exif.tobytes().removeprefix(b"Exif\0\0"))

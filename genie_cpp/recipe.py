@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from .errors import SamplerError
-from .frames import FITS, FORMATS
+from .frames import FITS, FORMATS, quiet
 from .sampler import Sampler
 from .world import WINDOWS
 
@@ -58,7 +58,8 @@ class Recipe:
     def command(self, output: str) -> str:
         """The `genie-run` command that writes the same bytes, given the same model and prompt files.
 
-        Frames of different instruction sets may differ in the last bit: `isa` says which one made these.
+        Instruction sets round differently, so frames drift apart between them: on another machine GENIE_ISA=`isa` is
+        needed too.
         """
         words: list[Any] = ["genie-run"]
         if self.model:
@@ -89,6 +90,7 @@ def _checked(data: Any) -> Recipe | None:
     right = (
         all(re.fullmatch("[0-9a-f]{64}", text) for text in (recipe.model_sha256, recipe.prompt_sha256))
         and re.fullmatch(r"[0-9*,]*", recipe.actions)
+        and re.fullmatch(r"[a-z0-9]{1,32}", recipe.isa)
         and recipe.fit in FITS
         and recipe.window in WINDOWS
         and 0 <= recipe.seed < 1 << 64
@@ -106,7 +108,7 @@ def read(path: Path) -> Recipe | None:
                 return Recipe.from_json(file.read(_MAX_TEXT + 1))
         if path.suffix.lower() == ".mp4":
             return _from_mp4(path)
-        with Image.open(path, formats=FORMATS) as image:
+        with quiet(), Image.open(path, formats=FORMATS) as image:
             found = [image.info.get("comment"), image.info.get(KEY), image.getexif().get(0x010E)]
     except MemoryError:
         raise

@@ -153,3 +153,16 @@ def test_a_c_breach_is_found(tmp_path: Path, file: str, include: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#include {include}\n")
     assert c_breaches(tmp_path)
+
+
+def test_a_step_does_not_allocate() -> None:
+    """Weights and windows are allocated when they are made; what runs in a step has no call that could allocate."""
+    source = ROOT / "ggml_kernels" / "src"
+    makes = {"matmul.c", "matmul_api.c"}  # genie_matrix_create and the test entry genie_matmul
+    runs = [source / "stack" / "forward.c", source / "stack" / "sample.c", *(source / "kernels").rglob("*.[ch]")]
+    for path in runs:
+        if path.name not in makes:
+            assert not re.search(r"\b(genie_alloc|malloc|calloc|realloc|alloca|qsort)\b", path.read_text()), path
+    matmul = (source / "kernels" / "matmul" / "matmul.c").read_text()
+    run = matmul[matmul.index("void genie_matrix_run") :]
+    assert "genie_alloc" not in run[: run.index("\n}\n")]

@@ -120,10 +120,10 @@ typedef struct {
 
 /* docs/sampling.md is the specification. */
 typedef struct {
-    int32_t steps;       /* N >= 1 */
-    int32_t order;       /* 0 confidence, 1 random */
-    float temperature;   /* >= 0; 0 takes the likeliest token */
-    float noise;         /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
+    int32_t steps;     /* N >= 1 */
+    int32_t order;     /* 0 confidence, 1 random */
+    float temperature; /* >= 0; 0 takes the likeliest token */
+    float noise;       /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
 } genie_sampler;
 
 typedef struct genie_pool genie_pool;
@@ -189,8 +189,8 @@ genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t le
 void genie_philox(uint64_t seed, uint32_t c1, uint32_t c2, uint32_t c3, int32_t blocks, uint32_t *out);
 
 /* One matrix product y_MR = x_MC w_RC^T, for tests and benchmarks. */
-genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns,
-                          const void *w, size_t bytes, const float *x_MC, int32_t m, float *y_MR);
+genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns, const void *w,
+                          size_t bytes, const float *x_MC, int32_t m, float *y_MR);
 
 /* One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few: the kernel for one query. */
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,

@@ -56,8 +56,8 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL)
         return GENIE_ERROR_ISA;
-    if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || keys < 1 ||
-        keys > 1 << 20 || heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
+    if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || keys < 1 || keys > 1 << 20 ||
+        heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
         (few && keys > GENIE_MAX_CONTEXT))
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D, stride = (keys + 15) / 16 * 16;

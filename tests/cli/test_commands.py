@@ -54,12 +54,15 @@ def test_run_and_make_again(place: Path) -> None:
 
 def test_json_and_the_umbrella(place: Path) -> None:
     done = command(
-        "genie-cpp", "run", "-m", "w.gguf", "-p", "p.png", "-n", 7, "--steps", 2, "--temperature", 0, "--window", "exact",
-        "-o", "frames/", "--json", "--threads", 1, cwd=place,
+        "genie-cpp", "run", "-m", "w.gguf", "-p", "p.png", "-n", 7, "--steps", 2, "--temperature", 0, "--window",
+        "exact", "-o", "frames/", "--json", "--threads", 1, cwd=place,
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert report["frames"] == 7 and report["recipe"]["window"] == "exact" and report["timings"]["frames"] == 7
     assert len(list((place / "frames").glob("frame_*.png"))) == 8
+    told = command("genie-info", "frames", cwd=place).stdout
+    assert told.startswith("genie-run ") and told.endswith("-o frames/\n")
+    assert command("genie-info", "frames", cwd=place, GENIE_ISA="scalar").stdout.startswith(("GENIE_ISA=", "genie-run"))
     for name in ("genie-cpp", "genie-run", "genie-convert", "genie-info"):
         assert command(name, "--help", cwd=place).returncode == 0
     assert command("genie-cpp", "--version", cwd=place).stdout.startswith("genie_cpp ")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from genie_cpp.actions import format_actions, parse_actions, random_actions, read_actions
-from genie_cpp.errors import ActionError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from genie_cpp.actions import format_actions, parse_actions, random_actions, read_actions
+from genie_cpp.errors import ActionError
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=200))
@@ -26,7 +27,10 @@ def test_forms(tmp_path: Path) -> None:
     assert len(random_actions(8, 7, 0)) == 7
 
 
-@pytest.mark.parametrize("text", ["8", "-1", "x", "1*", "*3", "1*0", "1*x", "", " ", ",", "1.5", "1*99999999", "٣", "9" * 5000])
+BAD = ["8", "-1", "x", "1*", "*3", "1*0", "1*x", "", " ", ",", "1.5", "1*99999999", "٣", "9" * 5000]
+
+
+@pytest.mark.parametrize("text", BAD)
 def test_refused(text: str) -> None:
     with pytest.raises(ActionError) as caught:
         parse_actions(text, 8)
@@ -36,3 +40,24 @@ def test_refused(text: str) -> None:
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(ActionError):
         read_actions("moves.txt", 8, None, 0)
+
+
+def test_a_list_longer_than_a_file_name_is_a_list() -> None:
+    assert read_actions(",".join("01" * 2000), 8, None, 0) == [0, 1] * 2000
+
+
+def test_a_file_cannot_pass_for_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1").write_text("7")
+    assert read_actions("1", 8, None, 0) == [1]
+    assert read_actions("./1", 8, None, 0) == [7]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\0", b"", b"GGUF"])
+def test_files_that_hold_no_actions(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "moves").write_bytes(data)
+    with pytest.raises(ActionError):
+        read_actions(str(tmp_path / "moves"), 8, None, 0)
+    for name in (str(tmp_path), "a\0b", "/dev/zero" if Path("/dev/zero").exists() else "none"):
+        with pytest.raises(ActionError):
+            read_actions(name, 8, None, 0)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from genie_cpp.errors import ImageError
-from genie_cpp.frames import describe_fit, fit, load_image
 from PIL import Image
+
+from genie_cpp.errors import ImageError
+from genie_cpp.frames import describe_fit, fit, iter_frames, load_frames, load_image
 
 
 @pytest.fixture
@@ -68,7 +69,8 @@ def bomb(path: Path, width: int, height: int) -> Path:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     return path
 
 
@@ -108,3 +110,40 @@ def test_fit(rgb: np.ndarray) -> None:
     assert "50x50" in describe_fit(wide, 8, 8, "crop") and "padded" in describe_fit(wide, 8, 8, "pad")
     with pytest.raises(ImageError):
         fit(wide, 8, 8, "stretch")
+
+
+def test_extreme_shapes_fit() -> None:
+    for shape in ((8000, 8, 3), (8, 8000, 3)):
+        for how in ("crop", "pad"):
+            assert fit(np.zeros(shape, np.uint8), 16, 16, how).shape == (16, 16, 3)
+
+
+def test_frames_of_an_animation_come_one_by_one(rgb: np.ndarray, tmp_path: Path) -> None:
+    images = [Image.fromarray(np.roll(rgb, i, 0)) for i in range(5)]
+    path = save(images[0], tmp_path / "a.png", save_all=True, append_images=images[1:])
+    np.testing.assert_array_equal(np.stack(load_frames(path)), np.stack([np.asarray(i) for i in images]))
+    assert len(load_frames(path, 2)) == 2
+    np.testing.assert_array_equal(next(iter_frames(path)), rgb)
+
+
+def test_formats_that_start_other_programs_are_no_pictures(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n")
+    with pytest.raises(ImageError, match="cannot identify"):
+        load_image(path)
+
+
+@pytest.mark.filterwarnings("error")  # a warning would be printed between the lines meant for the user
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_damaged_files_are_one_error(kind: str, rgb: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(Image.fromarray(rgb), tmp_path / "a", format=kind, **({"exif": exif} if kind != "BMP" else {}))
+    data, rng = path.read_bytes(), np.random.default_rng(1)
+    for _ in range(200):
+        hurt = bytearray(data[: rng.integers(1, len(data) + 1)])
+        for at in rng.integers(0, min(len(hurt), 128), rng.integers(1, 6)):
+            hurt[at] = rng.integers(256)
+        try:
+            load_frames(_write(path, bytes(hurt)))
+        except ImageError as error:
+            assert "\n" not in str(error)

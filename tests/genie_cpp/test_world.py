@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from genie_cpp import ActionError, ImageError, Model, NativeError, Sampler, SamplerError, StateError, World
 
 
@@ -95,7 +96,13 @@ def test_faults(model: Model, prompt: np.ndarray) -> None:
     for action in (-1, model.info.action_count, 1.0, "1", True, None):
         with pytest.raises(ActionError):
             world.step(action)  # type: ignore[arg-type]
-    for picture in (prompt[:-1], prompt.astype(np.float32), prompt[..., :1], prompt[0], np.zeros((0, 8, 8, 3), np.uint8)):
+    for picture in (
+        prompt[:-1],
+        prompt.astype(np.float32),
+        prompt[..., :1],
+        prompt[0],
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ):
         with pytest.raises(ImageError):
             world.reset(picture)
     for seed in (-1, 1 << 64):

@@ -17,7 +17,7 @@ typedef struct {
     const int32_t *ids_P;
     const float *features_PN;
     int32_t action;
-    float *output_PO; /* NULL: no head */
+    float *output_PO;             /* NULL: no head */
     const genie_sampler *sampler; /* NULL: no sampling */
     int32_t step;
     uint64_t seed;
@@ -64,16 +64,14 @@ static void embed(const pass *c, int32_t thread, int32_t threads) {
         genie_pool_barrier(c->pool);
     }
     const float *time = w->vector[GENIE_SLOT_POS_TIME] + (size_t)c->state->length * (size_t)E;
-    const float *action =
-        c->action >= 0 ? w->vector[GENIE_SLOT_ACTION_EMBD] + (size_t)c->action * (size_t)E : NULL;
+    const float *action = c->action >= 0 ? w->vector[GENIE_SLOT_ACTION_EMBD] + (size_t)c->action * (size_t)E : NULL;
     int32_t begin, end;
     genie_share(P, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
         float *row = x + (size_t)i * (size_t)E;
         const float *space = w->vector[GENIE_SLOT_POS_SPACE] + (size_t)i * (size_t)E;
         if (N == 0)
-            memcpy(row, w->vector[GENIE_SLOT_TOKEN_EMBD] + (size_t)c->ids_P[i] * (size_t)E,
-                   (size_t)E * sizeof(float));
+            memcpy(row, w->vector[GENIE_SLOT_TOKEN_EMBD] + (size_t)c->ids_P[i] * (size_t)E, (size_t)E * sizeof(float));
         for (int32_t e = 0; e < E; e++) {
             if (action != NULL)
                 row[e] += action[e];
@@ -152,7 +150,8 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, P = p->token_count,
                   T = p->context_length;
     genie_activations a = genie_activations_place(s->activations, P, E);
-    norm_rows(c, w->matrix[GENIE_SLOT_Q], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
+    norm_rows(c, w->matrix[GENIE_SLOT_Q], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a,
+              thread, threads);
     genie_pool_barrier(c->pool);
     float *k = s->k, *v = s->v;
     int32_t stride = HD;
@@ -188,7 +187,8 @@ static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, 
     genie_state *s = c->state;
     const int32_t E = p->embedding_length, F = p->feed_forward_length, P = p->token_count;
     genie_activations a = genie_activations_place(s->activations, P, E);
-    norm_rows(c, w->matrix[GENIE_SLOT_UP], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a, thread, threads);
+    norm_rows(c, w->matrix[GENIE_SLOT_UP], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a,
+              thread, threads);
     genie_pool_barrier(c->pool);
     genie_matrix_run(w->matrix[GENIE_SLOT_UP], a, s->y_PE, E, P, s->up, F, 0, thread, threads);
     if (w->matrix[GENIE_SLOT_GATE] != NULL)
@@ -221,8 +221,8 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     const genie_weights *own = &c->stack->own;
     const int32_t E = p->embedding_length, P = p->token_count, O = p->output_length;
     const genie_activations a = genie_activations_place(c->state->activations, P, E);
-    norm_rows(c, own->matrix[GENIE_SLOT_OUTPUT], c->state->x_PE, own->vector[GENIE_SLOT_OUTPUT_NORM], own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], a,
-              thread, threads);
+    norm_rows(c, own->matrix[GENIE_SLOT_OUTPUT], c->state->x_PE, own->vector[GENIE_SLOT_OUTPUT_NORM],
+              own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], a, thread, threads);
     genie_pool_barrier(c->pool);
     genie_matrix_run(own->matrix[GENIE_SLOT_OUTPUT], a, c->state->y_PE, E, P, c->output_PO, O, 0, thread, threads);
     if (c->sampler != NULL) {

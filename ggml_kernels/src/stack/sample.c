@@ -43,7 +43,7 @@ static void sift(genie_candidate *heap, int32_t root, int32_t n) {
     }
 }
 
-/* Best first. A heap sort, because qsort may allocate. */
+/* Best first. A heap sort, because the C library's sort may allocate. */
 static void sort_by_quality(genie_candidate *list, int32_t n) {
     for (int32_t root = n / 2; root-- > 0;)
         sift(list, root, n);

@@ -38,19 +38,19 @@ typedef struct {
 
 struct genie_state {
     const genie_stack *stack;
-    int32_t length;      /* frames committed */
-    genie_cache *cache;  /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
-    float *x_PE, *y_PE;  /* residual stream, normed copy */
+    int32_t length;         /* frames committed */
+    genie_cache *cache;     /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
+    float *x_PE, *y_PE;     /* residual stream, normed copy */
     float *q, *k, *v, *att; /* [P, HD] */
-    float *kt;           /* [HD][stride of P]: transposed keys of a spatial sublayer */
-    float *up, *gate;    /* [P, F] */
+    float *kt;              /* [HD][stride of P]: transposed keys of a spatial sublayer */
+    float *up, *gate;       /* [P, F] */
     float *logits_PO;
-    float *terms_PO;     /* softmax terms while sampling */
+    float *terms_PO; /* softmax terms while sampling */
     double *quality_P;
     genie_candidate *candidates_P;
     int32_t *chosen_P;
-    void *activations;   /* quantized rows of the widest input */
-    void *block;         /* the one allocation behind all of the above */
+    void *activations; /* quantized rows of the widest input */
+    void *block;       /* the one allocation behind all of the above */
     size_t bytes;
 };
 

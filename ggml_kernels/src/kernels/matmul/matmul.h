@@ -14,7 +14,7 @@ struct genie_kernels; /* kernels/kernels.h: the table of one ISA */
  * An all-zero row has scale 0. Columns are padded with zeros to a multiple of 32.
  */
 typedef struct {
-    uint8_t *q_MC;   /* [m, padded columns], 64-byte aligned rows */
+    uint8_t *q_MC; /* [m, padded columns], 64-byte aligned rows */
     float *scale_M;
 } genie_activations;
 
