@@ -124,7 +124,7 @@ class Dynamics(nn.Module):
         nothing = torch.zeros_like(itself)
         visible = torch.cat([torch.cat([before | itself, nothing], 1), torch.cat([before, itself], 1)])
         time = torch.arange(T, device=ids.device).repeat(2)
-        return self.stack(self.embed(ids, actions), visible, time)[:, T:]
+        return self.stack(self.embed(ids, actions), visible, time, T)
 
 
 class Genie(nn.Module):

@@ -111,8 +111,10 @@ class STStack(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x_BTPE: Tensor, visible_TT: Tensor | None = None, time_T: Tensor | None = None) -> Tensor:
-        """Returns [B, T, P, output]. `visible_TT[i, j]`: may frame i see frame j (default: causal)."""
+    def forward(
+        self, x_BTPE: Tensor, visible_TT: Tensor | None = None, time_T: Tensor | None = None, last: int = 0
+    ) -> Tensor:
+        """Returns [B, T, P, output], or only the `last` frames. `visible_TT[i, j]`: may i see j (default: causal)."""
         T = x_BTPE.shape[1]
         if time_T is None:
             time_T = torch.arange(T, device=x_BTPE.device)
@@ -122,7 +124,7 @@ class STStack(nn.Module):
         for block in self.blk:
             for sublayer in block.values():
                 x = x + sublayer(x, visible_TT)
-        return self.output(self.output_norm(x))
+        return self.output(self.output_norm(x[:, -last:]))
 
 
 def patchify(video_BTHWC: Tensor, patch: int) -> Tensor:
