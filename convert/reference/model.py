@@ -59,9 +59,11 @@ class LatentActionModel(nn.Module):
         self.encoder = STStack(c.encoder, token_count, g.context_length, c.latent_length)
         self.vq = VectorQuantizer(g.action_count, c.latent_length)
         if c.decoder is not None:
-            self.decoder_input = nn.Linear(pixels, c.decoder.embedding_length)
+            fine = self.decoder_patch = c.decoder_patch_size or c.patch_size
+            self.decoder_input = nn.Linear(3 * fine**2, c.decoder.embedding_length)
             self.action_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
-            self.decoder = STStack(c.decoder, token_count, g.context_length, pixels)
+            token_count = (g.frame_width // fine) * (g.frame_height // fine)
+            self.decoder = STStack(c.decoder, token_count, g.context_length, 3 * fine**2)
 
     def latents(self, video_BTHWC: Tensor) -> Tensor:
         """[B, T-1, latent]: the mean over the patches of frame t+1, which has seen frames 1..t+1.
@@ -80,8 +82,8 @@ class LatentActionModel(nn.Module):
     def predict(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
         """Frames 1..T-1 and the code after each -> frames 2..T."""
         past = video_BTHWC[:, :-1]
-        x = self.decoder_input(patchify(past, self.patch) - 0.5) + self.action_input(codes_BTL)[:, :, None]
-        change = unpatchify(self.decoder(x), self.g.frame_height, self.g.frame_width, self.patch)
+        x = self.decoder_input(patchify(past, self.decoder_patch) - 0.5) + self.action_input(codes_BTL)[:, :, None]
+        change = unpatchify(self.decoder(x), self.g.frame_height, self.g.frame_width, self.decoder_patch)
         return past + change if self.residual else change + 0.5
 
     def forward(self, video_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:

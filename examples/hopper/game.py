@@ -1,7 +1,7 @@
 """Hopper: a one-screen platform game drawn in numpy, the source of the bundled world.
 
 64x64 RGB, 8x8-pixel tiles, a fixed camera. Six actions: the product of {stay, left, right} and {no jump, jump}.
-The sprite shows whether it stands, rises or falls.
+Everything moves by whole tiles, one per frame. The sprite shows whether it stands, rises or falls.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 SIZE, TILE = 64, 8
 ACTIONS = ("stay", "left", "right", "jump", "jump-left", "jump-right")
-WALK, JUMP, GRAVITY, FALL = 4, 8, 2, 8  # pixels per frame (and per frame squared)
+RISE = 3  # a jump rises up to so many tiles
 AIR, GROUND, BRICK, COIN = range(4)
 
 # sky, far hills, grass, earth, brick, brick joint
@@ -50,7 +50,7 @@ class Hopper:
         column = int(rng.integers(8))
         self.x = column * TILE
         self.y = int(np.argmax(self._solid()[:, column]) - 1) * TILE
-        self.vy, self.jumping = 0, False
+        self.rise, self.rising = 0, False
         self.sprites = {name: _sprite(rows) for name, rows in SPRITES.items()}
         self.hills = rng.integers(18, 34, 5)
 
@@ -92,22 +92,21 @@ class Hopper:
 
     def step(self, action: int) -> None:
         side, jump = action % 3, action >= 3
-        dx = (0, -WALK, WALK)[side]
+        dx = (0, -TILE, TILE)[side]
         if dx and not self._blocked(self.x + dx, self.y):
             self.x += dx
         if self._grounded():
-            self.vy = -JUMP if jump else 0
-            self.jumping = jump
+            self.rise = RISE if jump else 0
+        elif not jump:  # letting go cuts the jump
+            self.rise = 0
+        self.rising = self.rise > 0 and self.y >= TILE and not self._blocked(self.x, self.y - TILE)
+        if self.rising:
+            self.y -= TILE
+            self.rise -= 1
         else:
-            if self.vy < 0 and self.jumping and not jump:  # letting go cuts the jump
-                self.vy, self.jumping = 0, False
-            self.vy = min(self.vy + GRAVITY, FALL)
-        for _ in range(abs(self.vy) // 2):
-            move = 2 if self.vy > 0 else -2
-            if self.y + move < 0 or self._blocked(self.x, self.y + move):
-                self.vy = 0
-                break
-            self.y += move
+            self.rise = 0
+            if not self._grounded():
+                self.y += TILE
         for r in {self.y // TILE, (self.y + TILE - 1) // TILE}:
             for c in {self.x // TILE, (self.x + TILE - 1) // TILE}:
                 if r < 8 and self.tiles[r, c] == COIN:
@@ -140,7 +139,7 @@ class Hopper:
         if self._grounded():
             name = "stand"
         else:
-            name = "rise" if self.vy < 0 else "fall"
+            name = "rise" if self.rising else "fall"
         colour, mask = self.sprites[name]
         image[self.y : self.y + TILE, self.x : self.x + TILE][mask] = colour[mask]
         return image
