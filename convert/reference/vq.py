@@ -26,7 +26,8 @@ class VectorQuantizer(nn.Module):
 
     def encode(self, z: Tensor) -> Tensor:
         """[..., latent] -> ids [...]; the first of equal codes wins."""
-        return (z @ self.codebook.T).argmax(-1)
+        with torch.autocast(z.device.type, enabled=False):  # in bf16 many codes are equally near
+            return (z.float() @ self.codebook.T).argmax(-1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns (quantized with straight-through gradient, ids, commitment loss)."""

@@ -7,6 +7,8 @@ levels are never trained on. Actions are procgen's, reduced to six: stay, left, 
 """
 
 import argparse
+import os
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from procgen import ProcgenGym3Env
 ACTIONS = np.array([4, 1, 7, 5, 2, 8])
 
 
-def play(envs: int, length: int, start_level: int, levels: int, seed: int, restricted: bool):
+def play(task: tuple[int, int, int, int, int, bool]) -> tuple[np.ndarray, np.ndarray]:
+    envs, length, start_level, levels, seed, restricted = task
     env = ProcgenGym3Env(
         num=envs,
         env_name="coinrun",
@@ -26,6 +29,7 @@ def play(envs: int, length: int, start_level: int, levels: int, seed: int, restr
         use_backgrounds=not restricted,
         restrict_themes=restricted,
         rand_seed=seed,
+        num_threads=0,
     )
     rng = np.random.default_rng(seed)
     action, left = np.zeros(envs, int), np.zeros(envs, int)
@@ -52,21 +56,23 @@ def main() -> None:
     parser.add_argument("--test-episodes", type=int, default=64)
     parser.add_argument("--length", type=int, default=48, help="frames per clip")
     parser.add_argument("--hard", action="store_true", help="the paper's setting: hard mode, backgrounds, all themes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     for split, wanted, start in (("train", args.episodes, 0), ("test", args.test_episodes, 100_000)):
-        frames, actions, count, seed = [], [], 0, start
-        while count < wanted:
-            f, a = play(64, args.length, start, 10_000, seed, not args.hard)
-            frames.append(f)
-            actions.append(a)
-            count, seed = count + len(f), seed + 1
-            print(f"{split}: {min(count, wanted)}/{wanted}", flush=True)
-        np.savez_compressed(
-            args.output / f"{split}.npz",
-            frames=np.concatenate(frames)[:wanted],
-            actions=np.concatenate(actions)[:wanted],
-        )
+        frames = np.empty((wanted, args.length, 64, 64, 3), np.uint8)
+        actions = np.empty((wanted, args.length - 1), np.uint8)
+        tasks = [(64, args.length, start, 10_000, seed, not args.hard) for seed in range(start, start + wanted)]
+        done = 0
+        with get_context("spawn").Pool(args.jobs) as pool:  # leaving it stops the plays that are not needed
+            for f, a in pool.imap(play, tasks):
+                n = min(len(f), wanted - done)
+                frames[done : done + n], actions[done : done + n] = f[:n], a[:n]
+                done += n
+                print(f"{split}: {done}/{wanted}", end="\r", flush=True)
+                if done == wanted:
+                    break
+        np.savez(args.output / f"{split}.npz", frames=frames, actions=actions)
 
 
 if __name__ == "__main__":

@@ -10,31 +10,31 @@ from torch import Tensor
 
 
 class Clips:
-    """Random windows of `length` frames from the episodes of one split."""
+    """Random windows of `length` frames from the episodes of one split, kept on `device`."""
 
-    def __init__(self, folder: Path, split: str, length: int, seed: int = 0) -> None:
+    def __init__(self, folder: Path, split: str, length: int, device: str = "cpu") -> None:
         with np.load(folder / f"{split}.npz") as data:
-            self.frames, self.actions = data["frames"], data["actions"]
-        self.length, self.rng = length, np.random.default_rng(seed)
+            self.frames, self.actions = torch.from_numpy(data["frames"]).to(device), data["actions"]
+        self.length = length
 
     def batch(self, size: int) -> Tensor:
         """[size, length, H, W, 3] float in [0, 1]."""
-        episode = self.rng.integers(len(self.frames), size=size)
-        start = self.rng.integers(self.frames.shape[1] - self.length + 1, size=size)
-        clips = np.stack([self.frames[e, s : s + self.length] for e, s in zip(episode, start, strict=True)])
-        return to_float(clips)
+        episode = torch.randint(len(self.frames), (size, 1))
+        start = torch.randint(self.frames.shape[1] - self.length + 1, (size, 1))
+        at = episode, start + torch.arange(self.length)
+        return to_float(self.frames[at])
 
-    def windows(self, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    def windows(self, stride: int) -> tuple[Tensor, np.ndarray]:
         """Every window: (frames [M, length, H, W, 3] uint8, actions [M, length-1])."""
         starts = range(0, self.frames.shape[1] - self.length + 1, stride)
         return (
-            np.concatenate([self.frames[:, s : s + self.length] for s in starts]),
+            torch.cat([self.frames[:, s : s + self.length] for s in starts]),
             np.concatenate([self.actions[:, s : s + self.length - 1] for s in starts]),
         )
 
 
-def to_float(frames: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames).float() / 255
+def to_float(frames: Tensor) -> Tensor:
+    return frames.float() / 255
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

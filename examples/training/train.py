@@ -37,7 +37,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
-    video = clips.batch(batch).to(device_of(model))
+    video = clips.batch(batch)
     pixels, ids, commitment = model(video)
     mse = F.mse_loss(pixels.float(), video)
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
@@ -45,7 +45,7 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
 
 def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
-    video = clips.batch(batch).to(device_of(model))
+    video = clips.batch(batch)
     predicted, ids, commitment = model(video)
     mse = F.mse_loss(predicted.float(), video[:, 1:])
     with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
@@ -61,23 +61,29 @@ def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -
 
 
 def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, corrupt: float) -> Losses:
-    pick = torch.randint(len(ids), (batch,))
+    pick = torch.randint(len(ids), (batch,), device=ids.device)
     clean, action = ids[pick].long(), actions[pick].long()
     B, T, _ = clean.shape
-    rate = torch.cos(math.pi / 2 * torch.rand(B, T, 1))  # the sampler's schedule, so every step is practised
-    hidden = torch.rand(clean.shape) < rate
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(*shape, device=ids.device)
+
+    rate = torch.cos(math.pi / 2 * chance(B, T, 1))  # the sampler's schedule, so every step is practised
+    hidden = chance(*clean.shape) < rate
     hidden[:, 0] = False
     # Past frames come with mistakes in play; some random tokens in the context teach the model to live with them.
-    wrong = torch.rand(clean.shape) < corrupt * torch.rand(B, 1, 1)
-    context = torch.where(wrong, torch.randint(model.mask_id, clean.shape), clean)
+    wrong = chance(*clean.shape) < corrupt * chance(B, 1, 1)
+    context = torch.where(wrong, torch.randint_like(clean, model.mask_id), clean)
     masked = torch.where(hidden, model.mask_id, clean)
-    context, masked, action, clean, hidden = (x.to(device_of(model)) for x in (context, masked, action, clean, hidden))
     logits = model.teacher_forced(context, masked, action)
-    loss = F.cross_entropy(logits[hidden].float(), clean[hidden])
-    accuracy = (logits[hidden].argmax(-1) == clean[hidden]).float().mean()
+    loss = F.cross_entropy(logits.float().flatten(0, 2), torch.where(hidden, clean, -100).flatten())
+    right = logits.argmax(-1) == clean
     moved = hidden[:, 1:] & (clean[:, 1:] != clean[:, :-1])
-    changed = (logits[:, 1:][moved].argmax(-1) == clean[:, 1:][moved]).float().mean()
-    return {"loss": loss, "accuracy": accuracy, "accuracy_changed": changed}
+    return {
+        "loss": loss,
+        "accuracy": (right & hidden).sum() / hidden.sum(),
+        "accuracy_changed": (right[:, 1:] & moved).sum() / moved.sum(),
+    }
 
 
 @torch.no_grad()
@@ -86,14 +92,14 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
     cache = output / "tokens.npz"
     if not cache.exists():
         frames, _ = Clips(data, "train", genie.config.context_length).windows(stride)
+        device = device_of(genie)
         ids, actions = [], []
-        for i in track(range(0, len(frames), 4), "tokenizing"):
-            video = to_float(frames[i : i + 4]).to(device_of(genie))
-            with torch.autocast(device_of(genie).type, torch.bfloat16):
-                tokens, acted = genie.tokenizer.encode(video), genie.lam.infer(video)
+        for clip in track(frames.split(16), "tokenizing"):
+            video = to_float(clip.to(device))
+            tokens, acted = genie.tokenizer.encode(video), genie.lam.infer(video)
             ids.append(tokens.cpu().to(torch.int32))
             actions.append(F.pad(acted, (1, 0), value=-1).cpu().to(torch.int16))
-        np.savez_compressed(cache, ids=torch.cat(ids).numpy(), actions=torch.cat(actions).numpy())
+        np.savez(cache, ids=torch.cat(ids).numpy(), actions=torch.cat(actions).numpy())
     with np.load(cache) as data_:
         return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
 
@@ -102,14 +108,15 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
     decay = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.95)
+        [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.95), fused=True
     )
     spent, count, budget = 0.0, 0, minutes * 60
     state = path.with_suffix(".training.pt")
     if state.exists():
         saved = torch.load(state, weights_only=True, map_location=device_of(model))
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if "optimizer" in saved:  # weights alone also do, with warm-up taking the place of the moments
+            optimizer.load_state_dict(saved["optimizer"])
         spent, count = saved["spent"], saved["count"]
         for name, module in model.named_modules():
             if f"{name}.usage" in saved["vq"]:
@@ -144,7 +151,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
             module.compile()
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     last_save, start = time.monotonic(), time.monotonic()
-    before = spent
+    before, first = spent, count
     log_path = path.with_suffix(".csv")
     fresh = not log_path.exists()
     with log_path.open("a", newline="") as handle, Progress(*columns, console=Console(stderr=True)) as progress:
@@ -152,7 +159,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
         try:
             while spent < budget:
                 share = spent / budget
-                lr = rate * min(1, (count + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+                lr = rate * min(1, (count - first + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 with torch.autocast(device_of(model).type, torch.bfloat16):
@@ -202,6 +209,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     args.output.mkdir(parents=True, exist_ok=True)
     config = GenieConfig.load(args.config)
@@ -211,7 +219,7 @@ def main() -> None:
     if args.part == "dynamics":
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
-        ids, actions = tokenized(genie, args.data, args.output, args.stride)
+        ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
         run(
             model,
             lambda _: dynamics_step(genie.dynamics, ids, actions, args.batch, args.corrupt),
@@ -220,7 +228,7 @@ def main() -> None:
             args.rate,
         )
         return
-    clips = Clips(args.data, "train", config.context_length)
+    clips = Clips(args.data, "train", config.context_length, args.device)
     if args.part == "tokenizer":
         run(model, lambda _: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
     else:
