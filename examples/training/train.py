@@ -46,8 +46,11 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
 def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
     video = clips.batch(batch)
-    predicted, ids, commitment = model(video)
-    mse = F.mse_loss(predicted.float(), video[:, 1:])
+    # The encoder sees the clip moved by an amount the decoder is not told: "to column 5" is no use then, "left" is.
+    moves = torch.randint(video.shape[2], (batch, 2)).tolist()
+    seen = torch.stack([clip.roll(move, (1, 2)) for clip, move in zip(video, moves, strict=True)])
+    codes, ids, commitment = model.vq(model.latents(seen))
+    mse = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])
     with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
         codes = F.embedding(ids.roll(1, 0), model.vq.codebook)
         shuffled = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])
@@ -108,7 +111,10 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
     decay = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.95), fused=True
+        [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}],
+        lr=rate,
+        betas=(0.9, 0.95),
+        fused=True,
     )
     spent, count, budget = 0.0, 0, minutes * 60
     state = path.with_suffix(".training.pt")
