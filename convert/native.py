@@ -143,7 +143,7 @@ def _hparams(path: Path) -> tuple[HParams, dict[str, str]]:
     except (GenieError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{where} has a value of a wrong kind: {detail}", "see examples/hopper/config.json"
+            f"{where} has a value of a wrong kind: {detail}", "see examples/coinrun/config.json"
         ) from None
 
 

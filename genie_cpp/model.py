@@ -23,7 +23,7 @@ from .sampler import Sampler
 
 Frame = NDArray[np.uint8]
 Ids = NDArray[np.int32]
-BUNDLED = "hopper-q8_0.gguf"
+BUNDLED = "coinrun-q8_0.gguf"
 
 
 def bundled_path() -> Path:
