@@ -216,7 +216,7 @@ CONFIG_FAULTS: dict[str, tuple[Callable[[Any], object], str]] = {
     "missing section": (lambda c: c.pop("lam"), "lacks the section 'lam'"),
     "unknown key": (lambda c: c.update(moe=True), "unknown key 'moe'"),
     "format": (lambda c: c.pop("format"), '"format": "genie"'),
-    "out of range": (lambda c: c.update(context_length=5000), r"genie\.context_length must be a uint32 in 1…1024"),
+    "out of range": (lambda c: c.update(context_length=5000), r"genie\.context_length must be a uint32 in 2…1024"),
     "a string": (lambda c: c["tokenizer"].update(patch_size="4"), "wrong kind"),
     "a float": (lambda c: c.update(action_count=3.5), r"genie\.action\.count must be"),
     "a list": (lambda c: c["dynamics"].update(sampler=[1]), "wrong kind"),
