@@ -72,7 +72,6 @@ class LamConfig:
     decoder: StackConfig | None
     patch_size: int = 16
     latent_length: int = 32
-    decoder_patch_size: int | None = None  # default: patch_size
     # Predict the change from the last frame instead of the frame itself: same objective, far fewer steps to learn.
     residual: bool = True
     # Show the encoder the change between frames instead of the frames: the scene, which says nothing about the action,
@@ -102,7 +101,7 @@ class GenieConfig:
     card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for patch in (self.tokenizer.patch_size, self.lam.patch_size, self.lam.decoder_patch_size or 1):
+        for patch in (self.tokenizer.patch_size, self.lam.patch_size):
             if patch < 1 or self.frame_width % patch or self.frame_height % patch:
                 raise ConfigError(f"patch_size {patch} does not divide {self.frame_width}x{self.frame_height}")
         wanted = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime"}

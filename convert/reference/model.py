@@ -59,11 +59,9 @@ class LatentActionModel(nn.Module):
         self.encoder = STStack(c.encoder, token_count, g.context_length, c.latent_length)
         self.vq = VectorQuantizer(g.action_count, c.latent_length)
         if c.decoder is not None:
-            fine = self.decoder_patch = c.decoder_patch_size or c.patch_size
-            self.decoder_input = nn.Linear(3 * fine**2, c.decoder.embedding_length)
+            self.decoder_input = nn.Linear(pixels, c.decoder.embedding_length)
             self.action_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
-            token_count = (g.frame_width // fine) * (g.frame_height // fine)
-            self.decoder = STStack(c.decoder, token_count, g.context_length, 3 * fine**2)
+            self.decoder = STStack(c.decoder, token_count, g.context_length, pixels)
 
     def latents(self, video_BTHWC: Tensor) -> Tensor:
         """[B, T-1, latent]: the mean over the patches of frame t+1, which has seen frames 1..t+1.
@@ -82,13 +80,13 @@ class LatentActionModel(nn.Module):
     def predict(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
         """Frames 1..T-1 and the code after each -> frames 2..T."""
         past = video_BTHWC[:, :-1]
-        x = self.decoder_input(patchify(past, self.decoder_patch) - 0.5) + self.action_input(codes_BTL)[:, :, None]
-        change = unpatchify(self.decoder(x), self.g.frame_height, self.g.frame_width, self.decoder_patch)
+        x = self.decoder_input(patchify(past, self.patch) - 0.5) + self.action_input(codes_BTL)[:, :, None]
+        change = unpatchify(self.decoder(x), self.g.frame_height, self.g.frame_width, self.patch)
         return past + change if self.residual else change + 0.5
 
-    def forward(self, video_BTHWC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (predicted frames 2..T, actions, commitment loss)."""
-        codes, ids, commitment = self.vq(self.latents(video_BTHWC))
+    def forward(self, video_BTHWC: Tensor, seen_BTHWC: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (predicted frames 2..T, actions, commitment loss); the encoder sees `seen_BTHWC` if given."""
+        codes, ids, commitment = self.vq(self.latents(video_BTHWC if seen_BTHWC is None else seen_BTHWC))
         return self.predict(video_BTHWC, codes), ids, commitment
 
 

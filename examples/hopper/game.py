@@ -1,4 +1,4 @@
-"""Hopper: a one-screen platform game drawn in numpy, the source of the bundled world.
+"""Hopper: a one-screen platform game drawn in numpy, small enough to train on a CPU.
 
 64x64 RGB, 8x8-pixel tiles, a fixed camera. Six actions: the product of {stay, left, right} and {no jump, jump}.
 Everything moves by whole tiles, one per frame. The sprite shows whether it stands, rises or falls.

@@ -49,8 +49,8 @@ def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -
     # The encoder sees the clip moved by an amount the decoder is not told: "to column 5" is no use then, "left" is.
     moves = torch.randint(video.shape[2], (batch, 2)).tolist()
     seen = torch.stack([clip.roll(move, (1, 2)) for clip, move in zip(video, moves, strict=True)])
-    codes, ids, commitment = model.vq(model.latents(seen))
-    mse = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])
+    predicted, ids, commitment = model(video, seen)
+    mse = F.mse_loss(predicted.float(), video[:, 1:])
     with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
         codes = F.embedding(ids.roll(1, 0), model.vq.codebook)
         shuffled = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])

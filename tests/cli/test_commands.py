@@ -153,7 +153,15 @@ def test_names_from_files_do_not_reach_the_terminal(place: Path) -> None:
 
 def test_ctrl_c_keeps_what_exists(place: Path) -> None:
     words = [str(BIN / "genie-run"), "-m", "w.gguf", "-p", "p.png", "-n", "1000000", "--steps", "1", "-o", "x.png"]
-    process = subprocess.Popen(words, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        cwd=place,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, Ctrl-C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     assert "Tiny" in process.stderr.readline()
     time.sleep(1.0)
