@@ -16,6 +16,9 @@ from procgen import ProcgenGym3Env
 
 # procgen's fifteen actions are nine directions and six keys that CoinRun ignores.
 ACTIONS = np.array([4, 1, 7, 5, 2, 8])
+# The odds of each: to come forward in the level, and to show as much of walking left as of walking right.
+RUN = [0.02, 0.03, 0.35, 0.05, 0.0, 0.55]
+ROAM = [0.05, 0.22, 0.23, 0.1, 0.19, 0.21]
 
 
 def play(task: tuple[int, int, int, int, int, bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -34,14 +37,19 @@ def play(task: tuple[int, int, int, int, int, bool]) -> tuple[np.ndarray, np.nda
     rng = np.random.default_rng(seed)
     action, left = np.zeros(envs, int), np.zeros(envs, int)
     frames, actions, firsts = [], [], []
-    for _ in range(length):
+    # A level begins at its left wall: only away from it does "left" show. So some plays first run to the right unseen.
+    unseen = int(rng.integers(160))
+    for step in range(unseen + length):
+        new = left == 0
+        action[new] = rng.choice(6, size=new.sum(), p=RUN if step < unseen else ROAM)
+        left[new] = rng.integers(1, 9, new.sum())
+        left -= 1
+        if step < unseen:
+            env.act(ACTIONS[action])
+            continue
         _, obs, first = env.observe()
         frames.append(obs["rgb"].copy())
         firsts.append(first.copy())
-        new = left == 0
-        action[new] = rng.choice(6, size=new.sum(), p=[0.05, 0.1, 0.3, 0.1, 0.1, 0.35])
-        left[new] = rng.integers(1, 9, new.sum())
-        left -= 1
         actions.append(action.copy())
         env.act(ACTIONS[action])
     # An episode that ended inside the clip would hold a cut to another level.
@@ -62,7 +70,7 @@ def main() -> None:
     for split, wanted, start in (("train", args.episodes, 0), ("test", args.test_episodes, 100_000)):
         frames = np.empty((wanted, args.length, 64, 64, 3), np.uint8)
         actions = np.empty((wanted, args.length - 1), np.uint8)
-        tasks = [(64, args.length, start, 10_000, seed, not args.hard) for seed in range(start, start + wanted)]
+        tasks = [(16, args.length, start, 10_000, seed, not args.hard) for seed in range(start, start + wanted)]
         done = 0
         with get_context("spawn").Pool(args.jobs) as pool:  # leaving it stops the plays that are not needed
             for f, a in pool.imap(play, tasks):

@@ -43,9 +43,11 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
 
 
-def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -> Losses:
+def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float, mirror: bool) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
     video = clips.batch(batch)
+    if mirror:
+        video[: batch // 2] = video[: batch // 2].flip(3)
     # The encoder sees the clip moved by an amount the decoder is not told: "to column 5" is no use then, "left" is.
     moves = torch.randint(video.shape[2], (batch, 2)).tolist()
     seen = torch.stack([clip.roll(move, (1, 2)) for clip, move in zip(video, moves, strict=True)])
@@ -210,6 +212,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
+    parser.add_argument("--mirror", action="store_true", help="mirror half of the clips: left is then as frequent as right (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -238,7 +241,7 @@ def main() -> None:
     if args.part == "tokenizer":
         run(model, lambda _: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
     else:
-        run(model, lambda share: lam_step(genie.lam, clips, args.batch, share), path, args.minutes, args.rate)
+        run(model, lambda share: lam_step(genie.lam, clips, args.batch, share, args.mirror), path, args.minutes, args.rate)
 
 
 if __name__ == "__main__":
