@@ -52,13 +52,16 @@ def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float, m
     moves = torch.randint(video.shape[2], (batch, 2)).tolist()
     seen = torch.stack([clip.roll(move, (1, 2)) for clip, move in zip(video, moves, strict=True)])
     predicted, ids, commitment = model(video, seen)
-    mse = F.mse_loss(predicted.float(), video[:, 1:])
+    error = (predicted.float() - video[:, 1:]).square().mean((-3, -2, -1))
+    change = (video[:, :-1] - video[:, 1:]).square().mean((-3, -2, -1))
+    mse, copied = error.mean(), change.mean()
+    # Relative to the change, so that the few pixels of a slow walk count as much as the many of a fast fall.
+    relative = (error / (change + 0.1 * copied)).mean()
     with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
         codes = F.embedding(ids.roll(1, 0), model.vq.codebook)
         shuffled = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])
-        copied = F.mse_loss(video[:, :-1], video[:, 1:])
     return {
-        "loss": mse * 100 + 0.02 * commitment,
+        "loss": relative + 0.02 * commitment,
         "over_copy_db": 10 * (copied / mse).log10(),
         "over_shuffled_db": 10 * (shuffled / mse).log10(),
         "codes": ids.unique().numel() + mse * 0,

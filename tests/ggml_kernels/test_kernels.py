@@ -29,10 +29,34 @@ def test_attention(isa: str) -> None:
             y = np.full_like(q, np.nan)
             buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
             status = lib.genie_attention(
-                isa.encode(), queries, keys, heads, d, *buffers, few, ffi.from_buffer("float[]", y)
+                isa.encode(), queries, keys, heads, d, *buffers, few, 0, ffi.from_buffer("float[]", y)
             )
             _native.check(status, "attention")
             np.testing.assert_allclose(y, want, atol=3e-6 * np.abs(v).max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in ("avx512bf16", "scalar")])
+@pytest.mark.parametrize("few", [0, 1])
+def test_attention_bf16(isa: str, few: int) -> None:
+    """Against the scalar twin, closely, and against exact attention, within what bf16 loses."""
+    rng = np.random.default_rng(0)
+    for queries, keys, heads, d in ((1, 1, 1, 32), (5, 3, 2, 64), (64, 64, 3, 32), (9, 300, 2, 96), (7, 1023, 1, 64)):
+        q, k, v = (rng.standard_normal((n, heads, d)).astype(np.float32) * 2 for n in (queries, keys, keys))
+
+        def run(isa: str, bf16: int, q=q, k=k, v=v, shape=(queries, keys, heads, d)) -> np.ndarray:  # type: ignore[no-untyped-def]
+            y = np.full_like(q, np.nan)
+            buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
+            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, few, bf16, ffi.from_buffer("float[]", y)), "")
+            return y
+
+        got = run(isa, 1)
+        # A sum in another order can move a weight to the next bf16.
+        np.testing.assert_allclose(got, run("scalar", 1), atol=2e-3)
+        exact = run("scalar", 0)
+        assert np.linalg.norm(got - exact) <= 0.02 * np.linalg.norm(exact)
+    for other in set(ISAS) - {"avx512bf16", "scalar"}:
+        with pytest.raises(_native.NativeError, match="instruction set"):
+            run(other, 1)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -16,6 +16,8 @@ static int has_avx512vnni(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+static int has_avx512bf16(void) { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 static const struct {
@@ -23,6 +25,7 @@ static const struct {
     int (*runs_here)(void);
 } table[] = {
 #if defined(__x86_64__) || defined(_M_X64)
+    {&genie_kernels_avx512bf16, has_avx512bf16},
     {&genie_kernels_avx512vnni, has_avx512vnni},
     {&genie_kernels_avx2, has_avx2},
 #endif

@@ -6,6 +6,7 @@
 
 #define GENIE_MAX_KEY_LENGTH 1024
 #define GENIE_MAX_CONTEXT 1024
+#define GENIE_KEY_PANEL 32
 
 /* Kernels of the matmul folder (layout of packed panels included); defined in kernels/matmul/matmul_kernels.h. */
 struct genie_matmul_kernels;
@@ -22,16 +23,29 @@ typedef struct genie_kernels {
     void (*ffn_activation)(int32_t kind, const float *gate, float *up, int32_t n);
 
     /*
-     * One head over many keys: y[n_q, d] = softmax(q k^T * scale) v. Keys come transposed, kt[d][n_k] with rows of
-     * kt_stride floats (a multiple of 16, readable and finite to its end), so that scores need no horizontal sums.
+     * One head over many keys: y[n_q, d] = softmax(q k^T * scale) v. Keys come in transposed panels, [n_k / 32][d][32]
+     * (the last one whole and finite), so that scores need no horizontal sums and are read in order.
      * d <= GENIE_MAX_KEY_LENGTH. A query's result does not depend on which others it is computed with.
      */
-    void (*attention)(const float *q, int32_t q_stride, int32_t n_q, const float *kt, int32_t kt_stride, const float *v,
-                      int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride);
+    void (*attention)(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v, int32_t v_stride,
+                      int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride);
 
     /* One query over a few keys [n_k, d], contiguous in d; n_k <= GENIE_MAX_CONTEXT. */
     void (*attention_one)(const float *q, const float *k, const float *v, int32_t kv_stride, int32_t n_k, int32_t d,
                           float scale, float *y);
+
+    /*
+     * The same with operands rounded to bf16 (sums stay float), for quantized stacks whose d is a multiple of 32; NULL
+     * where the CPU has no such products. Keys in panels of pairs, kp[n_k / 32][d / 2][32][2]; values of two keys side
+     * by side, vp[n_k / 2][v_stride][2], zero beyond n_k.
+     */
+    void (*attention_bf16)(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp, const uint16_t *vp,
+                           int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride);
+    void (*attention_one_bf16)(const float *q, const uint16_t *k, const uint16_t *v, int32_t kv_stride, int32_t n_k,
+                               int32_t d, float scale, float *y);
+    /* Nearest, ties to even; subnormals become zero. */
+    void (*to_bf16)(const float *x, int32_t n, uint16_t *y);
+    int prefers_bf16; /* quantized stacks use the above; the scalar table has them as a specification only */
 
     /* Index of the first largest dot product z . codebook[v]. */
     int32_t (*nearest)(const float *codebook, int32_t codes, int32_t length, const float *z);
@@ -44,6 +58,7 @@ extern const genie_kernels genie_kernels_scalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const genie_kernels genie_kernels_avx2;
 extern const genie_kernels genie_kernels_avx512vnni;
+extern const genie_kernels genie_kernels_avx512bf16;
 #endif
 
 /* The table for a name, or for NULL the best this CPU runs; NULL when unknown or not runnable here. */

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "activation/activation_scalar.h"
+#include "attention/attention_bf16_scalar.h"
 #include "attention/attention_scalar.h"
 #include "matmul/matmul_kernels.h"
 #include "norm/norm_scalar.h"
@@ -15,6 +16,9 @@ const genie_kernels genie_kernels_scalar = {
     .ffn_activation = ffn_activation_scalar,
     .attention = attention_scalar,
     .attention_one = attention_one_scalar,
+    .attention_bf16 = attention_bf16_scalar,
+    .attention_one_bf16 = attention_one_bf16_scalar,
+    .to_bf16 = to_bf16_scalar,
     .nearest = nearest_scalar,
     .softmax_terms = softmax_terms_scalar,
 };

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { QUERY_CHUNK = 64 };
+enum { QUERY_CHUNK = 66 }; /* a multiple of the tile of every ISA */
 
 typedef struct {
     const genie_stack *stack;
@@ -100,8 +100,8 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
     genie_share(p->token_count, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
         float *q = s->q + (size_t)i * (size_t)HD;
-        float *past_k = cache->k + (size_t)i * (size_t)T * (size_t)HD;
-        const float *past_v = cache->v + (size_t)i * (size_t)T * (size_t)HD;
+        float *past_k = (float *)cache->k + (size_t)i * (size_t)T * (size_t)HD;
+        const float *past_v = (const float *)cache->v + (size_t)i * (size_t)T * (size_t)HD;
         if (p->qk_norm) {
             head_norm(c, w->vector[GENIE_SLOT_Q_NORM], q);
             head_norm(c, w->vector[GENIE_SLOT_K_NORM], past_k + (size_t)s->length * (size_t)HD);
@@ -112,12 +112,82 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
     }
 }
 
-/* Attention of the frame's tokens over `keys` keys kept transposed in kt; spatial and space-time alike. */
-static void wide_attention(const pass *c, const genie_weights *w, float *kt, int32_t kt_stride, int32_t first_key,
+/* The same in a narrow stack: the window is bf16, and this frame's keys and values come from k and v. */
+static void temporal_rows_bf16(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
+                               int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const genie_kernels *kernels = c->stack->kernels;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, T = p->context_length;
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share(p->token_count, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        const size_t row = (size_t)i * (size_t)HD, window = row * (size_t)T, now = (size_t)s->length * (size_t)HD;
+        uint16_t *past_k = (uint16_t *)cache->k + window, *past_v = (uint16_t *)cache->v + window;
+        if (p->qk_norm) {
+            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], s->q + row);
+            head_norm(c, w->vector[GENIE_SLOT_K_NORM], s->k + row);
+        }
+        kernels->to_bf16(s->k + row, HD, past_k + now);
+        kernels->to_bf16(s->v + row, HD, past_v + now);
+        for (int32_t h = 0; h < p->head_count; h++)
+            kernels->attention_one_bf16(s->q + row + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
+                                        s->att + row + h * D);
+    }
+}
+
+/* Spatial attention of a narrow stack. Threads take pairs of rows, since the values of two share their words. */
+static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const genie_kernels *kernels = c->stack->kernels;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
+    const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share((P + 1) / 2, thread, threads, &begin, &end);
+    for (int32_t i = 2 * begin; i < 2 * end && i < P; i++) {
+        const size_t row = (size_t)i * (size_t)HD;
+        if (p->qk_norm) {
+            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], s->q + row);
+            head_norm(c, w->vector[GENIE_SLOT_K_NORM], s->k + row);
+        }
+        kernels->to_bf16(s->q + row, HD, s->q16 + row);
+        uint16_t *rounded = (uint16_t *)(void *)(s->k + row); /* in place: it is read before it is overwritten */
+        kernels->to_bf16(s->k + row, HD, rounded);
+        for (int32_t h = 0; h < p->head_count; h++) {
+            uint16_t *panel = s->k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D);
+            for (int32_t d = 0; d < D; d += 2)
+                memcpy(panel + (d / 2 * GENIE_KEY_PANEL + i % GENIE_KEY_PANEL) * 2, rounded + h * D + d,
+                       2 * sizeof *panel);
+        }
+        rounded = (uint16_t *)(void *)(s->v + row);
+        kernels->to_bf16(s->v + row, HD, rounded);
+        uint16_t *pair = s->v16 + (size_t)(i / 2) * (size_t)HD * 2 + i % 2;
+        for (int32_t e = 0; e < HD; e++)
+            pair[2 * e] = rounded[e];
+    }
+    genie_pool_barrier(c->pool);
+    const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;
+    genie_share(p->head_count * chunks, thread, threads, &begin, &end);
+    for (int32_t item = begin; item < end; item++) {
+        const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
+        const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
+        const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
+        kernels->attention_bf16(s->q16 + at, HD, n, s->k16 + (size_t)h * head_keys, s->v16 + 2 * h * D, HD, P, D, scale,
+                                s->att + at, HD);
+    }
+    genie_pool_barrier(c->pool);
+}
+
+/* Attention of the frame's tokens over `keys` keys kept in panels in kt; spatial and space-time alike. */
+static void wide_attention(const pass *c, const genie_weights *w, float *kt, int32_t most_keys, int32_t first_key,
                            const float *v, int32_t keys, int32_t thread, int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
+    const size_t head_keys = (size_t)genie_round_up(most_keys, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
     int32_t begin, end;
     genie_share(P, thread, threads, &begin, &end);
@@ -127,8 +197,12 @@ static void wide_attention(const pass *c, const genie_weights *w, float *kt, int
             head_norm(c, w->vector[GENIE_SLOT_Q_NORM], s->q + (size_t)i * (size_t)HD);
             head_norm(c, w->vector[GENIE_SLOT_K_NORM], k);
         }
-        for (int32_t e = 0; e < HD; e++)
-            kt[(size_t)e * (size_t)kt_stride + (size_t)(first_key + i)] = k[e];
+        const int32_t j = first_key + i;
+        for (int32_t h = 0; h < p->head_count; h++) {
+            float *panel = kt + (size_t)h * head_keys + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)D;
+            for (int32_t d = 0; d < D; d++)
+                panel[d * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL] = k[h * D + d];
+        }
     }
     genie_pool_barrier(c->pool);
     const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;
@@ -137,8 +211,8 @@ static void wide_attention(const pass *c, const genie_weights *w, float *kt, int
         const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
         const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
         const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
-        c->stack->kernels->attention(s->q + at, HD, n, kt + (size_t)(h * D) * (size_t)kt_stride, kt_stride, v + h * D,
-                                     HD, keys, D, scale, s->att + at, HD);
+        c->stack->kernels->attention(s->q + at, HD, n, kt + (size_t)h * head_keys, v + h * D, HD, keys, D, scale,
+                                     s->att + at, HD);
     }
     genie_pool_barrier(c->pool);
 }
@@ -154,26 +228,29 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
               thread, threads);
     genie_pool_barrier(c->pool);
     float *k = s->k, *v = s->v;
+    const int narrow = c->stack->narrow;
     int32_t stride = HD;
-    if (kind == GENIE_SUBLAYER_TEMPORAL) { /* straight into the window, one slot per position */
-        k = cache->k + (size_t)s->length * (size_t)HD;
-        v = cache->v + (size_t)s->length * (size_t)HD;
+    if (kind == GENIE_SUBLAYER_TEMPORAL && !narrow) { /* straight into the window, one slot per position */
+        k = (float *)cache->k + (size_t)s->length * (size_t)HD;
+        v = (float *)cache->v + (size_t)s->length * (size_t)HD;
         stride = T * HD;
     } else if (kind == GENIE_SUBLAYER_SPACETIME) {
-        v = cache->v + (size_t)s->length * (size_t)P * (size_t)HD;
+        v = (float *)cache->v + (size_t)s->length * (size_t)P * (size_t)HD;
     }
     genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, s->y_PE, E, P, s->q, HD, 0, thread, threads);
-    genie_matrix_run(w->matrix[GENIE_SLOT_K], a, s->y_PE, E, P, k, kind == GENIE_SUBLAYER_TEMPORAL ? stride : HD, 0,
-                     thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_K], a, s->y_PE, E, P, k, stride, 0, thread, threads);
     genie_matrix_run(w->matrix[GENIE_SLOT_V], a, s->y_PE, E, P, v, stride, 0, thread, threads);
     genie_pool_barrier(c->pool);
-    if (kind == GENIE_SUBLAYER_TEMPORAL)
+    if (kind == GENIE_SUBLAYER_TEMPORAL && narrow)
+        temporal_rows_bf16(c, w, cache, thread, threads);
+    else if (kind == GENIE_SUBLAYER_TEMPORAL)
         temporal_rows(c, w, cache, thread, threads);
+    else if (kind == GENIE_SUBLAYER_SPATIAL && narrow)
+        spatial_attention_bf16(c, w, thread, threads);
     else if (kind == GENIE_SUBLAYER_SPATIAL)
-        wide_attention(c, w, s->kt, genie_round_up(P, 16), 0, v, P, thread, threads);
+        wide_attention(c, w, s->kt, P, 0, v, P, thread, threads);
     else
-        wide_attention(c, w, cache->k, genie_round_up(P * T, 16), s->length * P, cache->v, (s->length + 1) * P, thread,
-                       threads);
+        wide_attention(c, w, cache->k, P * T, s->length * P, cache->v, (s->length + 1) * P, thread, threads);
     /* Temporal attention and quantization share rows alike, so no barrier is needed between them. */
     a = genie_activations_place(s->activations, P, HD);
     quantize_rows(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a, thread, threads);

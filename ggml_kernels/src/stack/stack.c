@@ -204,6 +204,20 @@ static genie_status weights_seal(const genie_stack_params *p, int32_t kind, geni
     return GENIE_OK;
 }
 
+/* A stack that keeps a weight of attention in float is to be exact; one that does not has rounded more than bf16 does.
+ */
+static int narrow(const genie_stack *stack) {
+    const genie_stack_params *p = &stack->params;
+    if (!stack->kernels->prefers_bf16 || p->key_length % 32 != 0)
+        return 0;
+    for (int32_t i = 0; i < p->block_count * p->sublayer_count; i++) {
+        const genie_matrix *q = stack->sublayer[i].matrix[GENIE_SLOT_Q];
+        if (q != NULL && !genie_matrix_quantized(q))
+            return 0;
+    }
+    return 1;
+}
+
 genie_status genie_stack_seal(genie_stack *stack) {
     if (stack == NULL || stack->sealed)
         return GENIE_ERROR_ARGUMENT;
@@ -211,6 +225,7 @@ genie_status genie_stack_seal(genie_stack *stack) {
     genie_status status = weights_seal(p, -1, &stack->own);
     for (int32_t i = 0; status == GENIE_OK && i < p->block_count * p->sublayer_count; i++)
         status = weights_seal(p, p->sublayers[i % p->sublayer_count], &stack->sublayer[i]);
+    stack->narrow = status == GENIE_OK && narrow(stack);
     stack->sealed = status == GENIE_OK;
     return status;
 }

@@ -19,16 +19,17 @@ struct genie_stack {
     genie_weights own;       /* block = sublayer = -1 */
     genie_weights *sublayer; /* [block_count * sublayer_count] */
     int sealed;
+    int narrow; /* attention in bf16: temporal windows and spatial keys and values are uint16 then */
     size_t bytes;
 };
 
 /*
  * The window of one mixing sublayer, H*D = HD floats per token.
- * temporal: k and v are [P][T][HD], so that one position's past is contiguous.
- * spacetime: kt is [HD][stride] with the keys of all frames side by side, v is [T*P][HD].
+ * temporal: k and v are [P][T][HD], so that one position's past is contiguous; bf16 in a narrow stack.
+ * spacetime: k holds the keys of all frames as the attention kernel wants them, head by head; v is [T*P][HD].
  */
 typedef struct {
-    float *k, *v;
+    void *k, *v;
 } genie_cache;
 
 typedef struct {
@@ -38,12 +39,13 @@ typedef struct {
 
 struct genie_state {
     const genie_stack *stack;
-    int32_t length;         /* frames committed */
-    genie_cache *cache;     /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
-    float *x_PE, *y_PE;     /* residual stream, normed copy */
-    float *q, *k, *v, *att; /* [P, HD] */
-    float *kt;              /* [HD][stride of P]: transposed keys of a spatial sublayer */
-    float *up, *gate;       /* [P, F] */
+    int32_t length;            /* frames committed */
+    genie_cache *cache;        /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
+    float *x_PE, *y_PE;        /* residual stream, normed copy */
+    float *q, *k, *v, *att;    /* [P, HD] */
+    float *kt;                 /* keys of a spatial sublayer in panels, head by head */
+    uint16_t *q16, *k16, *v16; /* narrow: queries [P, HD], keys in panels head by head, values in pairs */
+    float *up, *gate;          /* [P, F] */
     float *logits_PO;
     float *terms_PO; /* softmax terms while sampling */
     double *quality_P;

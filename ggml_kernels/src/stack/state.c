@@ -27,16 +27,18 @@ static void lay_out(genie_state *state, arena *a) {
     const size_t P = (size_t)p->token_count, T = (size_t)p->context_length, E = (size_t)p->embedding_length;
     const size_t HD = (size_t)p->head_count * (size_t)p->key_length, F = (size_t)p->feed_forward_length;
     const size_t O = (size_t)p->output_length, f = sizeof(float);
+    const size_t panelled = (size_t)genie_round_up((int32_t)P, GENIE_KEY_PANEL), half = sizeof(uint16_t);
+    const int narrow = state->stack->narrow;
     const int32_t count = p->block_count * p->sublayer_count;
     state->cache = arena_take(a, (size_t)count, sizeof *state->cache);
     for (int32_t i = 0; i < count; i++) {
         genie_cache cache = {NULL, NULL};
         const int32_t kind = p->sublayers[i % p->sublayer_count];
         if (kind == GENIE_SUBLAYER_TEMPORAL) {
-            cache.k = arena_take(a, P * T * HD, f);
-            cache.v = arena_take(a, P * T * HD, f);
+            cache.k = arena_take(a, P * T * HD, narrow ? half : f);
+            cache.v = arena_take(a, P * T * HD, narrow ? half : f);
         } else if (kind == GENIE_SUBLAYER_SPACETIME) {
-            cache.k = arena_take(a, (size_t)genie_round_up((int32_t)(P * T), 16) * HD, f);
+            cache.k = arena_take(a, (size_t)genie_round_up((int32_t)(P * T), GENIE_KEY_PANEL) * HD, f);
             cache.v = arena_take(a, P * T * HD, f);
         }
         if (a->base != NULL)
@@ -48,7 +50,10 @@ static void lay_out(genie_state *state, arena *a) {
     state->k = arena_take(a, P * HD, f);
     state->v = arena_take(a, P * HD, f);
     state->att = arena_take(a, P * HD, f);
-    state->kt = arena_take(a, (size_t)genie_round_up((int32_t)P, 16) * HD, f);
+    state->kt = arena_take(a, narrow ? 0 : panelled * HD, f);
+    state->q16 = arena_take(a, narrow ? P * HD : 0, half);
+    state->k16 = arena_take(a, narrow ? panelled * HD : 0, half);
+    state->v16 = arena_take(a, narrow ? panelled * HD : 0, half);
     state->up = arena_take(a, P * F, f);
     state->gate = arena_take(a, P * F, f);
     state->logits_PO = arena_take(a, P * O, f);
@@ -119,9 +124,11 @@ genie_status genie_state_copy(genie_state *to, const genie_state *from) {
         const int32_t kind = p->sublayers[i % p->sublayer_count];
         if (from->cache[i].k == NULL)
             continue;
-        const size_t keys = kind == GENIE_SUBLAYER_SPACETIME ? (size_t)genie_round_up((int32_t)(P * T), 16) : P * T;
-        memcpy(to->cache[i].k, from->cache[i].k, keys * HD * sizeof(float));
-        memcpy(to->cache[i].v, from->cache[i].v, P * T * HD * sizeof(float));
+        const int spacetime = kind == GENIE_SUBLAYER_SPACETIME;
+        const size_t keys = spacetime ? (size_t)genie_round_up((int32_t)(P * T), GENIE_KEY_PANEL) : P * T;
+        const size_t each = to->stack->narrow && !spacetime ? sizeof(uint16_t) : sizeof(float);
+        memcpy(to->cache[i].k, from->cache[i].k, keys * HD * each);
+        memcpy(to->cache[i].v, from->cache[i].v, P * T * HD * each);
     }
     to->length = from->length;
     return GENIE_OK;

@@ -1,9 +1,8 @@
 /* Attention: the specification. Two passes over the scores, in the order they are defined. */
 #include <math.h>
 
-static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, const float *kt, int32_t kt_stride,
-                             const float *v, int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y,
-                             int32_t y_stride) {
+static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,
+                             int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride) {
     for (int32_t i = 0; i < n_q; i++) {
         const float *qi = q + (size_t)i * (size_t)q_stride;
         float *yi = y + (size_t)i * (size_t)y_stride;
@@ -13,9 +12,10 @@ static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, cons
                 for (int32_t c = 0; c < d; c++)
                     yi[c] = 0;
             for (int32_t j = 0; j < n_k; j++) {
+                const float *k = kt + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)d + j % GENIE_KEY_PANEL;
                 float score = 0;
                 for (int32_t c = 0; c < d; c++)
-                    score += qi[c] * kt[(size_t)c * (size_t)kt_stride + (size_t)j];
+                    score += qi[c] * k[c * GENIE_KEY_PANEL];
                 score *= scale;
                 if (pass == 0) {
                     top = score > top ? score : top;

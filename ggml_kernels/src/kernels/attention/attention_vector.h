@@ -4,92 +4,141 @@
  */
 #include <math.h>
 
-enum { ROWS = 4, TILE = 256 };
+enum { ROWS = 6, TILE = 256 };
 
-/* scores[r][j] for one tile of keys; kt points at the tile's first column. Columns run to a multiple of 2 VL. */
-static inline void attention_scores(const float *q, int32_t q_stride, int32_t rows, const float *kt, int32_t kt_stride,
-                                    int32_t columns, int32_t d, float scale, float scores[ROWS][TILE]) {
-    for (int32_t j = 0; j < columns; j += VL) {
-        vf sum[ROWS] = {{0}};
+#ifndef KEEP_IN_REGISTER
+#define KEEP_IN_REGISTER(vector) __asm__("" : "+v"(vector))
+#endif
+
+/* scores[r][j] for one tile of keys, whole panels; 2 vectors x ROWS sums fill the registers of every ISA. */
+static inline void attention_scores(const float *const q[ROWS], const float *kt, int32_t padded, int32_t d, float scale,
+                                    float scores[ROWS][TILE]) {
+    for (int32_t j = 0; j < padded; j += 2 * VL) {
+        const float *k = kt + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)d + j % GENIE_KEY_PANEL;
+        vf sum[ROWS][2] = {{{0}}};
         for (int32_t c = 0; c < d; c++) {
-            const vf k = vf_load(kt + (size_t)c * (size_t)kt_stride + (size_t)j);
-            for (int32_t r = 0; r < ROWS; r++)
-                sum[r] += k * q[(size_t)(r < rows ? r : 0) * (size_t)q_stride + (size_t)c];
+            vf k0 = vf_load(k + (size_t)c * GENIE_KEY_PANEL), k1 = vf_load(k + (size_t)c * GENIE_KEY_PANEL + VL);
+            KEEP_IN_REGISTER(k0);
+            KEEP_IN_REGISTER(k1);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                sum[r][0] += k0 * q[r][c];
+                sum[r][1] += k1 * q[r][c];
+            }
         }
-        for (int32_t r = 0; r < ROWS; r++)
-            vf_store(&scores[r][j], sum[r] * scale);
+        for (int r = 0; r < ROWS; r++) {
+            vf_store(&scores[r][j], sum[r][0] * scale);
+            vf_store(&scores[r][j + VL], sum[r][1] * scale);
+        }
     }
 }
 
-/* y[r] += p[r] v for one tile, d in steps of VL and a scalar tail. */
-static inline void attention_values(float p[ROWS][TILE], int32_t rows, const float *v, int32_t v_stride, int32_t n,
-                                    int32_t d, float y[ROWS][GENIE_MAX_KEY_LENGTH]) {
-    int32_t c = 0;
-    for (; c + VL <= d; c += VL) {
-        vf sum[ROWS];
-        for (int32_t r = 0; r < ROWS; r++)
-            sum[r] = vf_load(&y[r][c]);
-        for (int32_t j = 0; j < n; j++) {
-            const vf value = vf_load(v + (size_t)j * (size_t)v_stride + (size_t)c);
-            for (int32_t r = 0; r < ROWS; r++)
-                sum[r] += value * p[r][j];
+/* y[r] += p[r] v for `vectors` vectors of channels. */
+static inline __attribute__((always_inline)) void attention_columns(const int vectors, float p[ROWS][TILE],
+                                                                    const float *v, int32_t v_stride, int32_t n,
+                                                                    float *const y[ROWS]) {
+    vf sum[ROWS][2];
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < vectors; i++)
+            sum[r][i] = vf_load(y[r] + i * VL);
+    for (int32_t j = 0; j < n; j++) {
+        vf value[2];
+        for (int i = 0; i < vectors; i++) {
+            value[i] = vf_load(v + (size_t)j * (size_t)v_stride + i * VL);
+            KEEP_IN_REGISTER(value[i]);
         }
-        for (int32_t r = 0; r < ROWS; r++)
-            vf_store(&y[r][c], sum[r]);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++)
+            for (int i = 0; i < vectors; i++)
+                sum[r][i] += value[i] * p[r][j];
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < vectors; i++)
+            vf_store(y[r] + i * VL, sum[r][i]);
+}
+
+static inline void attention_values(float p[ROWS][TILE], const float *v, int32_t v_stride, int32_t n, int32_t d,
+                                    float y[ROWS][GENIE_MAX_KEY_LENGTH]) {
+    int32_t c = 0;
+    for (; c + VL <= d;) {
+        float *const to[ROWS] = {&y[0][c], &y[1][c], &y[2][c], &y[3][c], &y[4][c], &y[5][c]};
+        if (c + 2 * VL <= d) {
+            attention_columns(2, p, v + c, v_stride, n, to);
+            c += 2 * VL;
+        } else {
+            attention_columns(1, p, v + c, v_stride, n, to);
+            c += VL;
+        }
     }
     for (; c < d; c++)
-        for (int32_t r = 0; r < rows; r++)
+        for (int32_t r = 0; r < ROWS; r++)
             for (int32_t j = 0; j < n; j++)
                 y[r][c] += p[r][j] * v[(size_t)j * (size_t)v_stride + (size_t)c];
 }
 
-static void attention_vector(const float *q, int32_t q_stride, int32_t n_q, const float *kt, int32_t kt_stride,
-                             const float *v, int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y,
-                             int32_t y_stride) {
+/*
+ * Scores to e^(score - top), zeros from n to `padded`, with top raised to this tile's largest. Returns what the sums so
+ * far are to be multiplied by; *total follows.
+ */
+static inline float attention_softmax(float *scores, int32_t n, int32_t padded, float *top, float *total) {
+    for (int32_t k = n; k < padded; k++)
+        scores[k] = -INFINITY;
+    vf tops = vf_load(scores), terms = {0};
+    for (int32_t k = VL; k < padded; k += VL) {
+        const vf a = vf_load(scores + k);
+        tops = vf_select(a > tops, a, tops);
+    }
+    const float tile_top = vf_max(tops), old = *top;
+    *top = tile_top > old ? tile_top : old;
+    for (int32_t k = 0; k < padded; k += VL) {
+        const vf e = vf_exp(vf_load(scores + k) - *top);
+        vf_store(scores + k, e);
+        terms += e;
+    }
+    float sum = vf_sum(terms);
+    if (n < padded) { /* vf_exp has a floor above zero */
+        for (int32_t k = n; k < padded; k++)
+            scores[k] = 0;
+        sum = 0;
+        terms = (vf){0};
+        for (int32_t k = 0; k < padded; k += VL)
+            terms += vf_load(scores + k);
+        sum = vf_sum(terms);
+    }
+    const float shrink = *top > old ? expf(old - *top) : 1.0f; /* 0 at the first tile */
+    *total = *total * shrink + sum;
+    return shrink;
+}
+
+static void attention_vector(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,
+                             int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride) {
     float scores[ROWS][TILE], sums[ROWS][GENIE_MAX_KEY_LENGTH];
     for (int32_t i = 0; i < n_q; i += ROWS) {
         const int32_t rows = n_q - i < ROWS ? n_q - i : ROWS;
-        const float *qi = q + (size_t)i * (size_t)q_stride;
+        const float *q_R[ROWS];
         float top[ROWS], total[ROWS];
         for (int32_t r = 0; r < ROWS; r++) {
+            q_R[r] = q + (size_t)(i + (r < rows ? r : 0)) * (size_t)q_stride;
             top[r] = -INFINITY;
             total[r] = 0;
             memset(sums[r], 0, (size_t)d * sizeof(float));
         }
         for (int32_t j = 0; j < n_k; j += TILE) {
-            const int32_t n = n_k - j < TILE ? n_k - j : TILE, padded = (n + VL - 1) / VL * VL;
-            attention_scores(qi, q_stride, rows, kt + j, kt_stride, padded, d, scale, scores);
-            for (int32_t r = 0; r < ROWS; r++) {
-                for (int32_t k = n; k < padded; k++)
-                    scores[r][k] = -INFINITY;
-                vf tops = vf_load(scores[r]), terms = {0};
-                for (int32_t k = VL; k < padded; k += VL) {
-                    const vf a = vf_load(&scores[r][k]);
-                    tops = vf_select(a > tops, a, tops);
-                }
-                const float tile_top = vf_max(tops), new_top = tile_top > top[r] ? tile_top : top[r];
-                for (int32_t k = 0; k < padded; k += VL) {
-                    const vf e = vf_exp(vf_load(&scores[r][k]) - new_top);
-                    vf_store(&scores[r][k], e);
-                }
-                for (int32_t k = n; k < padded; k++) /* vf_exp has a floor above zero */
-                    scores[r][k] = 0;
-                for (int32_t k = 0; k < padded; k += VL)
-                    terms += vf_load(&scores[r][k]);
-                if (new_top > top[r] && j > 0) {
-                    const float shrink = expf(top[r] - new_top);
-                    total[r] *= shrink;
-                    for (int32_t c = 0; c < d; c++)
-                        sums[r][c] *= shrink;
-                }
-                top[r] = new_top;
-                total[r] += vf_sum(terms);
+            const int32_t n = n_k - j < TILE ? n_k - j : TILE;
+            const int32_t padded = (n + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
+            attention_scores(q_R, kt + (size_t)j * (size_t)d, padded, d, scale, scores);
+            for (int32_t r = 0; r < rows; r++) {
+                const float shrink = attention_softmax(scores[r], n, padded, &top[r], &total[r]);
+                for (int32_t c = 0; c < d && j > 0 && shrink != 1.0f; c++)
+                    sums[r][c] *= shrink;
             }
-            attention_values(scores, rows, v + (size_t)j * (size_t)v_stride, v_stride, n, d, sums);
+            attention_values(scores, v + (size_t)j * (size_t)v_stride, v_stride, n, d, sums);
         }
-        for (int32_t r = 0; r < rows; r++)
+        for (int32_t r = 0; r < rows; r++) {
+            const float share = 1.0f / total[r];
             for (int32_t c = 0; c < d; c++)
-                y[(size_t)(i + r) * (size_t)y_stride + (size_t)c] = sums[r][c] / total[r];
+                y[(size_t)(i + r) * (size_t)y_stride + (size_t)c] = sums[r][c] * share;
+        }
     }
 }
 

@@ -1,0 +1,81 @@
+/* Attention with bf16 operands: the specification. Products of bf16 are exact in float; sums are float. */
+#include <math.h>
+#include <string.h>
+
+static void to_bf16_scalar(const float *x, int32_t n, uint16_t *y) {
+    for (int32_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
+            y[i] = (uint16_t)(bits >> 16 | 0x40); /* a NaN stays one */
+        else if ((bits & 0x7F800000u) == 0)
+            y[i] = (uint16_t)(bits >> 16 & 0x8000); /* subnormals count as zero, as in the hardware's instruction */
+        else
+            y[i] = (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    }
+}
+
+static float from_bf16(uint16_t half) {
+    const uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp,
+                                  const uint16_t *vp, int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y,
+                                  int32_t y_stride) {
+    for (int32_t i = 0; i < n_q; i++) {
+        float *yi = y + (size_t)i * (size_t)y_stride;
+        float top = -INFINITY, total = 0;
+        for (int pass = 0; pass < 2; pass++) {
+            for (int32_t c = 0; pass == 1 && c < d; c++)
+                yi[c] = 0;
+            for (int32_t j = 0; j < n_k; j++) {
+                const uint16_t *k = kp + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)d;
+                float score = 0;
+                for (int32_t c = 0; c < d; c++)
+                    score += from_bf16(q[(size_t)i * (size_t)q_stride + (size_t)c]) *
+                             from_bf16(k[(c / 2 * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL) * 2 + c % 2]);
+                score *= scale;
+                if (pass == 0) {
+                    top = score > top ? score : top;
+                    continue;
+                }
+                const float term = expf(score - top);
+                uint16_t rounded;
+                to_bf16_scalar(&term, 1, &rounded);
+                total += term;
+                for (int32_t c = 0; c < d; c++)
+                    yi[c] += from_bf16(rounded) *
+                             from_bf16(vp[((size_t)(j / 2) * (size_t)v_stride + (size_t)c) * 2 + (size_t)(j % 2)]);
+            }
+        }
+        for (int32_t c = 0; c < d; c++)
+            yi[c] /= total;
+    }
+}
+
+static void attention_one_bf16_scalar(const float *q, const uint16_t *k, const uint16_t *v, int32_t kv_stride,
+                                      int32_t n_k, int32_t d, float scale, float *y) {
+    uint16_t q16[GENIE_MAX_KEY_LENGTH];
+    float p[GENIE_MAX_CONTEXT], top = -INFINITY, total = 0;
+    to_bf16_scalar(q, d, q16);
+    for (int32_t j = 0; j < n_k; j++) {
+        p[j] = 0;
+        for (int32_t c = 0; c < d; c++)
+            p[j] += from_bf16(q16[c]) * from_bf16(k[(size_t)j * (size_t)kv_stride + (size_t)c]);
+        p[j] *= scale;
+        top = p[j] > top ? p[j] : top;
+    }
+    for (int32_t c = 0; c < d; c++)
+        y[c] = 0;
+    for (int32_t j = 0; j < n_k; j++) {
+        p[j] = expf(p[j] - top);
+        total += p[j];
+        for (int32_t c = 0; c < d; c++)
+            y[c] += p[j] * from_bf16(v[(size_t)j * (size_t)kv_stride + (size_t)c]);
+    }
+    for (int32_t c = 0; c < d; c++)
+        y[c] /= total;
+}
