@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips: left is then as frequent as right (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
+    parser.add_argument("--moving", type=float, default=1.0, help="share of the windows to use, those with most change (dynamics)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -231,7 +232,10 @@ def main() -> None:
     if args.part == "dynamics":
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
-        ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
+        ids, actions = tokenized(genie, args.data, args.output, args.stride)
+        change = (ids[:, 1:] != ids[:, :-1]).sum((1, 2))
+        kept = change.topk(max(1, round(args.moving * len(ids)))).indices
+        ids, actions = ids[kept].to(args.device), actions[kept].to(args.device)
         run(
             model,
             lambda _: dynamics_step(genie.dynamics, ids, actions, args.batch, args.corrupt),

@@ -5,6 +5,8 @@
 #define VL 16
 #include "../vector.h"
 #include "matmul_kernels.h"
+#define RUN_Q8 run_q8_whole
+#define RUN_Q4 run_q4_whole
 
 #include <immintrin.h>
 
@@ -40,12 +42,10 @@ static inline void finish_block(block_q8 *block) {
     }
 }
 
-static inline __attribute__((always_inline)) void quant_tile(const int rows, const block_q8 *blocks, int32_t count,
-                                                             const uint8_t *q, size_t q_stride, float *sum) {
-    __m512 total[QUANT_ROWS][NV];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < NV; v++)
-            total[r][v] = _mm512_load_ps(sum + r * CHANNELS + v * VL);
+/* total[r][v] = fma(float(exact integer dot of a block), d, total[r][v]), over the blocks in order. */
+static inline __attribute__((always_inline)) void add_blocks(const int rows, const block_q8 *blocks, int32_t count,
+                                                             const uint8_t *q, size_t q_stride,
+                                                             __m512 total[QUANT_ROWS][NV]) {
     for (int32_t b = 0; b < count; b++) {
         const block_q8 *block = &blocks[b];
         __m512i dot[QUANT_ROWS][NV];
@@ -75,11 +75,115 @@ static inline __attribute__((always_inline)) void quant_tile(const int rows, con
                 total[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][v]), d, total[r][v]);
         }
     }
+}
+
+static inline __attribute__((always_inline)) void quant_tile(const int rows, const block_q8 *blocks, int32_t count,
+                                                             const uint8_t *q, size_t q_stride, float *sum) {
+    __m512 total[QUANT_ROWS][NV];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < NV; v++)
+            total[r][v] = _mm512_load_ps(sum + r * CHANNELS + v * VL);
+    add_blocks(rows, blocks, count, q, q_stride, total);
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < NV; v++)
             _mm512_store_ps(sum + r * CHANNELS + v * VL, total[r][v]);
 }
 
+/* y = total * scale + bias (+ y) of rows `first`.. of a product, straight from the registers. */
+static inline __attribute__((always_inline)) void store_tile(const int rows, const genie_panel_product *p,
+                                                             int32_t first, __m512 total[QUANT_ROWS][NV]) {
+    for (int v = 0; v < NV; v++) {
+        const int32_t left = p->channels - v * VL;
+        const __mmask16 there = left >= VL ? (__mmask16)0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
+        const __m512 bias = _mm512_loadu_ps(p->bias + v * VL);
+        for (int r = 0; r < rows; r++) {
+            float *y = p->y + (size_t)(first + r) * p->y_stride + v * VL;
+            __m512 value = _mm512_fmadd_ps(total[r][v], _mm512_set1_ps(p->scale[first + r]), bias);
+            if (p->accumulate)
+                value = _mm512_add_ps(_mm512_maskz_loadu_ps(there, y), value);
+            _mm512_mask_storeu_ps(y, there, value);
+        }
+    }
+}
+
+/* A whole row's blocks at once: nothing of the sums goes through memory. */
+static inline __attribute__((always_inline)) void whole_tile(const int rows, const genie_panel_product *p,
+                                                             const block_q8 *blocks, int32_t first) {
+    __m512 total[QUANT_ROWS][NV];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < NV; v++)
+            total[r][v] = _mm512_setzero_ps();
+    add_blocks(rows, blocks, p->columns / GENIE_BLOCK, p->q + (size_t)first * p->q_stride, p->q_stride, total);
+    store_tile(rows, p, first, total);
+}
+
 #include "matmul_vector.h"
+
+static void whole_rows(const genie_panel_product *p, const block_q8 *blocks) {
+    for (int32_t first = 0; first < p->m; first += QUANT_ROWS) {
+        const int32_t left = p->m - first;
+        WITH_CONSTANT_ROWS(left < QUANT_ROWS ? left : QUANT_ROWS, QUANT_ROWS, whole_tile, p, blocks, first)
+    }
+}
+
+static void run_q8_whole(const genie_panel_product *p) { whole_rows(p, (const block_q8 *)(const void *)p->panel); }
+
+/*
+ * A few rows are not worth unpacking for: nibbles are the unsigned operand, activations the signed one, and the 8 that
+ * nibbles are off by is taken out by -8 times the sum of a block's activations.
+ */
+static inline __attribute__((always_inline)) void nibble_tile(const int rows, const genie_panel_product *p,
+                                                              int32_t first) {
+    const block_q4 *blocks = (const block_q4 *)(const void *)p->panel;
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512 total[QUANT_ROWS][NV];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < NV; v++)
+            total[r][v] = _mm512_setzero_ps();
+    for (int32_t b = 0; b < p->columns / GENIE_BLOCK; b++) {
+        __m512i dot[QUANT_ROWS][NV];
+        int32_t x[QUANT_ROWS][8];
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *q = p->q + (size_t)(first + r) * p->q_stride + (size_t)b * GENIE_BLOCK;
+            const __m256i row = _mm256_loadu_si256((const __m256i *)(const void *)q);
+            const __m256i sums = _mm256_sad_epu8(row, _mm256_setzero_si256()); /* of x + 128 */
+            const __m128i halves = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+            const int32_t sum = _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - 128 * GENIE_BLOCK;
+            _mm256_storeu_si256((__m256i *)(void *)x[r], _mm256_xor_si256(row, _mm256_set1_epi8((char)OFFSET)));
+            for (int v = 0; v < NV; v++)
+                dot[r][v] = _mm512_set1_epi32(-8 * sum);
+        }
+#pragma GCC unroll 4
+        for (int g = 0; g < 4; g++)
+            for (int v = 0; v < NV; v++) {
+                const __m512i pair = _mm512_loadu_si512(blocks[b].w[g][v * VL]);
+                const __m512i first_half = _mm512_and_si512(pair, low);
+                const __m512i second_half = _mm512_and_si512(_mm512_srli_epi32(pair, 4), low);
+                for (int r = 0; r < rows; r++) {
+                    dot[r][v] = _mm512_dpbusd_epi32(dot[r][v], first_half, _mm512_set1_epi32(x[r][g]));
+                    dot[r][v] = _mm512_dpbusd_epi32(dot[r][v], second_half, _mm512_set1_epi32(x[r][g + 4]));
+                }
+            }
+        for (int v = 0; v < NV; v++) {
+            const __m512 d = (__m512)vf_from_half(blocks[b].d + v * VL);
+            for (int r = 0; r < rows; r++)
+                total[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][v]), d, total[r][v]);
+        }
+    }
+    store_tile(rows, p, first, total);
+}
+
+static void run_q4_whole(const genie_panel_product *p) {
+    enum { FEW = 4 };
+    if (p->m <= FEW) {
+        WITH_CONSTANT_ROWS(p->m, FEW, nibble_tile, p, 0)
+    } else if (p->columns / GENIE_BLOCK <= QUANT_CHUNK) {
+        block_q8 scratch[QUANT_CHUNK] __attribute__((aligned(64)));
+        unpack_q4((const block_q4 *)(const void *)p->panel, p->columns / GENIE_BLOCK, scratch);
+        whole_rows(p, scratch);
+    } else {
+        run_q4(p);
+    }
+}
 
 const struct genie_matmul_kernels genie_matmul_avx512vnni = VECTOR_MATMUL_KERNELS;

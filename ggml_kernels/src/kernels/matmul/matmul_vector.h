@@ -13,6 +13,7 @@
  *   block_q8                  one block of columns of a panel; has float d[CHANNELS], int8_t w[8][CHANNELS][4]
  *   void finish_block(block_q8 *)          called when d and w are there
  *   void quant_tile(rows, ...)             the int8 tile, see QUANT_TILE below
+ *   RUN_Q8, RUN_Q4                         run_q8 and run_q4 of this file, or the ISA's own
  *
  * Sums over columns run in one order whatever the tile, so a row's result does not depend on its neighbours.
  */
@@ -271,7 +272,7 @@ static void quant_rows(const block_q8 *blocks, int32_t count, const uint8_t *q, 
     }
 }
 
-static void run_q8(const genie_panel_product *p) {
+static __attribute__((unused)) void run_q8(const genie_panel_product *p) {
     const block_q8 *blocks = (const block_q8 *)(const void *)p->panel;
     for (int32_t first = 0; first < p->m; first += GROUP) {
         const int32_t rows = p->m - first < GROUP ? p->m - first : GROUP;
@@ -305,7 +306,7 @@ static void run_q4(const genie_panel_product *p) {
     {                                                                                                                  \
         .f32 = {CHANNELS, panel_bytes_f32, pack_f32, run_f32},                                                         \
         .f16 = {CHANNELS, panel_bytes_f16, pack_f16, run_f16},                                                         \
-        .q4_0 = {CHANNELS, panel_bytes_q4, pack_q4, run_q4},                                                           \
-        .q8_0 = {CHANNELS, panel_bytes_q8, pack_q8, run_q8},                                                           \
+        .q4_0 = {CHANNELS, panel_bytes_q4, pack_q4, RUN_Q4},                                                           \
+        .q8_0 = {CHANNELS, panel_bytes_q8, pack_q8, RUN_Q8},                                                           \
         .quantize_row = quantize_row,                                                                                  \
     }
