@@ -79,6 +79,9 @@ def bench(
                 with source as path:
                     for count in thread_counts:
                         measured.run(path, count, step_counts, lambda: progress.advance(bar))
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        raise typer.Exit(130) from None
     finally:  # also on Ctrl-C and on a fault: what was measured so far
         rows = [result for result in measured.results if result.samples]
         if rows:
