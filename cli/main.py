@@ -1,4 +1,4 @@
-"""The commands: `genie-cpp run | convert | info`, and each under a name of its own."""
+"""The commands: `genie-cpp run | convert | info | bench`, and each under a name of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from genie_cpp.errors import GenieError
 from genie_cpp.version import __version__
 
+from .bench import bench
 from .convert import convert
 from .info import info
 from .run import run
@@ -39,7 +40,7 @@ def _single(command: Callable[..., None]) -> typer.Typer:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.callback()(_root)
-for _command in (run, convert, info):
+for _command in (run, convert, info, bench):
     app.command()(_command)
 
 
@@ -115,3 +116,7 @@ def main_convert() -> None:
 
 def main_info() -> None:
     _start(_single(info))
+
+
+def main_bench() -> None:
+    _start(_single(bench))

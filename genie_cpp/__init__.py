@@ -2,6 +2,7 @@
 
 from .errors import (
     ActionError,
+    BenchError,
     CheckpointError,
     GenieError,
     GGUFError,
@@ -19,6 +20,7 @@ from .world import World
 
 __all__ = [
     "ActionError",
+    "BenchError",
     "CheckpointError",
     "GGUFError",
     "GenieError",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import NativeError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 SPATIAL, TEMPORAL, SPACETIME, FFN = range(4)
 SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN}
 NORMS = {"rmsnorm": 0, "layernorm": 1}
@@ -212,3 +212,10 @@ def vq_lookup(codebook_VL: Float, ids_M: Int) -> Float:
     )
     check(status, "looking up codes")
     return z
+
+
+def peak_operations(isa: str, pool: Pool, type: int, rounds: int) -> int:
+    """Run the instructions of products with this weight type from registers; how many operations all threads did."""
+    out = ffi.new("int64_t *")
+    check(lib.genie_peak(isa.encode(), pool.handle, type, rounds, out), "measuring the peak")
+    return int(out[0])

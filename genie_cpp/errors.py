@@ -43,5 +43,9 @@ class OutputError(GenieError):
     """An output that exists or cannot be written."""
 
 
+class BenchError(GenieError):
+    """A benchmark that cannot be run as asked."""
+
+
 class NativeError(GenieError):
     """The C core refused: out of memory, no threads, or an ISA this CPU does not have."""

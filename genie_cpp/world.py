@@ -110,6 +110,7 @@ class World:
                 self._dynamics.maskgit_step(
                     struct, step, self._seed, self._frame_number, action, ids, logits if last else None
                 )
+            stepped = time.perf_counter()
             self._dynamics.forward(ids, action, output=False)
             sampled = time.perf_counter()
             self._ids.append(ids)
@@ -119,6 +120,7 @@ class World:
             self._decode(ids)
             done = time.perf_counter()
             self.timings["window"] += slid - started
+            self.timings["maskgit"] += stepped - slid
             self.timings["dynamics"] += sampled - slid
             self.timings["decode"] += done - sampled
             self.timings["frames"] += 1
@@ -266,5 +268,6 @@ class World:
         self._frame = self.model.pixels(patches)
 
     def _clear_timings(self) -> None:
-        """Seconds since `reset`: tokenize, window (sliding), dynamics, decode; and frames, a count."""
-        self.timings = {"tokenize": 0.0, "window": 0.0, "dynamics": 0.0, "decode": 0.0, "frames": 0.0}
+        """Seconds since `reset`: tokenize, window (sliding), dynamics (maskgit: a part of it), decode; and frames."""
+        names = ("tokenize", "window", "dynamics", "maskgit", "decode", "frames")
+        self.timings = dict.fromkeys(names, 0.0)

@@ -38,7 +38,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 1
+#define GENIE_ABI_VERSION 2
 
 typedef enum {
     GENIE_OK = 0,
@@ -197,6 +197,13 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
                              const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, int32_t bf16,
                              float *y_QHD);
+
+/*
+ * Arithmetic only, for benchmarks: on every thread of the pool `rounds` (up to 2^36) of the instructions that products
+ * with weights of this type end in, without memory. The caller's clock makes it a peak. operations: done by all threads
+ * together, 2 per multiply-add; 0 where there is nothing to measure (scalar).
+ */
+genie_status genie_peak(const char *isa, genie_pool *pool, int32_t type, int64_t rounds, int64_t *operations);
 
 /* CFFI END */
 

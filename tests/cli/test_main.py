@@ -160,7 +160,7 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for entry in (cli.main, cli.main_run, cli.main_convert, cli.main_info):
+    for entry in (cli.main, cli.main_run, cli.main_convert, cli.main_info, cli.main_bench):
         monkeypatch.setattr("sys.argv", ["x", "--version"])
         with pytest.raises(SystemExit) as left:
             entry()

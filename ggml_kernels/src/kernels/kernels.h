@@ -52,6 +52,10 @@ typedef struct genie_kernels {
 
     /* max over n, then e[i] = exp((x[i] - max) * inverse_temperature). Returns max. */
     float (*softmax_terms)(const float *x, int32_t n, float inverse_temperature, float *e);
+
+    /* Multiply-adds on registers only; return how many operations that was, two each. NULL: not worth measuring. */
+    int64_t (*peak_int8)(int64_t rounds);
+    int64_t (*peak_float)(int64_t rounds);
 } genie_kernels;
 
 extern const genie_kernels genie_kernels_scalar;

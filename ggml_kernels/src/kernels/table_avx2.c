@@ -7,6 +7,7 @@
 #include "attention/attention_vector.h"
 #include "matmul/matmul_kernels.h"
 #include "norm/norm_vector.h"
+#include "peak/peak_avx2.h"
 #include "vq/nearest_vector.h"
 
 const genie_kernels genie_kernels_avx2 = {
@@ -19,4 +20,6 @@ const genie_kernels genie_kernels_avx2 = {
     .attention_one = attention_one_vector,
     .nearest = nearest_vector,
     .softmax_terms = softmax_terms_vector,
+    .peak_int8 = peak_int8_avx2,
+    .peak_float = peak_float_avx2,
 };

@@ -7,6 +7,7 @@
 #include "attention/attention_vector.h"
 #include "matmul/matmul_kernels.h"
 #include "norm/norm_vector.h"
+#include "peak/peak_avx512vnni.h"
 #include "vq/nearest_vector.h"
 
 const genie_kernels genie_kernels_avx512vnni = {
@@ -19,4 +20,6 @@ const genie_kernels genie_kernels_avx512vnni = {
     .attention_one = attention_one_vector,
     .nearest = nearest_vector,
     .softmax_terms = softmax_terms_vector,
+    .peak_int8 = peak_int8_avx512vnni,
+    .peak_float = peak_float_avx512vnni,
 };

@@ -1,0 +1,105 @@
+"""Models of the paper's sizes with random weights: to measure without a checkpoint, and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_cpp.convert.quantize import TYPES, choose_type, encode
+from genie_cpp.errors import BenchError
+from genie_cpp.gguf_file import TensorType, quoted
+from genie_cpp.hparams import ARCHITECTURE, HParams, StackParams, expected_tensors, tensor_bytes
+
+SPACE_TIME = ("spatial", "temporal", "ffn")
+
+
+def _stack(blocks: int, width: int, heads: int, key: int, ffn: int, qk_norm: bool = False) -> StackParams:
+    return StackParams(blocks, width, ffn, heads, key, qk_norm, SPACE_TIME, "rmsnorm", 1e-5, "gelu", False)
+
+
+def _genie(tokenizer: StackParams, dynamics: StackParams) -> HParams:
+    """64x64 frames of 256 tokens, a window of 16, Appendix F's codebooks and 25 MaskGIT steps.
+
+    The latent action model does not run in play, so one block stands for it.
+    """
+    lam = StackParams(1, 32, 32, 1, 32, False, ("ffn",), "rmsnorm", 1e-5, "gelu", False)
+    stacks = {"tokenizer.encoder": tokenizer, "tokenizer.decoder": tokenizer, "lam.encoder": lam, "dynamics": dynamics}
+    return HParams(64, 64, 16, 6, "half", "st-vivit", 4, 1024, 32, 16, 32, True, 25, 1.0, "confidence", 0.0, stacks)
+
+
+# The paper (arXiv 2402.15391) does not give the length of the feed-forward layers. In `appendix-f` it is the usual four
+# widths. Table 10's 41M (18 layers, width 512, 8 heads of 64) leaves room for next to none after 38M of attention: 128
+# makes it 41M. That dynamics model gets the tokenizer and the frames of Appendix F, so that the two compare.
+_TOKENIZER_F = _stack(8, 512, 8, 64, 2048)
+SIZES: dict[str, HParams] = {
+    "tiny": _genie(_stack(2, 128, 4, 32, 512), _stack(4, 128, 4, 32, 512, True)),
+    "appendix-f": _genie(_TOKENIZER_F, _stack(12, 512, 8, 64, 2048, True)),
+    "41m": _genie(_TOKENIZER_F, _stack(18, 512, 8, 64, 128, True)),
+}
+
+
+def check(size: str, type: str) -> None:
+    """Raise BenchError for a size or type there is not."""
+    if size not in SIZES:
+        raise BenchError(f"unknown synthetic model {quoted(size)}", f"choose among {', '.join(SIZES)}")
+    if type not in TYPES:
+        raise BenchError(f"unknown type {quoted(type)}", f"choose among {', '.join(TYPES)}")
+
+
+def build(size: str, type: str, folder: Path) -> Path:
+    """Write `<size>-<type>.gguf` with random weights into a folder. Raises BenchError, OSError."""
+    check(size, type)
+    hp, wanted = SIZES[size], TYPES[type]
+    path = folder / f"{size}-{type}.gguf"
+    tensors = expected_tensors(hp)
+    kinds = {name: choose_type(name, shape[0], matrix, wanted, 1.0) for name, (shape, matrix) in tensors.items()}
+    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    try:
+        _add_metadata(writer, hp.to_metadata(wanted, {"general.name": f"{size} (random weights)"}))
+        for name, (shape, _) in tensors.items():
+            kind = kinds[name]
+            writer.add_tensor_info(
+                name, shape[::-1], np.dtype(np.float32), tensor_bytes(shape, kind), gguf.GGMLQuantizationType(int(kind))
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        weights = _weights()
+        for name, (shape, _) in tensors.items():
+            writer.write_tensor_data(weights(name, shape, kinds[name]))
+        writer.flush()
+    finally:
+        writer.close()
+    return path
+
+
+def _weights() -> Callable[[str, tuple[int, ...], TensorType], NDArray[np.uint8]]:
+    """The bytes of a tensor. Those of equal shape get equal weights: the time is the same, and making them is short."""
+    rng = np.random.default_rng(0)
+    made: dict[Any, NDArray[np.uint8]] = {}
+
+    def weights(name: str, shape: tuple[int, ...], kind: TensorType) -> NDArray[np.uint8]:
+        is_norm, is_codes = "norm." in name, ".codebook." in name
+        key = (shape, kind, is_norm, is_codes)
+        if key not in made:
+            values = rng.standard_normal(shape[::-1], np.float32) / np.float32(np.sqrt(shape[0]))
+            if is_norm:
+                values[...] = 1
+            if is_codes:
+                values /= np.linalg.norm(values, axis=-1, keepdims=True)
+            made[key] = encode(values, kind)
+        return made[key]
+
+    return weights
+
+
+def _add_metadata(writer: Any, metadata: dict[str, Any]) -> None:
+    add = {"uint32": writer.add_uint32, "float32": writer.add_float32, "bool": writer.add_bool}
+    for key, (kind, value) in metadata.items():
+        if key != "general.architecture":  # the writer has put it there itself
+            add.get(kind, writer.add_array if kind.startswith("array") else writer.add_string)(key, value)

@@ -1,0 +1,37 @@
+/* The loops of genie_peak with AVX-512 VNNI: sixteen independent sums hide the latency of two units. */
+#include <immintrin.h>
+
+enum { PEAK_SUMS = 16 };
+
+/* Says that a value is used, or the compiler would leave out what made it. */
+#define USE(vector) __asm__ volatile("" : : "v"(vector))
+
+static int64_t peak_int8_avx512vnni(int64_t rounds) {
+    const __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(-5);
+    __m512i sum[PEAK_SUMS];
+    for (int i = 0; i < PEAK_SUMS; i++)
+        sum[i] = _mm512_set1_epi32(i);
+    for (int64_t round = 0; round < rounds; round++)
+#pragma GCC unroll 16
+        for (int i = 0; i < PEAK_SUMS; i++)
+            sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
+    for (int i = 0; i < PEAK_SUMS; i++)
+        USE(sum[i]);
+    return rounds * PEAK_SUMS * 64 * 2;
+}
+
+static int64_t peak_float_avx512vnni(int64_t rounds) {
+    const __m512 a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(1.0f);
+    __m512 sum[PEAK_SUMS];
+    for (int i = 0; i < PEAK_SUMS; i++)
+        sum[i] = _mm512_set1_ps((float)i);
+    for (int64_t round = 0; round < rounds; round++)
+#pragma GCC unroll 16
+        for (int i = 0; i < PEAK_SUMS; i++)
+            sum[i] = _mm512_fmadd_ps(sum[i], a, b); /* goes to 2 and stays: no infinity, no denormal */
+    for (int i = 0; i < PEAK_SUMS; i++)
+        USE(sum[i]);
+    return rounds * PEAK_SUMS * 16 * 2;
+}
+
+#undef USE
