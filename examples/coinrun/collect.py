@@ -16,13 +16,14 @@ from procgen import ProcgenGym3Env
 
 # procgen's fifteen actions are nine directions and six keys that CoinRun ignores.
 ACTIONS = np.array([4, 1, 7, 5, 2, 8])
-# The odds of each: to come forward in the level, and to show as much of walking left as of walking right.
+# The odds of each: as the bundled world was made; to come forward in the level; to show left as often as right.
+DRIFT = [0.05, 0.1, 0.3, 0.1, 0.1, 0.35]
 RUN = [0.02, 0.03, 0.35, 0.05, 0.0, 0.55]
 ROAM = [0.05, 0.22, 0.23, 0.1, 0.19, 0.21]
 
 
-def play(task: tuple[int, int, int, int, int, bool]) -> tuple[np.ndarray, np.ndarray]:
-    envs, length, start_level, levels, seed, restricted = task
+def play(task: tuple[int, int, int, int, int, bool, bool]) -> tuple[np.ndarray, np.ndarray]:
+    envs, length, start_level, levels, seed, restricted, roam = task
     env = ProcgenGym3Env(
         num=envs,
         env_name="coinrun",
@@ -37,11 +38,12 @@ def play(task: tuple[int, int, int, int, int, bool]) -> tuple[np.ndarray, np.nda
     rng = np.random.default_rng(seed)
     action, left = np.zeros(envs, int), np.zeros(envs, int)
     frames, actions, firsts = [], [], []
-    # A level begins at its left wall: only away from it does "left" show. So some plays first run to the right unseen.
-    unseen = int(rng.integers(160))
+    # A level begins at its left wall: only away from it does "left" show. So roaming plays first run right, unseen.
+    unseen = int(rng.integers(160)) if roam else 0
+    odds = ROAM if roam else DRIFT
     for step in range(unseen + length):
         new = left == 0
-        action[new] = rng.choice(6, size=new.sum(), p=RUN if step < unseen else ROAM)
+        action[new] = rng.choice(6, size=new.sum(), p=RUN if step < unseen else odds)
         left[new] = rng.integers(1, 9, new.sum())
         left -= 1
         if step < unseen:
@@ -64,13 +66,16 @@ def main() -> None:
     parser.add_argument("--test-episodes", type=int, default=64)
     parser.add_argument("--length", type=int, default=48, help="frames per clip")
     parser.add_argument("--hard", action="store_true", help="the paper's setting: hard mode, backgrounds, all themes")
+    parser.add_argument("--roam", action="store_true", help="show left as often as right")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     for split, wanted, start in (("train", args.episodes, 0), ("test", args.test_episodes, 100_000)):
         frames = np.empty((wanted, args.length, 64, 64, 3), np.uint8)
         actions = np.empty((wanted, args.length - 1), np.uint8)
-        tasks = [(16, args.length, start, 10_000, seed, not args.hard) for seed in range(start, start + wanted)]
+        tasks = [
+            (64, args.length, start, 10_000, seed, not args.hard, args.roam) for seed in range(start, start + wanted)
+        ]
         done = 0
         with get_context("spawn").Pool(args.jobs) as pool:  # leaving it stops the plays that are not needed
             for f, a in pool.imap(play, tasks):

@@ -43,10 +43,10 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
 
 
-def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float, mirror: bool) -> Losses:
+def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float, even: bool) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
     video = clips.batch(batch)
-    if mirror:
+    if even:
         video[: batch // 2] = video[: batch // 2].flip(3)
     # The encoder sees the clip moved by an amount the decoder is not told: "to column 5" is no use then, "left" is.
     moves = torch.randint(video.shape[2], (batch, 2)).tolist()
@@ -61,7 +61,7 @@ def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float, m
         codes = F.embedding(ids.roll(1, 0), model.vq.codebook)
         shuffled = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])
     return {
-        "loss": relative + 0.02 * commitment,
+        "loss": (relative if even else mse * 100) + 0.02 * commitment,
         "over_copy_db": 10 * (copied / mse).log10(),
         "over_shuffled_db": 10 * (shuffled / mse).log10(),
         "codes": ids.unique().numel() + mse * 0,
@@ -215,9 +215,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
-    parser.add_argument("--mirror", action="store_true", help="mirror half of the clips: left is then as frequent as right (lam)")
+    parser.add_argument("--even", action="store_true", help="left as frequent as right, slow as dear as fast (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
-    parser.add_argument("--moving", type=float, default=1.0, help="share of the windows to use, those with most change (dynamics)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -232,10 +231,7 @@ def main() -> None:
     if args.part == "dynamics":
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
-        ids, actions = tokenized(genie, args.data, args.output, args.stride)
-        change = (ids[:, 1:] != ids[:, :-1]).sum((1, 2))
-        kept = change.topk(max(1, round(args.moving * len(ids)))).indices
-        ids, actions = ids[kept].to(args.device), actions[kept].to(args.device)
+        ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
         run(
             model,
             lambda _: dynamics_step(genie.dynamics, ids, actions, args.batch, args.corrupt),
@@ -248,7 +244,9 @@ def main() -> None:
     if args.part == "tokenizer":
         run(model, lambda _: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
     else:
-        run(model, lambda share: lam_step(genie.lam, clips, args.batch, share, args.mirror), path, args.minutes, args.rate)
+        run(
+            model, lambda share: lam_step(genie.lam, clips, args.batch, share, args.even), path, args.minutes, args.rate
+        )
 
 
 if __name__ == "__main__":

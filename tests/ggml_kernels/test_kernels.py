@@ -46,7 +46,8 @@ def test_attention_bf16(isa: str, few: int) -> None:
         def run(isa: str, bf16: int, q=q, k=k, v=v, shape=(queries, keys, heads, d)) -> np.ndarray:  # type: ignore[no-untyped-def]
             y = np.full_like(q, np.nan)
             buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
-            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, few, bf16, ffi.from_buffer("float[]", y)), "")
+            out = ffi.from_buffer("float[]", y)
+            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, few, bf16, out), "attention")
             return y
 
         got = run(isa, 1)

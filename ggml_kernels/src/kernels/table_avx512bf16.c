@@ -8,6 +8,7 @@
 #include "attention/attention_bf16.h"
 #include "matmul/matmul_kernels.h"
 #include "norm/norm_vector.h"
+#include "peak/peak_avx512vnni.h"
 #include "vq/nearest_vector.h"
 
 const genie_kernels genie_kernels_avx512bf16 = {
@@ -22,6 +23,8 @@ const genie_kernels genie_kernels_avx512bf16 = {
     .attention_one_bf16 = attention_one_bf16_avx512,
     .to_bf16 = to_bf16_avx512,
     .prefers_bf16 = 1,
+    .peak_int8 = peak_int8_avx512vnni,
+    .peak_float = peak_float_avx512vnni,
     .nearest = nearest_vector,
     .softmax_terms = softmax_terms_vector,
 };
