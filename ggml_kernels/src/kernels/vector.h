@@ -16,23 +16,54 @@ static inline vf vf_load(const float *p) {
 
 static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
+static inline vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+/* Halves are folded onto each other: the compiler keeps this in registers, as it does not for a loop over lanes. */
+typedef float vf4 __attribute__((vector_size(16)));
+typedef int32_t vi4 __attribute__((vector_size(16)));
+#if VL >= 8
+typedef float vf8 __attribute__((vector_size(32)));
+typedef int32_t vi8 __attribute__((vector_size(32)));
+#endif
+
 static inline float vf_sum(vf v) {
-    float sum[VL];
-    memcpy(sum, &v, sizeof v);
-    for (int32_t width = VL / 2; width > 0; width /= 2)
-        for (int32_t i = 0; i < width; i++)
-            sum[i] += sum[i + width];
-    return sum[0];
+#if VL == 16
+    const vf8 eight = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                      __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif VL == 8
+    const vf8 eight = v;
+#endif
+#if VL >= 8
+    const vf4 four =
+        __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+    const vf4 four = v;
+#endif
+    return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 static inline float vf_max(vf v) {
-    float top = v[0];
-    for (int32_t i = 1; i < VL; i++)
-        top = v[i] > top ? v[i] : top;
+#if VL == 16
+    const vf8 low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+    const vf8 high = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    const vi8 above = high > low;
+    const vf8 eight = (vf8)((above & (vi8)high) | (~above & (vi8)low));
+#elif VL == 8
+    const vf8 eight = v;
+#endif
+#if VL >= 8
+    const vf4 a = __builtin_shufflevector(eight, eight, 0, 1, 2, 3);
+    const vf4 b = __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+    const vi4 larger = b > a;
+    const vf4 four = (vf4)((larger & (vi4)b) | (~larger & (vi4)a));
+#else
+    const vf4 four = v;
+#endif
+    float top = four[0];
+    for (int i = 1; i < 4; i++)
+        top = four[i] > top ? four[i] : top;
     return top;
 }
-
-static inline vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
 /* e^x to about 1e-7 relative (Cephes' expf): x = n ln 2 + r, a polynomial in r, 2^n through the exponent bits. */
 static inline vf vf_exp(vf x) {

@@ -75,6 +75,49 @@ static inline __attribute__((always_inline)) void bf16_columns(const int vectors
             _mm512_storeu_ps(y[r] + 16 * i, sum[r][i]);
 }
 
+/* 2^x for x <= 0, to 4e-6: finer by far than the bf16 it is rounded to. No bounds needed: scalef underflows to zero. */
+static inline __m512 exp2_avx512(__m512 x) {
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 r = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(1.3333558e-3f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.6181291e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.5504109e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.4022651e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+static inline __mmask16 lanes_there(int32_t n) {
+    return n >= 16 ? (__mmask16)0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
+
+#define LOG2_E 1.44269504088896341f
+
+/*
+ * p = bf16(2^(score - top)), zeros from n to `padded`, with top raised to this tile's largest. Returns what the sums so
+ * far are to be multiplied by; *total follows.
+ */
+static inline float bf16_softmax(const float *scores, int32_t n, int32_t padded, float *top, float *total,
+                                 uint16_t *p) {
+    __m512 tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
+    for (int32_t k = 0; k < n; k += 16)
+        tops = _mm512_mask_max_ps(tops, lanes_there(n - k), tops, _mm512_loadu_ps(scores + k));
+    const float tile_top = _mm512_reduce_max_ps(tops), old = *top;
+    *top = tile_top > old ? tile_top : old;
+    const __m512 by = _mm512_set1_ps(*top);
+    for (int32_t k = 0; k < padded; k += 16) {
+        const __m512 e = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(scores + k), by));
+        const __m512 there = _mm512_maskz_mov_ps(lanes_there(n - k), e);
+        terms = _mm512_add_ps(terms, there);
+        const __m256bh half = _mm512_cvtneps_pbh(there);
+        memcpy(p + k, &half, sizeof half);
+    }
+    const float shrink = *top > old ? exp2f(old - *top) : 1.0f; /* 0 at the first tile */
+    *total = *total * shrink + _mm512_reduce_add_ps(terms);
+    return shrink;
+}
+
 static void attention_bf16_avx512(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp,
                                   const uint16_t *vp, int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y,
                                   int32_t y_stride) {
@@ -93,14 +136,11 @@ static void attention_bf16_avx512(const uint16_t *q, int32_t q_stride, int32_t n
         for (int32_t j = 0; j < n_k; j += TILE) {
             const int32_t n = n_k - j < TILE ? n_k - j : TILE;
             const int32_t padded = (n + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
-            bf16_scores(q_R, kp + (size_t)j * (size_t)d, padded, d, scale, scores);
+            bf16_scores(q_R, kp + (size_t)j * (size_t)d, padded, d, scale * LOG2_E, scores);
             for (int32_t r = 0; r < ROWS; r++) {
-                if (r < rows) {
-                    const float shrink = attention_softmax(scores[r], n, padded, &top[r], &total[r]);
-                    for (int32_t c = 0; c < d && j > 0 && shrink != 1.0f; c++)
-                        sums[r][c] *= shrink;
-                }
-                to_bf16_avx512(scores[r], padded, p[r]);
+                const float shrink = bf16_softmax(scores[r], n, padded, &top[r], &total[r], p[r]);
+                for (int32_t c = 0; c < d && j > 0 && shrink != 1.0f; c++)
+                    sums[r][c] *= shrink;
             }
             for (int32_t c = 0; c < d;) {
                 float *const to[ROWS] = {&sums[0][c], &sums[1][c], &sums[2][c], &sums[3][c], &sums[4][c], &sums[5][c]};
@@ -125,22 +165,49 @@ static inline __m512 bf16_widen(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+/* The 16 sums of the lanes of a[0..15], in the lanes of one vector. */
+static inline __m512 sums_of_16(__m512 a[16]) {
+    __m512 four[4];
+    for (int i = 0; i < 4; i++) {
+        const __m512 *x = a + 4 * i;
+        const __m512 low = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+        const __m512 high = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+        const __m512d l = _mm512_castps_pd(low), h = _mm512_castps_pd(high);
+        four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(l, h)), _mm512_castpd_ps(_mm512_unpackhi_pd(l, h)));
+    }
+    __m512 two[2];
+    for (int i = 0; i < 2; i++)
+        two[i] = _mm512_add_ps(_mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0x88),
+                               _mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0xDD));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(two[0], two[1], 0x88), _mm512_shuffle_f32x4(two[0], two[1], 0xDD));
+}
+
 static void attention_one_bf16_avx512(const float *q, const uint16_t *k, const uint16_t *v, int32_t kv_stride,
                                       int32_t n_k, int32_t d, float scale, float *y) {
     uint16_t q16[GENIE_MAX_KEY_LENGTH];
-    float p[GENIE_MAX_CONTEXT], total = 0;
+    float p[GENIE_MAX_CONTEXT]; /* whole vectors: the limit is a multiple of 16 */
     to_bf16_avx512(q, d, q16);
-    p[0] = 0;
-    for (int32_t j = 0; j < n_k; j++) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int32_t c = 0; c < d; c += 32)
-            sum = _mm512_dpbf16_ps(sum, bf16_pairs(q16 + c), bf16_pairs(k + (size_t)j * (size_t)kv_stride + c));
-        p[j] = _mm512_reduce_add_ps(sum) * scale;
+    __m512 tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
+    for (int32_t j = 0; j < n_k; j += 16) {
+        const int32_t n = n_k - j < 16 ? n_k - j : 16;
+        __m512 sum[16];
+        for (int i = 0; i < 16; i++)
+            sum[i] = _mm512_setzero_ps();
+        for (int32_t i = 0; i < n; i++)
+            for (int32_t c = 0; c < d; c += 32)
+                sum[i] = _mm512_dpbf16_ps(sum[i], bf16_pairs(q16 + c),
+                                          bf16_pairs(k + (size_t)(j + i) * (size_t)kv_stride + c));
+        const __m512 scores = _mm512_mul_ps(sums_of_16(sum), _mm512_set1_ps(scale * LOG2_E));
+        tops = _mm512_mask_max_ps(tops, lanes_there(n), tops, scores);
+        _mm512_storeu_ps(p + j, scores);
     }
-    softmax_terms_vector(p, n_k, 1.0f, p);
-    for (int32_t j = 0; j < n_k; j++)
-        total += p[j];
-    const __m512 share = _mm512_set1_ps(1.0f / total);
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(tops));
+    for (int32_t j = 0; j < n_k; j += 16) {
+        const __m512 e = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(p + j), top));
+        terms = _mm512_mask_add_ps(terms, lanes_there(n_k - j), terms, e);
+        _mm512_storeu_ps(p + j, e);
+    }
+    const __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(terms));
     for (int32_t c = 0; c < d; c += 32) {
         __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
         for (int32_t j = 0; j < n_k; j++)
