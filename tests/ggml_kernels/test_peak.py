@@ -9,7 +9,8 @@ from genie_cpp.errors import NativeError
 
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 # Operations of one round: sums x lanes x products per lane x 2.
-ROUND = {"avx512vnni": {Q8_0: 16 * 16 * 4 * 2, F32: 16 * 16 * 2}, "avx2": {Q8_0: 6 * 8 * 4 * 2, F32: 12 * 8 * 2}}
+VNNI = {Q8_0: 16 * 16 * 4 * 2, F32: 16 * 16 * 2}
+ROUND = {"avx512bf16": VNNI, "avx512vnni": VNNI, "avx2": {Q8_0: 6 * 8 * 4 * 2, F32: 12 * 8 * 2}}
 
 
 @pytest.mark.parametrize("isa", _native.isas())
