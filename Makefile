@@ -19,7 +19,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c format demo sanitize asan tsan world clean
+.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench sanitize asan tsan world clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -29,6 +29,7 @@ help:
 	@echo 'make format    ruff and clang-format, in place'
 	@echo 'make demo      play the bundled world in an environment without torch -> demo.gif'
 	@echo 'make sanitize  the kernel tests under ASan + UBSan, then TSan (slow)'
+	@echo 'make bench     measure this machine -> docs/performance.md (minutes; on an idle machine)'
 	@echo 'make world     print how the bundled world is made'
 	@echo 'make clean     remove build products; the environments stay'
 
@@ -80,6 +81,9 @@ demo:
 	$(DEMO_VENV)/bin/pip install -q .
 	$(DEMO_VENV)/bin/genie-run --prompt-frame examples/coinrun/frame.png --actions '3*12,1*12,5*12' -o demo.gif -y
 	@echo 'the GIF is $(CURDIR)/demo.gif'
+
+bench: build
+	$(BIN)/python benchmarks/performance.py -o docs/performance.md $(ARGS)
 
 sanitize: asan tsan
 

@@ -65,13 +65,14 @@ static void narrow_head(const genie_kernels *kernels, const float *k, const floa
 
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
                              const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, int32_t bf16,
-                             float *y_QHD) {
+                             int32_t repeats, float *y_QHD) {
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL || (bf16 && kernels->to_bf16 == NULL))
         return GENIE_ERROR_ISA;
     if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || keys < 1 || keys > 1 << 20 ||
         heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
-        (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 32 != 0))
+        (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 32 != 0) || repeats < 1 ||
+        queries > (1 << 30) / repeats)
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D;
     const size_t padded = (size_t)(keys + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
@@ -97,16 +98,16 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
             kernels->to_bf16(k_KHD, keys * HD, k16);
             kernels->to_bf16(v_KHD, keys * HD, v16);
         }
-        for (int32_t i = 0; few && i < queries; i++) {
-            const size_t row = (size_t)i * (size_t)HD + at;
+        for (int32_t i = 0; few && i < queries * repeats; i++) {
+            const size_t row = (size_t)(i % queries) * (size_t)HD + at;
             if (bf16)
                 kernels->attention_one_bf16(q_QHD + row, k16 + at, v16 + at, HD, keys, D, scale, y_QHD + row);
             else
                 kernels->attention_one(q_QHD + row, k_KHD + at, v_KHD + at, HD, keys, D, scale, y_QHD + row);
         }
-        if (!few && bf16)
+        for (int32_t i = 0; !few && bf16 && i < repeats; i++)
             kernels->attention_bf16(q16 + at, HD, queries, kp, vp, D, keys, D, scale, y_QHD + at, HD);
-        else if (!few)
+        for (int32_t i = 0; !few && !bf16 && i < repeats; i++)
             kernels->attention(q_QHD + at, HD, queries, kt, v_KHD + at, HD, keys, D, scale, y_QHD + at, HD);
     }
     genie_release(kt);

@@ -29,7 +29,7 @@ def test_attention(isa: str) -> None:
             y = np.full_like(q, np.nan)
             buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
             status = lib.genie_attention(
-                isa.encode(), queries, keys, heads, d, *buffers, few, 0, ffi.from_buffer("float[]", y)
+                isa.encode(), queries, keys, heads, d, *buffers, few, 0, 1, ffi.from_buffer("float[]", y)
             )
             _native.check(status, "attention")
             np.testing.assert_allclose(y, want, atol=3e-6 * np.abs(v).max(), rtol=1e-5)
@@ -47,7 +47,7 @@ def test_attention_bf16(isa: str, few: int) -> None:
             y = np.full_like(q, np.nan)
             buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
             out = ffi.from_buffer("float[]", y)
-            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, few, bf16, out), "attention")
+            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, few, bf16, 2, out), "attention")
             return y
 
         got = run(isa, 1)

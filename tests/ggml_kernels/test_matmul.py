@@ -66,6 +66,7 @@ def call(
         "bytes": w.nbytes,
         "x": ffi.from_buffer("float[]", x),
         "m": len(x),
+        "repeats": 1,
         "y": ffi.from_buffer("float[]", y),
     }
     status = _native.lib.genie_matmul(*(args | (changes or {})).values())

@@ -24,11 +24,11 @@ static void run(void *context, int32_t thread, int32_t thread_count) {
 }
 
 genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns, const void *w,
-                          size_t bytes, const float *x_MC, int32_t m, float *y_MR) {
+                          size_t bytes, const float *x_MC, int32_t m, int32_t repeats, float *y_MR) {
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL)
         return GENIE_ERROR_ISA;
-    if (pool == NULL || x_MC == NULL || y_MR == NULL || m < 1 || m > 1 << 24)
+    if (pool == NULL || x_MC == NULL || y_MR == NULL || m < 1 || m > 1 << 24 || repeats < 1)
         return GENIE_ERROR_ARGUMENT;
     genie_matrix *matrix;
     const genie_status status = genie_matrix_create(kernels, pool, type, rows, columns, w, bytes, &matrix);
@@ -51,7 +51,8 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
         }
         p.activations = genie_activations_place(storage, m, columns);
     }
-    genie_pool_run(pool, run, &p);
+    for (int32_t i = 0; i < repeats; i++)
+        genie_pool_run(pool, run, &p);
     genie_release(storage);
     genie_matrix_free(matrix);
     return GENIE_OK;
