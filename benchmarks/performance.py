@@ -163,7 +163,14 @@ def main() -> None:
     parser.add_argument("-r", "--rounds", type=int, default=7)
     args = parser.parse_args()
     isas = [isa for isa in _native.isas() if isa != "scalar"]
-    lines = ["# Performance", "", "Made by `make bench`; not edited by hand.", "", environment(), ""]
+    lines = [
+        "# Performance",
+        "",
+        "Made by `make bench`; not edited by hand.",
+        "",
+        ", ".join(str(v) for v in environment().values()),
+        "",
+    ]
     lines += [f"## Matrix products, M = {M}, GOP/s", ""]
     lines += ["Activations are float and quantized inside the time; error is against float64 on Gaussian data.", ""]
     lines += [

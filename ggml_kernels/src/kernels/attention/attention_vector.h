@@ -135,9 +135,8 @@ static void attention_vector(const float *q, int32_t q_stride, int32_t n_q, cons
             attention_values(scores, v + (size_t)j * (size_t)v_stride, v_stride, n, d, sums);
         }
         for (int32_t r = 0; r < rows; r++) {
-            const float share = 1.0f / total[r];
             for (int32_t c = 0; c < d; c++)
-                y[(size_t)(i + r) * (size_t)y_stride + (size_t)c] = sums[r][c] * share;
+                y[(size_t)(i + r) * (size_t)y_stride + (size_t)c] = sums[r][c] / total[r];
         }
     }
 }
