@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from genie_cpp import _native
-from genie_cpp.bench import environment
+from genie_cpp.bench import environment, environment_line
 
 M, SECONDS = 256, 0.06  # rows of x, and the least time of one measurement
 SHAPES = ((512, 512), (512, 1536), (512, 2048), (2048, 512), (1024, 4096))  # columns, rows of w
@@ -168,7 +168,7 @@ def main() -> None:
         "",
         "Made by `make bench`; not edited by hand.",
         "",
-        ", ".join(str(v) for v in environment().values()),
+        environment_line(environment()),
         "",
     ]
     lines += [f"## Matrix products, M = {M}, GOP/s", ""]

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from genie_cpp.bench import Bench, Result, environment, mean_sd
+from genie_cpp.bench import Bench, Result, environment, environment_line, mean_sd
 from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import GGUFFile, quoted
 from genie_cpp.model import bundled_path, default_threads
@@ -185,11 +185,7 @@ def _md(rows: list[Result], where: dict[str, str | int]) -> None:
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print(f"| {' | '.join(cells)} |")
-    commit = f" ({where['commit']})" if where["commit"] else ""
-    print(
-        f"\n{_printable(str(where['cpu']))}, {where['cores']} cores, {where['isa']}, {where['os']}, "
-        f"genie_cpp {where['version']}{commit}, {where['date']}"
-    )
+    print(f"\n{_printable(environment_line(where))}")
 
 
 def _printable(text: str) -> str:

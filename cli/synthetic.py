@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_cpp.convert.quantize import TYPES, choose_type, encode
+from genie_cpp.convert.writer import write_header
 from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import TensorType, quoted
-from genie_cpp.hparams import ARCHITECTURE, HParams, StackParams, expected_tensors, tensor_bytes
+from genie_cpp.hparams import ARCHITECTURE, HParams, StackParams, expected_tensors
 
 SPACE_TIME = ("spatial", "temporal", "ffn")
 
@@ -60,15 +61,8 @@ def build(size: str, type: str, folder: Path) -> Path:
     kinds = {name: choose_type(name, shape[0], matrix, wanted, 1.0) for name, (shape, matrix) in tensors.items()}
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
-        _add_metadata(writer, hp.to_metadata(wanted, {"general.name": f"{size} (random weights)"}))
-        for name, (shape, _) in tensors.items():
-            kind = kinds[name]
-            writer.add_tensor_info(
-                name, shape[::-1], np.dtype(np.float32), tensor_bytes(shape, kind), gguf.GGMLQuantizationType(int(kind))
-            )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
+        metadata = hp.to_metadata(wanted, {"general.name": f"{size} (random weights)"})
+        write_header(writer, metadata, {name: shape for name, (shape, _) in tensors.items()}, kinds)
         weights = _weights()
         for name, (shape, _) in tensors.items():
             writer.write_tensor_data(weights(name, shape, kinds[name]))
@@ -96,10 +90,3 @@ def _weights() -> Callable[[str, tuple[int, ...], TensorType], NDArray[np.uint8]
         return made[key]
 
     return weights
-
-
-def _add_metadata(writer: Any, metadata: dict[str, Any]) -> None:
-    add = {"uint32": writer.add_uint32, "float32": writer.add_float32, "bool": writer.add_bool}
-    for key, (kind, value) in metadata.items():
-        if key != "general.architecture":  # the writer has put it there itself
-            add.get(kind, writer.add_array if kind.startswith("array") else writer.add_string)(key, value)

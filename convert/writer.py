@@ -113,17 +113,10 @@ def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progres
         kinds[name] = choose_type(name, shape[0], matrix, wanted, float(np.abs(values).max()))
     # `gguf` opens by name; making the file first refuses one that somebody else has put there.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    shapes = {name: shape for name, (shape, _) in source.tensors.items()}
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
-        _add_metadata(writer, source, wanted)
-        for name, (shape, _) in source.tensors.items():
-            kind = kinds[name]
-            writer.add_tensor_info(
-                name, shape[::-1], np.dtype(np.float32), tensor_bytes(shape, kind), gguf.GGMLQuantizationType(int(kind))
-            )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
+        write_header(writer, source.hparams.to_metadata(wanted, source.card), shapes, kinds)
         written = {}
         for done, (name, (shape, _)) in enumerate(source.tensors.items(), len(source.tensors)):
             progress(done, total, name)
@@ -141,12 +134,20 @@ def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progres
     return written
 
 
-def _add_metadata(writer: Any, source: Checkpoint, wanted: TensorType) -> None:
+def write_header(
+    writer: Any, metadata: dict[str, Any], shapes: dict[str, tuple[int, ...]], kinds: dict[str, TensorType]
+) -> None:
+    """All of a GGUF that stands before the tensors' bytes, which are to follow in the order of `shapes`."""
     add = {"uint32": writer.add_uint32, "float32": writer.add_float32, "bool": writer.add_bool}
-    for key, (kind, value) in source.hparams.to_metadata(wanted, source.card).items():
-        if key == "general.architecture":  # the writer has put it there itself
-            continue
-        add.get(kind, writer.add_array if kind.startswith("array") else writer.add_string)(key, value)
+    for key, (kind, value) in metadata.items():
+        if key != "general.architecture":  # the writer has put it there itself
+            add.get(kind, writer.add_array if kind.startswith("array") else writer.add_string)(key, value)
+    for name, shape in shapes.items():
+        type, size = gguf.GGMLQuantizationType(int(kinds[name])), tensor_bytes(shape, kinds[name])
+        writer.add_tensor_info(name, shape[::-1], np.dtype(np.float32), size, type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -185,6 +185,15 @@ def environment() -> dict[str, str | int]:
     }
 
 
+def environment_line(where: dict[str, str | int]) -> str:
+    """`environment()` for a reader."""
+    commit = f" ({where['commit']})" if where["commit"] else ""
+    return (
+        f"{where['cpu']}, {where['cores']} cores, {where['isa']}, {where['os']}, "
+        f"genie_cpp {where['version']}{commit}, {where['date']}"
+    )
+
+
 def _cpu() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():

@@ -215,7 +215,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
-    parser.add_argument("--even", action="store_true", help="left as frequent as right, slow as dear as fast (lam)")
+    parser.add_argument(
+        "--even", action="store_true", help="mirror half of the clips, weigh slow and fast changes alike (lam)"
+    )
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

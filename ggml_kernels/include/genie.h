@@ -195,9 +195,11 @@ void genie_philox(uint64_t seed, uint32_t c1, uint32_t c2, uint32_t c3, int32_t 
 genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns, const void *w,
                           size_t bytes, const float *x_MC, int32_t m, int32_t repeats, float *y_MR);
 
-/* One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few: the kernel for one query;
+/*
+ * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few: the kernel for one query;
  * bf16: with operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 32 == 0). The kernel runs `repeats`
- * times on one thread. */
+ * times on one thread.
+ */
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
                              const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, int32_t bf16,
                              int32_t repeats, float *y_QHD);

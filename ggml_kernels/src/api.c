@@ -51,16 +51,23 @@ genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t le
     return GENIE_OK;
 }
 
-/* k in panels of pairs and v in pairs, as attention_bf16 wants one head. */
-static void narrow_head(const genie_kernels *kernels, const float *k, const float *v, int32_t keys, int32_t HD,
-                        int32_t D, uint16_t *kp, uint16_t *vp) {
+/* One head's keys in panels and values in pairs, as attention_bf16 wants them, from rows of HD. */
+static void lay_out_bf16(const uint16_t *k, const uint16_t *v, int32_t keys, size_t HD, int32_t D, uint16_t *kp,
+                         uint16_t *vp) {
     for (int32_t j = 0; j < keys; j++)
         for (int32_t c = 0; c < D; c++) {
-            const size_t from = (size_t)j * (size_t)HD + (size_t)c, panel = (size_t)(j / GENIE_KEY_PANEL);
+            const size_t from = (size_t)j * HD + (size_t)c, panel = (size_t)(j / GENIE_KEY_PANEL);
             const size_t at = (panel * (size_t)(D / 2) + (size_t)(c / 2)) * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL;
-            kernels->to_bf16(k + from, 1, kp + at * 2 + c % 2);
-            kernels->to_bf16(v + from, 1, vp + ((size_t)(j / 2) * (size_t)D + (size_t)c) * 2 + j % 2);
+            kp[at * 2 + c % 2] = k[from];
+            vp[((size_t)(j / 2) * (size_t)D + (size_t)c) * 2 + j % 2] = v[from];
         }
+}
+
+static void lay_out(const float *k, int32_t keys, size_t HD, int32_t D, float *kt) {
+    for (int32_t j = 0; j < keys; j++)
+        for (int32_t c = 0; c < D; c++)
+            kt[((size_t)(j / GENIE_KEY_PANEL) * (size_t)D + (size_t)c) * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL] =
+                k[(size_t)j * HD + (size_t)c];
 }
 
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
@@ -69,50 +76,50 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL || (bf16 && kernels->to_bf16 == NULL))
         return GENIE_ERROR_ISA;
-    if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || keys < 1 || keys > 1 << 20 ||
-        heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
-        (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 32 != 0) || repeats < 1 ||
-        queries > (1 << 30) / repeats)
+    if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || queries > 1 << 20 ||
+        keys < 1 || keys > 1 << 20 || heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
+        (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 32 != 0) || repeats < 1)
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D;
     const size_t padded = (size_t)(keys + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
-    const size_t head = padded * (size_t)D, all = (size_t)(keys + queries) * (size_t)HD;
+    const size_t head = padded * (size_t)D, row = (size_t)HD;
     const float scale = 1.0f / sqrtf((float)D);
-    float *kt = genie_alloc(head * sizeof(float));
-    uint16_t *kp = genie_alloc(head * 2), *vp = genie_alloc(head * 2), *rounded = genie_alloc(2 * all * 2);
-    const genie_status status =
-        kt == NULL || kp == NULL || vp == NULL || rounded == NULL ? GENIE_ERROR_MEMORY : GENIE_OK;
-    for (int32_t h = 0; status == GENIE_OK && h < heads; h++) {
-        const size_t at = (size_t)h * (size_t)D;
-        memset(kt, 0, head * sizeof(float));
-        memset(kp, 0, head * 2);
-        memset(vp, 0, head * 2);
-        for (int32_t j = 0; j < keys; j++)
-            for (int32_t c = 0; c < D; c++)
-                kt[((size_t)(j / GENIE_KEY_PANEL) * (size_t)D + (size_t)c) * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL] =
-                    k_KHD[(size_t)j * (size_t)HD + at + (size_t)c];
-        uint16_t *q16 = rounded, *k16 = rounded + (size_t)queries * (size_t)HD, *v16 = rounded + all;
-        if (bf16) {
-            narrow_head(kernels, k_KHD + at, v_KHD + at, keys, HD, D, kp, vp);
-            kernels->to_bf16(q_QHD, queries * HD, q16);
-            kernels->to_bf16(k_KHD, keys * HD, k16);
-            kernels->to_bf16(v_KHD, keys * HD, v16);
-        }
-        for (int32_t i = 0; few && i < queries * repeats; i++) {
-            const size_t row = (size_t)(i % queries) * (size_t)HD + at;
-            if (bf16)
-                kernels->attention_one_bf16(q_QHD + row, k16 + at, v16 + at, HD, keys, D, scale, y_QHD + row);
-            else
-                kernels->attention_one(q_QHD + row, k_KHD + at, v_KHD + at, HD, keys, D, scale, y_QHD + row);
-        }
-        for (int32_t i = 0; !few && bf16 && i < repeats; i++)
-            kernels->attention_bf16(q16 + at, HD, queries, kp, vp, D, keys, D, scale, y_QHD + at, HD);
-        for (int32_t i = 0; !few && !bf16 && i < repeats; i++)
-            kernels->attention(q_QHD + at, HD, queries, kt, v_KHD + at, HD, keys, D, scale, y_QHD + at, HD);
+    /* kt, or for bf16: kp, vp and the rounded q, k, v. */
+    const size_t bytes = bf16 ? 2 * (2 * head + ((size_t)queries + 2 * (size_t)keys) * row) : head * sizeof(float);
+    void *storage = genie_alloc(bytes);
+    if (storage == NULL)
+        return GENIE_ERROR_MEMORY;
+    memset(storage, 0, bytes);
+    float *kt = storage;
+    uint16_t *kp = storage, *vp = kp + head, *q16 = vp + head, *k16 = q16 + (size_t)queries * row;
+    uint16_t *v16 = k16 + (size_t)keys * row;
+    for (int32_t i = 0; bf16 && i < queries; i++)
+        kernels->to_bf16(q_QHD + (size_t)i * row, HD, q16 + (size_t)i * row);
+    for (int32_t j = 0; bf16 && j < keys; j++) {
+        kernels->to_bf16(k_KHD + (size_t)j * row, HD, k16 + (size_t)j * row);
+        kernels->to_bf16(v_KHD + (size_t)j * row, HD, v16 + (size_t)j * row);
     }
-    genie_release(kt);
-    genie_release(kp);
-    genie_release(vp);
-    genie_release(rounded);
-    return status;
+    for (int32_t h = 0; h < heads; h++) {
+        const size_t at = (size_t)h * (size_t)D;
+        if (bf16)
+            lay_out_bf16(k16 + at, v16 + at, keys, row, D, kp, vp);
+        else
+            lay_out(k_KHD + at, keys, row, D, kt);
+        for (int32_t time = 0; time < repeats; time++) {
+            if (!few && bf16)
+                kernels->attention_bf16(q16 + at, HD, queries, kp, vp, D, keys, D, scale, y_QHD + at, HD);
+            else if (!few)
+                kernels->attention(q_QHD + at, HD, queries, kt, v_KHD + at, HD, keys, D, scale, y_QHD + at, HD);
+            for (int32_t i = 0; few && i < queries; i++) {
+                const float *q = q_QHD + (size_t)i * row + at;
+                float *y = y_QHD + (size_t)i * row + at;
+                if (bf16)
+                    kernels->attention_one_bf16(q, k16 + at, v16 + at, HD, keys, D, scale, y);
+                else
+                    kernels->attention_one(q, k_KHD + at, v_KHD + at, HD, keys, D, scale, y);
+            }
+        }
+    }
+    genie_release(storage);
+    return GENIE_OK;
 }

@@ -81,12 +81,14 @@ static void embed(const pass *c, int32_t thread, int32_t threads) {
     }
 }
 
-/* RMS norm of every head of one row, in place. */
-static void head_norm(const pass *c, const float *weight, float *row) {
+/* RMS norm of every head of one row of queries and of keys, in place, where the stack has it. */
+static void head_norms(const pass *c, const genie_weights *w, float *q, float *k) {
     const genie_stack_params *p = &c->stack->params;
-    for (int32_t h = 0; h < p->head_count; h++) {
-        float *head = row + (size_t)h * (size_t)p->key_length;
-        c->stack->kernels->rms_norm(head, weight, p->norm_epsilon, p->key_length, head);
+    const float *q_weight = w->vector[GENIE_SLOT_Q_NORM], *k_weight = w->vector[GENIE_SLOT_K_NORM];
+    for (int32_t h = 0; p->qk_norm && h < p->head_count; h++) {
+        const size_t at = (size_t)h * (size_t)p->key_length;
+        c->stack->kernels->rms_norm(q + at, q_weight, p->norm_epsilon, p->key_length, q + at);
+        c->stack->kernels->rms_norm(k + at, k_weight, p->norm_epsilon, p->key_length, k + at);
     }
 }
 
@@ -102,10 +104,7 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
         float *q = s->q + (size_t)i * (size_t)HD;
         float *past_k = (float *)cache->k + (size_t)i * (size_t)T * (size_t)HD;
         const float *past_v = (const float *)cache->v + (size_t)i * (size_t)T * (size_t)HD;
-        if (p->qk_norm) {
-            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], q);
-            head_norm(c, w->vector[GENIE_SLOT_K_NORM], past_k + (size_t)s->length * (size_t)HD);
-        }
+        head_norms(c, w, q, past_k + (size_t)s->length * (size_t)HD);
         for (int32_t h = 0; h < p->head_count; h++)
             c->stack->kernels->attention_one(q + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
                                              s->att + (size_t)i * (size_t)HD + (size_t)(h * D));
@@ -125,10 +124,7 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
     for (int32_t i = begin; i < end; i++) {
         const size_t row = (size_t)i * (size_t)HD, window = row * (size_t)T, now = (size_t)s->length * (size_t)HD;
         uint16_t *past_k = (uint16_t *)cache->k + window, *past_v = (uint16_t *)cache->v + window;
-        if (p->qk_norm) {
-            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], s->q + row);
-            head_norm(c, w->vector[GENIE_SLOT_K_NORM], s->k + row);
-        }
+        head_norms(c, w, s->q + row, s->k + row);
         kernels->to_bf16(s->k + row, HD, past_k + now);
         kernels->to_bf16(s->v + row, HD, past_v + now);
         for (int32_t h = 0; h < p->head_count; h++)
@@ -149,12 +145,9 @@ static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_
     genie_share((P + 1) / 2, thread, threads, &begin, &end);
     for (int32_t i = 2 * begin; i < 2 * end && i < P; i++) {
         const size_t row = (size_t)i * (size_t)HD;
-        if (p->qk_norm) {
-            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], s->q + row);
-            head_norm(c, w->vector[GENIE_SLOT_K_NORM], s->k + row);
-        }
+        head_norms(c, w, s->q + row, s->k + row);
         kernels->to_bf16(s->q + row, HD, s->q16 + row);
-        uint16_t *rounded = (uint16_t *)(void *)(s->k + row); /* in place: it is read before it is overwritten */
+        uint16_t *rounded = s->rounded + row;
         kernels->to_bf16(s->k + row, HD, rounded);
         for (int32_t h = 0; h < p->head_count; h++) {
             uint16_t *panel = s->k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D);
@@ -162,7 +155,6 @@ static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_
                 memcpy(panel + (d / 2 * GENIE_KEY_PANEL + i % GENIE_KEY_PANEL) * 2, rounded + h * D + d,
                        2 * sizeof *panel);
         }
-        rounded = (uint16_t *)(void *)(s->v + row);
         kernels->to_bf16(s->v + row, HD, rounded);
         uint16_t *pair = s->v16 + (size_t)(i / 2) * (size_t)HD * 2 + i % 2;
         for (int32_t e = 0; e < HD; e++)
@@ -193,10 +185,7 @@ static void wide_attention(const pass *c, const genie_weights *w, float *kt, int
     genie_share(P, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
         float *k = s->k + (size_t)i * (size_t)HD;
-        if (p->qk_norm) {
-            head_norm(c, w->vector[GENIE_SLOT_Q_NORM], s->q + (size_t)i * (size_t)HD);
-            head_norm(c, w->vector[GENIE_SLOT_K_NORM], k);
-        }
+        head_norms(c, w, s->q + (size_t)i * (size_t)HD, k);
         const int32_t j = first_key + i;
         for (int32_t h = 0; h < p->head_count; h++) {
             float *panel = kt + (size_t)h * head_keys + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)D;

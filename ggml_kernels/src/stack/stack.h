@@ -39,13 +39,14 @@ typedef struct {
 
 struct genie_state {
     const genie_stack *stack;
-    int32_t length;            /* frames committed */
-    genie_cache *cache;        /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
-    float *x_PE, *y_PE;        /* residual stream, normed copy */
-    float *q, *k, *v, *att;    /* [P, HD] */
-    float *kt;                 /* keys of a spatial sublayer in panels, head by head */
-    uint16_t *q16, *k16, *v16; /* narrow: queries [P, HD], keys in panels head by head, values in pairs */
-    float *up, *gate;          /* [P, F] */
+    int32_t length;         /* frames committed */
+    genie_cache *cache;     /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
+    float *x_PE, *y_PE;     /* residual stream, normed copy */
+    float *q, *k, *v, *att; /* [P, HD] */
+    float *kt;              /* keys of a spatial sublayer in panels, head by head */
+    /* narrow: queries [P, HD], keys in panels head by head, values in pairs; one row on its way there, of each token */
+    uint16_t *q16, *k16, *v16, *rounded;
+    float *up, *gate; /* [P, F] */
     float *logits_PO;
     float *terms_PO; /* softmax terms while sampling */
     double *quality_P;

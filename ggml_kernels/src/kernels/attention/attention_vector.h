@@ -6,10 +6,6 @@
 
 enum { ROWS = 6, TILE = 256 };
 
-#ifndef KEEP_IN_REGISTER
-#define KEEP_IN_REGISTER(vector) __asm__("" : "+v"(vector))
-#endif
-
 /* scores[r][j] for one tile of keys, whole panels; 2 vectors x ROWS sums fill the registers of every ISA. */
 static inline void attention_scores(const float *const q[ROWS], const float *kt, int32_t padded, int32_t d, float scale,
                                     float scores[ROWS][TILE]) {
@@ -77,8 +73,9 @@ static inline void attention_values(float p[ROWS][TILE], const float *v, int32_t
 }
 
 /*
- * Scores to e^(score - top), zeros from n to `padded`, with top raised to this tile's largest. Returns what the sums so
- * far are to be multiplied by; *total follows.
+ * Scores to e^(score - top), with top raised to this tile's largest. Returns what the sums so far are to be multiplied
+ * by; *total follows. From n to `padded` nothing is read later, and e^-87, the floor of vf_exp, does not count
+ * beside 1.
  */
 static inline float attention_softmax(float *scores, int32_t n, int32_t padded, float *top, float *total) {
     for (int32_t k = n; k < padded; k++)
@@ -95,18 +92,8 @@ static inline float attention_softmax(float *scores, int32_t n, int32_t padded, 
         vf_store(scores + k, e);
         terms += e;
     }
-    float sum = vf_sum(terms);
-    if (n < padded) { /* vf_exp has a floor above zero */
-        for (int32_t k = n; k < padded; k++)
-            scores[k] = 0;
-        sum = 0;
-        terms = (vf){0};
-        for (int32_t k = 0; k < padded; k += VL)
-            terms += vf_load(scores + k);
-        sum = vf_sum(terms);
-    }
     const float shrink = *top > old ? expf(old - *top) : 1.0f; /* 0 at the first tile */
-    *total = *total * shrink + sum;
+    *total = *total * shrink + vf_sum(terms);
     return shrink;
 }
 

@@ -5,8 +5,6 @@
 #define VL 8
 #include "../vector.h"
 #include "matmul_kernels.h"
-#define RUN_Q8 run_q8
-#define RUN_Q4 run_q4
 
 #include <immintrin.h>
 

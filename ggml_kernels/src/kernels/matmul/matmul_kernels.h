@@ -45,9 +45,6 @@ struct genie_matmul_kernels {
     void (*quantize_row)(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale);
 };
 
-/* Or gcc makes a load the operand of every multiplication that uses it, and loads it once per row of a tile. */
-#define KEEP_IN_REGISTER(vector) __asm__("" : "+v"(vector))
-
 #define GENIE_SMALLEST_ROW 1e-36f
 /* Adding it to |v| < 2^22 rounds v to a whole number, ties to even, in the low bits of the sum. */
 #define GENIE_ROUNDER 12582912.0f /* 1.5 * 2^23 */

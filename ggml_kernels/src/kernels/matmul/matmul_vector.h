@@ -13,7 +13,7 @@
  *   block_q8                  one block of columns of a panel; has float d[CHANNELS], int8_t w[8][CHANNELS][4]
  *   void finish_block(block_q8 *)          called when d and w are there
  *   void quant_tile(rows, ...)             the int8 tile, see QUANT_TILE below
- *   RUN_Q8, RUN_Q4                         run_q8 and run_q4 of this file, or the ISA's own
+ *   RUN_Q8, RUN_Q4                         optional: the ISA's own in place of run_q8 and run_q4
  *
  * Sums over columns run in one order whatever the tile, so a row's result does not depend on its neighbours.
  */
@@ -272,7 +272,9 @@ static void quant_rows(const block_q8 *blocks, int32_t count, const uint8_t *q, 
     }
 }
 
-static __attribute__((unused)) void run_q8(const genie_panel_product *p) {
+#ifndef RUN_Q8
+#define RUN_Q8 run_q8
+static void run_q8(const genie_panel_product *p) {
     const block_q8 *blocks = (const block_q8 *)(const void *)p->panel;
     for (int32_t first = 0; first < p->m; first += GROUP) {
         const int32_t rows = p->m - first < GROUP ? p->m - first : GROUP;
@@ -282,6 +284,7 @@ static __attribute__((unused)) void run_q8(const genie_panel_product *p) {
         store_rows(p, first, rows, sum, p->scale + first);
     }
 }
+#endif
 
 static void run_q4(const genie_panel_product *p) {
     const block_q4 *blocks = (const block_q4 *)(const void *)p->panel;
@@ -301,6 +304,10 @@ static void run_q4(const genie_panel_product *p) {
         store_rows(p, first, rows, sum, p->scale + first);
     }
 }
+
+#ifndef RUN_Q4
+#define RUN_Q4 run_q4
+#endif
 
 #define VECTOR_MATMUL_KERNELS                                                                                          \
     {                                                                                                                  \
