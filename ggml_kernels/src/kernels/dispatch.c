@@ -3,6 +3,12 @@
 
 #include <string.h>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 static int always(void) { return 1; }
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -18,6 +24,23 @@ static int has_avx512vnni(void) {
 }
 
 static int has_avx512bf16(void) { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+#elif defined(__aarch64__)
+#if defined(__linux__)
+/* The bits of <asm/hwcap.h>: HWCAP_ASIMDDP, HWCAP2_I8MM. */
+static int has_dotprod(void) { return (getauxval(AT_HWCAP) >> 20 & 1) != 0; }
+static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1) != 0; }
+#elif defined(__APPLE__)
+static int has_feature(const char *name) {
+    int present = 0;
+    size_t size = sizeof present;
+    return sysctlbyname(name, &present, &size, NULL, 0) == 0 && present;
+}
+static int has_dotprod(void) { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+static int has_i8mm(void) { return has_dotprod() && has_feature("hw.optional.arm.FEAT_I8MM"); }
+#else
+static int has_dotprod(void) { return 0; }
+static int has_i8mm(void) { return 0; }
+#endif
 #endif
 
 static const struct {
@@ -28,6 +51,10 @@ static const struct {
     {&genie_kernels_avx512bf16, has_avx512bf16},
     {&genie_kernels_avx512vnni, has_avx512vnni},
     {&genie_kernels_avx2, has_avx2},
+#elif defined(__aarch64__)
+    {&genie_kernels_i8mm, has_i8mm},
+    {&genie_kernels_dotprod, has_dotprod},
+    {&genie_kernels_neon, always}, /* part of every ARMv8-A */
 #endif
     {&genie_kernels_scalar, always},
 };

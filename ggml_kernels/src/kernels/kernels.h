@@ -63,6 +63,10 @@ extern const genie_kernels genie_kernels_scalar;
 extern const genie_kernels genie_kernels_avx2;
 extern const genie_kernels genie_kernels_avx512vnni;
 extern const genie_kernels genie_kernels_avx512bf16;
+#elif defined(__aarch64__)
+extern const genie_kernels genie_kernels_neon;
+extern const genie_kernels genie_kernels_dotprod;
+extern const genie_kernels genie_kernels_i8mm;
 #endif
 
 /* The table for a name, or for NULL the best this CPU runs; NULL when unknown or not runnable here. */

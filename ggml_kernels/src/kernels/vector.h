@@ -9,7 +9,11 @@ typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 
 /* Or gcc makes a load the operand of every multiplication that uses it, and loads it once per row of a tile. */
+#ifdef __aarch64__
+#define KEEP_IN_REGISTER(vector) __asm__("" : "+w"(vector))
+#else
 #define KEEP_IN_REGISTER(vector) __asm__("" : "+v"(vector))
+#endif
 
 static inline vf vf_load(const float *p) {
     vf v;

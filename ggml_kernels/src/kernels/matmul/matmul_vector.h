@@ -10,7 +10,9 @@
  *   vi vi_max(vi a, vi b)
  *   void store_bytes(uint8_t *to, vf v)    v, or 127 where it is NaN, clamped to +-127, rounded to even, plus OFFSET
  *   OFFSET                    added to the activations: 128 stores them as uint8, 0 as int8
- *   block_q8                  one block of columns of a panel; has float d[CHANNELS], int8_t w[8][CHANNELS][4]
+ *   DEPTH                     columns of one channel that lie together in a panel: 4 unless defined; divides 16
+ *   block_q8                  one block of columns of a panel; has float d[CHANNELS],
+ *                             int8_t w[32 / DEPTH][CHANNELS][DEPTH]
  *   void finish_block(block_q8 *)          called when d and w are there
  *   void quant_tile(rows, ...)             the int8 tile, see QUANT_TILE below
  *   RUN_Q8, RUN_Q4                         optional: the ISA's own in place of run_q8 and run_q4
@@ -20,6 +22,9 @@
 #include "matmul_kernels.h"
 #include "../../base/half.h"
 
+#ifndef DEPTH
+#define DEPTH 4
+#endif
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum {
@@ -176,10 +181,10 @@ static void run_f16(const genie_panel_product *p) {
 
 /* ---- quantized: panels of block_q8, or of block_q4 that is unpacked to block_q8 ---- */
 
-/* w[g][c] holds elements 4 g .. 4 g + 3 of channel c low and 16 more of each high, which is the file's own pairing. */
+/* w[g][c] holds elements DEPTH g .. of channel c low and those 16 further on high, which is the file's own pairing. */
 typedef struct {
     uint16_t d[CHANNELS];
-    uint8_t w[4][CHANNELS][4];
+    uint8_t w[16 / DEPTH][CHANNELS][DEPTH];
 } block_q4;
 
 static size_t panel_bytes_q8(int32_t columns) {
@@ -196,8 +201,8 @@ static void pack_q8(const uint8_t *w, size_t row_bytes, int32_t channels, int32_
         for (int32_t c = 0; c < channels; c++) {
             const uint8_t *from = w + (size_t)c * row_bytes + (size_t)b * GENIE_Q8_0_BYTES;
             blocks[b].d[c] = genie_half_load(from);
-            for (int g = 0; g < 8; g++)
-                memcpy(blocks[b].w[g][c], from + 2 + 4 * g, 4);
+            for (int g = 0; g < 32 / DEPTH; g++)
+                memcpy(blocks[b].w[g][c], from + 2 + DEPTH * g, DEPTH);
         }
         finish_block(&blocks[b]);
     }
@@ -210,14 +215,14 @@ static void pack_q4(const uint8_t *w, size_t row_bytes, int32_t channels, int32_
         for (int32_t c = 0; c < channels; c++) {
             const uint8_t *from = w + (size_t)c * row_bytes + (size_t)b * GENIE_Q4_0_BYTES;
             memcpy(&blocks[b].d[c], from, 2);
-            for (int g = 0; g < 4; g++)
-                memcpy(blocks[b].w[g][c], from + 2 + 4 * g, 4);
+            for (int g = 0; g < 16 / DEPTH; g++)
+                memcpy(blocks[b].w[g][c], from + 2 + DEPTH * g, DEPTH);
         }
 }
 
 static void unpack_q4(const block_q4 *from, int32_t blocks, block_q8 *to) {
     typedef uint8_t bytes __attribute__((vector_size(4 * VL)));
-    enum { HALF = 4 * CHANNELS * 4 };
+    enum { HALF = 16 * CHANNELS };
     for (int32_t b = 0; b < blocks; b++) {
         for (int v = 0; v < NV; v++)
             vf_store(to[b].d + v * VL, vf_from_half(from[b].d + v * VL));
