@@ -13,13 +13,14 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 C_FILES := $(shell find ggml_kernels -name '*.c' -o -name '*.h')
+C_TESTS := $(wildcard tests/ggml_kernels/*.[ch])
 CMAKE_FILES := CMakeLists.txt ggml_kernels/make_cdef.py
 CC ?= cc
 comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench sanitize asan tsan world clean
+.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench arm instructions sanitize asan tsan world clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -30,6 +31,8 @@ help:
 	@echo 'make demo      play the bundled world in an environment without torch -> demo.gif'
 	@echo 'make sanitize  the kernel tests under ASan + UBSan, then TSan (slow)'
 	@echo 'make bench     measure this machine -> docs/performance.md (minutes; on an idle machine)'
+	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
+	@echo 'make instructions  record how many a step takes, after a change that is meant to alter it'
 	@echo 'make world     print how the bundled world is made'
 	@echo 'make clean     remove build products; the environments stay'
 
@@ -67,14 +70,14 @@ lint-types: build
 	cd build/mypy && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p genie_cpp
 
 lint-c: build
-	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES) $(C_TESTS)
 	$(CMAKE) -S . -B build/werror -DGENIE_WERROR=ON -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
 	$(CMAKE) --build build/werror
 
 format: build
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/clang-format -i $(C_FILES) $(C_TESTS)
 
 demo:
 	$(PYTHON) -m venv $(DEMO_VENV)
@@ -84,6 +87,17 @@ demo:
 
 bench: build
 	$(BIN)/python benchmarks/performance.py -o docs/performance.md $(ARGS)
+
+arm: build
+	$(CMAKE) --toolchain cmake/aarch64-linux-gnu.cmake -S . -B build/aarch64 -DGENIE_WERROR=ON \
+	  -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
+	$(CMAKE) --build build/aarch64
+	$(BIN)/python benchmarks/arm.py build/aarch64 docs/arm.md
+
+instructions: build
+	$(CMAKE) -S . -B build/count -DGENIE_TESTS=ON -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
+	$(CMAKE) --build build/count
+	$(BIN)/python tests/ggml_kernels/test_instructions.py build/count/genie_step build/count
 
 sanitize: asan tsan
 

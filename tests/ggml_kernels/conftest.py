@@ -1,0 +1,27 @@
+"""Builds the C programs of this folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def build_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(name, target, *options of cmake) -> the program, built in a folder of its own."""
+
+    def build(name: str, target: str, *options: str) -> Path:
+        folder = tmp_path_factory.getbasetemp() / f"c-{name}"
+        configure = ["cmake", "-S", ".", "-B", folder, "-DGENIE_TESTS=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
+        for command in ([*configure, *options], ["cmake", "--build", folder, "--target", target, "-j", "2"]):
+            done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+        return folder / target
+
+    return build
