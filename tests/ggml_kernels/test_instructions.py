@@ -1,6 +1,6 @@
 """
-How many instructions one MaskGIT step takes, counted by callgrind: a slow-down shows without a clock. After a change that
-is meant to alter the count, `make instructions` records it anew.
+How many instructions one MaskGIT step takes, counted by callgrind: a slow-down shows without a clock. After a change
+that is meant to alter the count, `make instructions` records it anew.
 
 Callgrind knows no AVX-512, so AVX2 and scalar stand for what all share; counts hold for the compiler they name.
 """
