@@ -1,7 +1,7 @@
 """Count what the ARM kernels execute per multiply-add and write docs/arm.md: `make arm`.
 
-No ARM machine is at hand, so nothing is timed: the innermost loop of the int8 tile is found in the cross-compiled library
-(the loop, free of inner loops, with most products) and its instructions are counted.
+No ARM machine is at hand, so nothing is timed: the innermost loop of the int8 tile is found in the cross-compiled
+library (the loop, free of inner loops, with most products) and its instructions are counted.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def main() -> None:
         "Made by `make arm`; not edited by hand.",
         "",
         "Three sets of kernels, chosen at run time: `neon` (every ARMv8-A), `dotprod` (Cortex-A76, Apple M1), `i8mm`",
-        "(Neoverse V1, Apple M2). They are cross-compiled from the same CMake (`cmake/aarch64-linux-gnu.cmake`) and tested",
-        "against the scalar kernels under qemu on `cortex-a53`, `neoverse-n1` and `max`, which also tests the detection.",
+        "(Neoverse V1, Apple M2). They are cross-compiled from the same CMake (`cmake/aarch64-linux-gnu.cmake`) and",
+        "tested against the scalar kernels under qemu on `cortex-a53`, `neoverse-n1` and `max`, detection included.",
         "",
         "**Nothing here was timed**: no ARM machine was at hand. What can be counted is the innermost loop of the int8",
         "product (one block of 32 columns, scales included, whole tile):",
         "",
         f"`{version.splitlines()[0]}`",
         "",
-        "| ISA | multiply-adds per block and tile | instructions | of these products | instructions per 64 multiply-adds |",
+        "| ISA | multiply-adds per loop | instructions | of these products | instructions per 64 multiply-adds |",
         "|---|---:|---:|---:|---:|",
     ]
     for isa, products in ISAS.items():

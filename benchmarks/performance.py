@@ -11,6 +11,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import gguf
 import numpy as np
 import torch
 import torch.nn.functional as F
+from whole_frame import sections
 
 from genie_cpp import _native
 from genie_cpp.bench import environment, environment_line
@@ -190,6 +192,8 @@ def main() -> None:
         *command("-t", "2", "--steps", "1,4,8,25", "-r", "5"),
     ]
     lines += command("--synthetic", "tiny,appendix-f", "--type", "q8_0,q4_0", "-t", "1,2", "--steps", "8", "-r", "3")
+    with tempfile.TemporaryDirectory() as work:
+        lines += ["", *sections(Path(work))]
     args.output.write_text("\n".join(lines) + "\n")
     print(args.output)
 

@@ -1,0 +1,274 @@
+"""Whole frames against PyTorch, the sliding window, memory and load time: sections of docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genie_cpp import Sampler, World, _native
+from genie_cpp.convert.reference import checkpoint
+from genie_cpp.convert.reference.config import GenieConfig
+from genie_cpp.convert.reference.model import Dynamics, Genie
+from genie_cpp.convert.reference.sampler import Sampler as ReferenceSampler
+from genie_cpp.convert.reference.sampler import fill, next_frame
+from genie_cpp.convert.reference.stack import Attention
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class CachedDynamics:
+    """The reference with our way of decoding: keys and values of past frames are kept, one frame runs at a time."""
+
+    def __init__(self, model: Dynamics) -> None:
+        self.model, self.length = model, 0
+        c, g = model.g.dynamics.stack, model.g
+        shape = (g.token_count, c.head_count, g.context_length, c.key_length)
+        self.kv = [(torch.zeros(shape), torch.zeros(shape)) for _ in model.stack.blk]
+
+    def frame(self, ids_P: Tensor, action: int) -> Tensor:
+        """Logits [P, V] of the frame at time index `length`, which stays uncommitted until `length` grows."""
+        stack, t = self.model.stack, self.length
+        x = self.model.embed(ids_P[None, None], torch.tensor([[action]])) + stack.pos_space + stack.pos_time[t]
+        nothing = torch.empty(0)
+        for block, (k, v) in zip(stack.blk, self.kv, strict=True):
+            for name, sublayer in block.items():
+                x = x + (self._temporal(sublayer, x, k, v) if name == "temporal" else sublayer(x, nothing))
+        logits: Tensor = stack.output(stack.output_norm(x))[0, 0]
+        return logits
+
+    def _temporal(self, a: Attention, x: Tensor, past_k: Tensor, past_v: Tensor) -> Tensor:
+        t, y = self.length, a.norm(x)
+        q, k, v = (linear(y).view(-1, a.head_count, 1, a.key_length) for linear in (a.q, a.k, a.v))
+        if a.q_norm is not None and a.k_norm is not None:
+            q, k = a.q_norm(q), a.k_norm(k)
+        past_k[:, :, t], past_v[:, :, t] = k[:, :, 0], v[:, :, 0]
+        out = F.scaled_dot_product_attention(q, past_k[:, :, : t + 1], past_v[:, :, : t + 1])
+        return a.out(out.reshape(1, 1, len(out), -1))  # type: ignore[no-any-return]
+
+    def commit(self, ids_P: Tensor, action: int) -> None:
+        self.frame(ids_P, action)
+        self.length += 1
+
+    def next_frame(self, action: int, sampler: ReferenceSampler, seed: int, frame: int) -> Tensor:
+        ids_P = torch.full((self.model.g.token_count,), self.model.mask_id)
+        for step in range(sampler.steps):
+            ids_P = fill(ids_P, self.frame(ids_P, action), sampler, step, seed, frame)
+        self.commit(ids_P, action)
+        self.length -= 1  # so that the next measurement finds the same window
+        return ids_P
+
+
+def converted(folder: Path, type: str, output: Path) -> Path:
+    tool = Path(sys.executable).parent / "genie-convert"
+    done = subprocess.run([tool, folder, "-o", output, "-t", type, "-y"], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return output
+
+
+def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) -> list[str]:
+    """Rows of one model: seconds of the last frame that fits in the window."""
+    genie = checkpoint.load(folder).eval()
+    T, P = genie.config.context_length, genie.config.token_count
+    sampler = Sampler(steps, 0.1)
+    same = ReferenceSampler(steps, 0.1)
+    size = (T - 1, genie.config.frame_height, genie.config.frame_width, 3)
+    video = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    tokens: dict[str, np.ndarray] = {}
+    systems: dict[str, Callable[[], float]] = {}
+
+    def timed(label: str, call: Callable[[], Tensor]) -> Callable[[], float]:
+        def run() -> float:
+            started = time.perf_counter()
+            with torch.inference_mode():
+                tokens[label] = call().numpy()
+            return time.perf_counter() - started
+
+        return run
+
+    past_TP = torch.empty(0)
+    for type in ("f32", "q8_0"):
+        world = World.load(converted(folder, type, work / f"{name}-{type}.gguf"), sampler=sampler, threads=2)
+        world.reset(video, actions=[0] * (T - 2))
+        if type == "f32":
+            past_TP = torch.from_numpy(np.stack(list(world.model.tokenize(video)))).long()
+
+        def ours(world: World = world, label: str = f"genie_cpp {type.upper()}") -> float:
+            fork = world.fork()
+            fork.step(0)
+            tokens[label] = fork.tokens
+            return fork.timings["dynamics"]
+
+        systems[f"genie_cpp {type.upper()}"] = ours
+    cached = CachedDynamics(genie.dynamics)
+    with torch.inference_mode():
+        for t in range(T - 1):
+            cached.commit(past_TP[t], 0 if t else -1)
+    systems["PyTorch fp32, cached as ours"] = timed(
+        "PyTorch fp32, cached as ours", lambda: cached.next_frame(0, same, 0, T - 1)
+    )
+    actions = torch.tensor([-1] + [0] * (T - 1))
+    systems["PyTorch fp32, all frames at each step"] = timed(
+        "PyTorch fp32, all frames at each step", lambda: next_frame(genie.dynamics, past_TP, actions, same, 0, T - 1)
+    )
+    times: dict[str, list[float]] = {label: [] for label in systems}
+    for _ in range(rounds):
+        for label, run in systems.items():
+            times[label].append(run())
+    slowest = statistics.median(times["PyTorch fp32, all frames at each step"])
+    middle = statistics.median(times["PyTorch fp32, cached as ours"])
+    lines = []
+    for label, found in times.items():
+        t = statistics.median(found)
+        agree = np.mean(tokens[label] == tokens["PyTorch fp32, all frames at each step"])
+        cells = [name, label, f"{1e3 * t:.0f}", f"{slowest / t:.1f}", f"{middle / t:.2f}", f"{100 * agree:.1f} %"]
+        lines.append("| " + " | ".join(cells) + " |")
+    assert P == len(tokens["genie_cpp F32"])
+    return lines
+
+
+def window(path: Path) -> list[str]:
+    """What sliding costs over a long run."""
+    lines = ["| window | frames | ms per frame | of it sliding | share |", "|---|---:|---:|---:|---:|"]
+    for kind, count in (("half", 64), ("exact", 32)):
+        world = World.load(path, window=kind, threads=2)
+        hp = world.model.info
+        video = np.zeros((hp.context_length, hp.frame_height, hp.frame_width, 3), np.uint8)
+        world.reset(video, actions=[0] * (hp.context_length - 1))  # full: the first step slides
+        started = time.perf_counter()
+        for _ in range(count):
+            world.step(0)
+        total, sliding = time.perf_counter() - started, world.timings["window"]
+        cells = [1e3 * total / count, 1e3 * sliding / count]
+        lines.append(f"| {kind} | {count} | {cells[0]:.1f} | {cells[1]:.1f} | {100 * sliding / total:.0f} % |")
+    return [*lines, ""]
+
+
+CHILD = """
+import json, sys, time, numpy as np
+from genie_cpp import World
+def anonymous():
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+path = sys.argv[1]
+read, load = [], []
+for _ in range(5):
+    started = time.perf_counter()
+    np.fromfile(path, np.uint8).max()
+    read.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    world = World.load(path, threads=2)
+    load.append(time.perf_counter() - started)
+    del world
+before = anonymous()
+world = World.load(path, threads=2)
+hp = world.model.info
+loaded = anonymous()
+world.reset(np.zeros((1, hp.frame_height, hp.frame_width, 3), np.uint8))
+for _ in range(2):
+    world.step(0)
+states = sum(world.model.state(name).n_bytes for name in ("dynamics", "tokenizer.decoder"))
+print(json.dumps({"loaded": loaded - before, "played": anonymous() - before, "weights": world.model.n_bytes,
+                  "states": states, "read": float(np.median(read)), "load": float(np.median(load))}))
+"""
+
+
+def memory_and_load(paths: list[Path]) -> list[str]:
+    """In a process of its own each; Linux only."""
+    lines = ["Memory is anonymous resident memory beyond what the process had before; the file is mapped. On paper:"]
+    lines += ["packed weights, and what the states of the dynamics and the decoder ask for. Load, from page cache:"]
+    lines += ["medians of 5, packing included, beside reading the file into an array with one pass over it.", ""]
+    lines += [
+        "| model | packed weights MiB | loaded MiB | states MiB | played MiB | of paper | load ms | read ms | ratio |"
+    ]
+    lines += ["|---" + "|---:" * 8 + "|"]
+    for path in paths:
+        done = subprocess.run([sys.executable, "-c", CHILD, path], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        found = json.loads(done.stdout)
+        mib = {name: found[name] / 2**20 for name in ("weights", "loaded", "states", "played")}
+        cells = [path.stem, *(f"{value:.1f}" for value in mib.values())]
+        cells += [f"{100 * found['played'] / (found['weights'] + found['states']):.0f} %"]
+        cells += [f"{1e3 * found['load']:.0f}", f"{1e3 * found['read']:.0f}", f"{found['load'] / found['read']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def scaling(paths: list[Path], rounds: int) -> list[str]:
+    """Two threads against one, beside what the same machine gives on registers only."""
+    lines = ["| | one thread ms | two threads ms | ratio |", "|---|---:|---:|---:|"]
+    systems: dict[str, list[Callable[[], float]]] = {}
+
+    def arithmetic(threads: int) -> Callable[[], float]:
+        pool = _native.Pool(threads)
+
+        def run() -> float:
+            started = time.perf_counter()
+            _native.peak_operations(_native.isas()[0], pool, 8, 2_000_000)
+            return (time.perf_counter() - started) / threads
+
+        return run
+
+    def frame(path: Path, threads: int) -> Callable[[], float]:
+        world = World.load(path, threads=threads)
+        hp = world.model.info
+        size = (hp.context_length - 1, hp.frame_height, hp.frame_width, 3)
+        world.reset(np.zeros(size, np.uint8), actions=[0] * (size[0] - 1))
+
+        def run() -> float:
+            fork = world.fork()
+            fork.step(0)
+            return fork.timings["dynamics"]
+
+        return run
+
+    systems["calibration: the same int8 products on registers"] = [arithmetic(1), arithmetic(2)]
+    for path in paths:
+        systems[f"{path.stem}, a frame's dynamics"] = [frame(path, 1), frame(path, 2)]
+    times: dict[str, tuple[list[float], list[float]]] = {label: ([], []) for label in systems}
+    for _ in range(rounds):
+        for label, runs in systems.items():
+            for found, run in zip(times[label], runs, strict=True):
+                found.append(run())
+    for label, (one, two) in times.items():
+        a, b = 1e3 * statistics.median(one), 1e3 * statistics.median(two)
+        lines.append(f"| {label} | {a:.1f} | {b:.1f} | {a / b:.2f} |")
+    return [*lines, ""]
+
+
+def sections(work: Path) -> list[str]:
+    """Takes minutes: the plain PyTorch frames are slow."""
+    torch.set_num_threads(2)
+    lines = ["## A whole frame against PyTorch, 2 threads", ""]
+    lines += ["Tokens of the last frame of a full window, same weights, same sampler, same noise. Targets: 60 times"]
+    lines += ["PyTorch that runs all frames again at each step, 4 times PyTorch that caches as we do.", ""]
+    lines += ["| model | system | ms | all frames at each step = 1 | cached PyTorch = 1 | tokens as fp32 PyTorch |"]
+    lines += ["|---|---|---:|---:|---:|---:|"]
+    lines += against_torch("coinrun", ROOT / "examples/coinrun/checkpoint", 12, work, 5)
+    folder = work / "appendix-f"
+    torch.manual_seed(0)
+    checkpoint.save(Genie(GenieConfig.load(ROOT / "examples/coinrun/appendix-f.json")), folder)
+    lines += against_torch("appendix-f", folder, 8, work, 3)
+    paths = [work / "coinrun-q8_0.gguf", work / "appendix-f-q8_0.gguf"]
+    lines += [
+        "",
+        "The weights of appendix-f are random, so its logits are nearly flat: quantization moves more tokens.",
+    ]
+    lines += ["", "## Two threads against one (target 1.85)", "", *scaling(paths, 5)]
+    lines += ["## Sliding the window (target for half: 15 %)", "", *window(paths[0])]
+    return [
+        *lines,
+        "## Memory and load time (targets: within 10 % of paper, 1.5 of reading)",
+        "",
+        *memory_and_load(paths),
+    ]
