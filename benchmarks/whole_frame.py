@@ -24,6 +24,7 @@ from genie_cpp.convert.reference.sampler import fill, next_frame
 from genie_cpp.convert.reference.stack import Attention
 
 ROOT = Path(__file__).resolve().parents[1]
+PLAIN, CACHED = "PyTorch fp32, all frames at each step", "PyTorch fp32, cached as ours"
 
 
 class CachedDynamics:
@@ -76,10 +77,17 @@ def converted(folder: Path, type: str, output: Path) -> Path:
     return output
 
 
+def stepped(world: World) -> World:
+    """A fork one frame on, so that each measurement finds the same window."""
+    fork = world.fork()
+    fork.step(0)
+    return fork
+
+
 def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) -> list[str]:
     """Rows of one model: seconds of the last frame that fits in the window."""
     genie = checkpoint.load(folder).eval()
-    T, P = genie.config.context_length, genie.config.token_count
+    T = genie.config.context_length
     sampler = Sampler(steps, 0.1)
     same = ReferenceSampler(steps, 0.1)
     size = (T - 1, genie.config.frame_height, genie.config.frame_width, 3)
@@ -104,8 +112,7 @@ def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) 
             past_TP = torch.from_numpy(np.stack(list(world.model.tokenize(video)))).long()
 
         def ours(world: World = world, label: str = f"genie_cpp {type.upper()}") -> float:
-            fork = world.fork()
-            fork.step(0)
+            fork = stepped(world)
             tokens[label] = fork.tokens
             return fork.timings["dynamics"]
 
@@ -114,26 +121,21 @@ def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) 
     with torch.inference_mode():
         for t in range(T - 1):
             cached.commit(past_TP[t], 0 if t else -1)
-    systems["PyTorch fp32, cached as ours"] = timed(
-        "PyTorch fp32, cached as ours", lambda: cached.next_frame(0, same, 0, T - 1)
-    )
+    systems[CACHED] = timed(CACHED, lambda: cached.next_frame(0, same, 0, T - 1))
     actions = torch.tensor([-1] + [0] * (T - 1))
-    systems["PyTorch fp32, all frames at each step"] = timed(
-        "PyTorch fp32, all frames at each step", lambda: next_frame(genie.dynamics, past_TP, actions, same, 0, T - 1)
-    )
+    systems[PLAIN] = timed(PLAIN, lambda: next_frame(genie.dynamics, past_TP, actions, same, 0, T - 1))
     times: dict[str, list[float]] = {label: [] for label in systems}
     for _ in range(rounds):
         for label, run in systems.items():
             times[label].append(run())
-    slowest = statistics.median(times["PyTorch fp32, all frames at each step"])
-    middle = statistics.median(times["PyTorch fp32, cached as ours"])
+    slowest = statistics.median(times[PLAIN])
+    middle = statistics.median(times[CACHED])
     lines = []
     for label, found in times.items():
         t = statistics.median(found)
-        agree = np.mean(tokens[label] == tokens["PyTorch fp32, all frames at each step"])
+        agree = np.mean(tokens[label] == tokens[PLAIN])
         cells = [name, label, f"{1e3 * t:.0f}", f"{slowest / t:.1f}", f"{middle / t:.2f}", f"{100 * agree:.1f} %"]
         lines.append("| " + " | ".join(cells) + " |")
-    assert P == len(tokens["genie_cpp F32"])
     return lines
 
 
@@ -224,12 +226,7 @@ def scaling(paths: list[Path], rounds: int) -> list[str]:
         size = (hp.context_length - 1, hp.frame_height, hp.frame_width, 3)
         world.reset(np.zeros(size, np.uint8), actions=[0] * (size[0] - 1))
 
-        def run() -> float:
-            fork = world.fork()
-            fork.step(0)
-            return fork.timings["dynamics"]
-
-        return run
+        return lambda: stepped(world).timings["dynamics"]
 
     systems["calibration: the same int8 products on registers"] = [arithmetic(1), arithmetic(2)]
     for path in paths:

@@ -8,6 +8,7 @@ Callgrind knows no AVX-512, so AVX2 and scalar stand for what all share; counts 
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ def compiler() -> str:
     gcc = (
         "gcc" if "Free Software" in subprocess.run(["cc", "--version"], capture_output=True, text=True).stdout else "cc"
     )
-    return f"{gcc} {version.split('.')[0].strip()}"
+    return f"{platform.machine()} {gcc} {version.split('.')[0].strip()}"
 
 
 def instructions(program: Path, isa: str, type: str, folder: Path) -> int:
