@@ -1,16 +1,21 @@
 """Hopper: a one-screen platform game drawn in numpy, small enough to train on a CPU.
 
-64x64 RGB, 8x8-pixel tiles, a fixed camera. Six actions: the product of {stay, left, right} and {no jump, jump}.
-Everything moves by whole tiles, one per frame. The sprite shows whether it stands, rises or falls.
+64x64 RGB, 8x8-pixel tiles, a fixed camera. Six actions: the product of {stay, left, right} and {fall, jump}. Two
+choices
+make its next frame follow from this frame and the action, so that a small model learns it to the last pixel:
+
+- Everything moves by whole patches of the tokenizer, 4 pixels a frame, and everything drawn lies on their grid. Holding
+  *jump* rises, letting go falls; there is no speed that a single picture would not show.
+- The sprite looks where it was told to go and spreads its arms when told to jump, also where a wall is in the way: a
+  latent action can then be read off the new frame alone, and means *left*, not *moved to the left*.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-SIZE, TILE = 64, 8
+SIZE, TILE, MOVE = 64, 8, 4
 ACTIONS = ("stay", "left", "right", "jump", "jump-left", "jump-right")
-RISE = 3  # a jump rises up to so many tiles
 AIR, GROUND, BRICK, COIN = range(4)
 
 # sky, far hills, grass, earth, brick, brick joint
@@ -25,19 +30,33 @@ THEMES = np.array(
 )
 COIN_COLOUR, COIN_SHINE = (255, 216, 48), (255, 248, 190)
 
-# . clear, r cap, s skin, e eye, b coat, l leg. The sprite looks at the player and never sideways: a sprite that showed
-# its direction would let a latent action mean "on as before" instead of "left".
-SPRITES = {
-    "stand": ["..rrrr..", ".rrrrrr.", ".sesses.", ".ssssss.", ".bbbbbb.", ".bbbbbb.", "..l..l..", "..l..l.."],
-    "rise": ["b.rrrr.b", "brrrrrrb", "bsessesb", ".ssssss.", ".bbbbbb.", "..bbbb..", "..llll..", "...ll..."],
-    "fall": ["..rrrr..", ".rrrrrr.", ".sesses.", "bssssssb", "bbbbbbbb", ".bbbbbb.", ".ll..ll.", "l......l"],
+# . clear, r cap, s skin, e eye, b coat, l leg, f flame. The heads look ahead, left and right; the bodies walk and jump.
+HEADS = (
+    ("..rrrr..", ".rrrrrr.", ".sesses.", ".ssssss."),
+    ("..rrrr..", "rrrrrrr.", ".esssrr.", ".sssssr."),
+    ("..rrrr..", ".rrrrrrr", ".rrssse.", ".rsssss."),
+)
+BODIES = (
+    (".bbbbbb.", ".bbbbbb.", "..l..l..", "..l..l.."),
+    ("bbbbbbbb", "b.bbbb.b", "..llll..", "..f..f.."),
+)
+SPRITE_COLOURS = {
+    "r": (224, 40, 48),
+    "s": (255, 214, 170),
+    "e": (20, 20, 24),
+    "b": (250, 250, 250),
+    "l": (40, 48, 120),
+    "f": (255, 150, 30),
 }
-SPRITE_COLOURS = {"r": (224, 40, 48), "s": (255, 214, 170), "e": (20, 20, 24), "b": (250, 250, 250), "l": (40, 48, 120)}
 
 
-def _sprite(rows: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _sprite(rows: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     colour = np.array([[SPRITE_COLOURS.get(c, (0, 0, 0)) for c in row] for row in rows], np.uint8)
     return colour, np.array([[c != "." for c in row] for row in rows])
+
+
+# One for each action.
+SPRITES = [_sprite(HEADS[action % 3] + BODIES[action // 3]) for action in range(len(ACTIONS))]
 
 
 class Hopper:
@@ -50,9 +69,9 @@ class Hopper:
         column = int(rng.integers(8))
         self.x = column * TILE
         self.y = int(np.argmax(self._solid()[:, column]) - 1) * TILE
-        self.rise, self.rising = 0, False
-        self.sprites = {name: _sprite(rows) for name, rows in SPRITES.items()}
-        self.hills = rng.integers(18, 34, 5)
+        self.action = 0
+        # Heights of the hills in patches, a step at a time.
+        self.hills = np.clip(6 + np.cumsum(rng.integers(-1, 2, SIZE // MOVE)), 4, 9)
 
     @staticmethod
     def _level(rng: np.random.Generator) -> np.ndarray:
@@ -77,55 +96,38 @@ class Hopper:
     def _solid(self) -> np.ndarray:
         return (self.tiles == GROUND) | (self.tiles == BRICK)
 
-    def _blocked(self, x: int, y: int) -> bool:
-        if x < 0 or x > SIZE - TILE:
-            return True
-        solid = self._solid()
-        rows, columns = (
-            range(max(y, 0) // TILE, (y + TILE - 1) // TILE + 1),
-            range(x // TILE, (x + TILE - 1) // TILE + 1),
-        )
-        return any(r < 8 and solid[r, c] for r in rows for c in columns)
+    @staticmethod
+    def _covered(x: int, y: int) -> tuple[slice, slice]:
+        """Rows and columns of the tiles under a sprite at (x, y)."""
+        return slice(y // TILE, (y + TILE - 1) // TILE + 1), slice(x // TILE, (x + TILE - 1) // TILE + 1)
 
-    def _grounded(self) -> bool:
-        return self._blocked(self.x, self.y + 1)
+    def _blocked(self, x: int, y: int) -> bool:
+        return x < 0 or x > SIZE - TILE or bool(self._solid()[self._covered(x, y)].any())
 
     def step(self, action: int) -> None:
-        side, jump = action % 3, action >= 3
-        dx = (0, -TILE, TILE)[side]
+        self.action = action
+        dx, dy = (0, -MOVE, MOVE)[action % 3], -MOVE if action >= 3 else MOVE
         if dx and not self._blocked(self.x + dx, self.y):
             self.x += dx
-        if self._grounded():
-            self.rise = RISE if jump else 0
-        elif not jump:  # letting go cuts the jump
-            self.rise = 0
-        self.rising = self.rise > 0 and self.y >= TILE and not self._blocked(self.x, self.y - TILE)
-        if self.rising:
-            self.y -= TILE
-            self.rise -= 1
-        else:
-            self.rise = 0
-            if not self._grounded():
-                self.y += TILE
-        for r in {self.y // TILE, (self.y + TILE - 1) // TILE}:
-            for c in {self.x // TILE, (self.x + TILE - 1) // TILE}:
-                if r < 8 and self.tiles[r, c] == COIN:
-                    self.tiles[r, c] = AIR
+        if self.y + dy >= 0 and not self._blocked(self.x, self.y + dy):
+            self.y += dy
+        rows, columns = self._covered(self.x, self.y)
+        taken = self.tiles[rows, columns]
+        taken[taken == COIN] = AIR
 
     def frame(self) -> np.ndarray:
         sky, hill, grass, earth, brick, joint = self.theme
         image = np.empty((SIZE, SIZE, 3), np.uint8)
         image[:] = sky
-        xs = np.arange(SIZE)
-        ridge = np.interp(xs, np.linspace(0, SIZE - 1, 5), self.hills)
-        image[np.arange(SIZE)[:, None] >= SIZE - ridge[None]] = hill
+        for column, height in enumerate(self.hills):
+            image[SIZE - MOVE * height :, MOVE * column : MOVE * (column + 1)] = hill
         for r in range(8):
             for c in range(8):
                 tile, block = self.tiles[r, c], image[r * TILE : r * TILE + TILE, c * TILE : c * TILE + TILE]
                 if tile == GROUND:
                     block[:] = earth
                     if r == 0 or self.tiles[r - 1, c] != GROUND:
-                        block[:3] = grass
+                        block[:MOVE] = grass
                 elif tile == BRICK:
                     block[:] = brick
                     block[3], block[7], block[:3, 3], block[4:7, 7] = joint, joint, joint, joint
@@ -136,25 +138,17 @@ class Hopper:
                         COIN_COLOUR,
                         COIN_SHINE,
                     )
-        if self._grounded():
-            name = "stand"
-        else:
-            name = "rise" if self.rising else "fall"
-        colour, mask = self.sprites[name]
+        colour, mask = SPRITES[self.action]
         image[self.y : self.y + TILE, self.x : self.x + TILE][mask] = colour[mask]
         return image
 
 
 def random_actions(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Random actions, each held for a while: 1-2 frames in half of the episodes, 2-8 in the others.
-
-    Long holds explore the level. Short ones make the next move unforeseeable, so that the latent action model must say
-    *left* or *right* and cannot get by with *as before*.
-    """
+    """Random actions, each held for a while: 1-2 frames in half of the episodes, 2-8 in the others."""
     low, high = (1, 3) if rng.random() < 0.5 else (2, 9)
     actions: list[int] = []
     while len(actions) < length:
-        actions += [int(rng.choice(6, p=[0.08, 0.2, 0.2, 0.12, 0.2, 0.2]))] * int(rng.integers(low, high))
+        actions += [int(rng.choice(6, p=[0.1, 0.2, 0.2, 0.1, 0.2, 0.2]))] * int(rng.integers(low, high))
     return np.array(actions[:length], np.uint8)
 
 
