@@ -13,7 +13,7 @@ class VectorQuantizer(nn.Module):
     codebook: Tensor
     usage: Tensor
 
-    def __init__(self, codebook_size: int, latent_length: int, decay: float = 0.98, revive_below: float = 0.05) -> None:
+    def __init__(self, codebook_size: int, latent_length: int, decay: float = 0.98, revive_below: float = 0.01) -> None:
         super().__init__()
         self.decay, self.revive_below = decay, revive_below
         self.register_buffer("codebook", F.normalize(torch.randn(codebook_size, latent_length), dim=-1))
@@ -64,7 +64,9 @@ class VectorQuantizer(nn.Module):
     def _restart(self, dead: Tensor, z: Tensor) -> None:
         if len(dead):
             z = z.reshape(-1, z.shape[-1])
-            picked = z[torch.randint(len(z), (len(dead),), device=z.device)]
+            # Those that their code fits worst are likeliest (k-means++): what is rare is otherwise never picked.
+            distance = 1 - F.embedding(self.encode(z), self.codebook).mul(z).sum(-1)
+            picked = z[torch.multinomial(distance.clamp(min=0) + 1e-6, len(dead), replacement=True)]
             self.codebook[dead] = picked
             self.total[dead] = picked
             self.usage[dead] = 1.0

@@ -1,11 +1,11 @@
 """Hopper: a one-screen platform game drawn in numpy, small enough to train on a CPU.
 
-64x64 RGB, 8x8-pixel tiles, a fixed camera. Six actions: the product of {stay, left, right} and {fall, jump}. Two
+96x64 RGB, 12x8 tiles, a fixed camera. Six actions: the product of {stay, left, right} and {fall, jump}. Two
 choices
 make its next frame follow from this frame and the action, so that a small model learns it to the last pixel:
 
-- Everything moves by whole patches of the tokenizer, 4 pixels a frame, and everything drawn lies on their grid. Holding
-  *jump* rises, letting go falls; there is no speed that a single picture would not show.
+- Everything moves by whole tiles, one a frame, and a tile is a patch of the tokenizer. Holding *jump* rises, letting go
+  falls; there is no speed that a single picture would not show.
 - The sprite looks where it was told to go and spreads its arms when told to jump, also where a wall is in the way: a
   latent action can then be read off the new frame alone, and means *left*, not *moved to the left*.
 """
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-SIZE, TILE, MOVE = 64, 8, 4
+WIDTH, HEIGHT, TILE = 96, 64, 8
+COLUMNS, ROWS = WIDTH // TILE, HEIGHT // TILE
 ACTIONS = ("stay", "left", "right", "jump", "jump-left", "jump-right")
 AIR, GROUND, BRICK, COIN = range(4)
 
@@ -60,35 +61,34 @@ SPRITES = [_sprite(HEADS[action % 3] + BODIES[action // 3]) for action in range(
 
 
 class Hopper:
-    """One level. `step(action)` moves one frame; `frame()` draws 64x64x3 uint8."""
+    """One level. `step(action)` moves one frame; `frame()` draws 64x96x3 uint8."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.theme = THEMES[rng.integers(len(THEMES))]
         self.tiles = self._level(rng)
-        column = int(rng.integers(8))
-        self.x = column * TILE
-        self.y = int(np.argmax(self._solid()[:, column]) - 1) * TILE
+        self.column = int(rng.integers(COLUMNS))
+        self.row = int(np.argmax(self._solid()[:, self.column]) - 1)
         self.action = 0
-        # Heights of the hills in patches, a step at a time.
-        self.hills = np.clip(6 + np.cumsum(rng.integers(-1, 2, SIZE // MOVE)), 4, 9)
+        # Heights of the hills in tiles.
+        self.hills = np.clip(3 + np.cumsum(rng.integers(-1, 2, COLUMNS)), 2, 5)
 
     @staticmethod
     def _level(rng: np.random.Generator) -> np.ndarray:
-        tiles = np.full((8, 8), AIR)
+        tiles = np.full((ROWS, COLUMNS), AIR)
         height = int(rng.integers(1, 4))
-        for x in range(8):  # ground of 1-3 tiles that steps by one
+        for x in range(COLUMNS):  # ground of 1-3 tiles that steps by one
             if rng.random() < 0.35:
                 height = int(np.clip(height + rng.choice([-1, 1]), 1, 3))
-            tiles[8 - height :, x] = GROUND
-        for _ in range(int(rng.integers(1, 4))):  # floating ledges of 2-3 bricks, two tiles above something solid
-            x, length = int(rng.integers(0, 6)), int(rng.integers(2, 4))
+            tiles[ROWS - height :, x] = GROUND
+        for _ in range(int(rng.integers(2, 5))):  # floating ledges of 2-4 bricks, two tiles above something solid
+            x, length = int(rng.integers(0, COLUMNS - 2)), int(rng.integers(2, 5))
             top = int(np.argmax((tiles != AIR)[:, x : x + length].any(1)))
             y = top - 3
-            if y >= 2:
+            if y >= 1:
                 tiles[y, x : x + length] = BRICK
-        for _ in range(int(rng.integers(2, 6))):
-            y, x = int(rng.integers(1, 7)), int(rng.integers(0, 8))
+        for _ in range(int(rng.integers(3, 8))):
+            y, x = int(rng.integers(0, ROWS - 1)), int(rng.integers(0, COLUMNS))
             if tiles[y, x] == AIR:
                 tiles[y, x] = COIN
         return tiles
@@ -96,38 +96,32 @@ class Hopper:
     def _solid(self) -> np.ndarray:
         return (self.tiles == GROUND) | (self.tiles == BRICK)
 
-    @staticmethod
-    def _covered(x: int, y: int) -> tuple[slice, slice]:
-        """Rows and columns of the tiles under a sprite at (x, y)."""
-        return slice(y // TILE, (y + TILE - 1) // TILE + 1), slice(x // TILE, (x + TILE - 1) // TILE + 1)
-
-    def _blocked(self, x: int, y: int) -> bool:
-        return x < 0 or x > SIZE - TILE or bool(self._solid()[self._covered(x, y)].any())
+    def _free(self, row: int, column: int) -> bool:
+        inside = 0 <= row < ROWS and 0 <= column < COLUMNS
+        return inside and self.tiles[row, column] in (AIR, COIN)
 
     def step(self, action: int) -> None:
         self.action = action
-        dx, dy = (0, -MOVE, MOVE)[action % 3], -MOVE if action >= 3 else MOVE
-        if dx and not self._blocked(self.x + dx, self.y):
-            self.x += dx
-        if self.y + dy >= 0 and not self._blocked(self.x, self.y + dy):
-            self.y += dy
-        rows, columns = self._covered(self.x, self.y)
-        taken = self.tiles[rows, columns]
-        taken[taken == COIN] = AIR
+        dx, dy = (0, -1, 1)[action % 3], -1 if action >= 3 else 1
+        if self._free(self.row, self.column + dx):
+            self.column += dx
+        if self._free(self.row + dy, self.column):
+            self.row += dy
+        self.tiles[self.row, self.column] = AIR  # takes the coin
 
     def frame(self) -> np.ndarray:
         sky, hill, grass, earth, brick, joint = self.theme
-        image = np.empty((SIZE, SIZE, 3), np.uint8)
+        image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
         image[:] = sky
         for column, height in enumerate(self.hills):
-            image[SIZE - MOVE * height :, MOVE * column : MOVE * (column + 1)] = hill
-        for r in range(8):
-            for c in range(8):
+            image[HEIGHT - TILE * height :, TILE * column : TILE * (column + 1)] = hill
+        for r in range(ROWS):
+            for c in range(COLUMNS):
                 tile, block = self.tiles[r, c], image[r * TILE : r * TILE + TILE, c * TILE : c * TILE + TILE]
                 if tile == GROUND:
                     block[:] = earth
                     if r == 0 or self.tiles[r - 1, c] != GROUND:
-                        block[:MOVE] = grass
+                        block[:3] = grass
                 elif tile == BRICK:
                     block[:] = brick
                     block[3], block[7], block[:3, 3], block[4:7, 7] = joint, joint, joint, joint
@@ -139,7 +133,8 @@ class Hopper:
                         COIN_SHINE,
                     )
         colour, mask = SPRITES[self.action]
-        image[self.y : self.y + TILE, self.x : self.x + TILE][mask] = colour[mask]
+        x, y = self.column * TILE, self.row * TILE
+        image[y : y + TILE, x : x + TILE][mask] = colour[mask]
         return image
 
 
@@ -153,7 +148,7 @@ def random_actions(rng: np.random.Generator, length: int) -> np.ndarray:
 
 
 def episode(seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(frames [length, 64, 64, 3] uint8, actions [length - 1] uint8)."""
+    """(frames [length, 64, 96, 3] uint8, actions [length - 1] uint8)."""
     game, actions = Hopper(seed), random_actions(np.random.default_rng(seed + 1_000_000_007), length - 1)
     frames = [game.frame()]
     for action in actions:

@@ -17,8 +17,13 @@ class Clips:
             self.frames, self.actions = torch.from_numpy(data["frames"]).to(device), data["actions"]
         self.length = length
 
-    def batch(self, size: int) -> Tensor:
-        """[size, length, H, W, 3] float in [0, 1]."""
+    def batch(self, size: int, mixed: bool = False) -> Tensor:
+        """[size, length, H, W, 3] float in [0, 1]. mixed: frames from anywhere, for what looks at single frames."""
+        if mixed:
+            shape = size, self.length
+            return to_float(
+                self.frames[torch.randint(len(self.frames), shape), torch.randint(self.frames.shape[1], shape)]
+            )
         episode = torch.randint(len(self.frames), (size, 1))
         start = torch.randint(self.frames.shape[1] - self.length + 1, (size, 1))
         at = episode, start + torch.arange(self.length)

@@ -96,6 +96,17 @@ def endurance(world: World, prompts: np.ndarray, frames: int = 100) -> dict[str,
     return {"round_trip_first_8_db": float(np.mean(early)), "round_trip_last_8_db": float(np.mean(late))}
 
 
+def long_play(world: World, episodes: np.ndarray, frames: int = 100) -> dict[str, float]:
+    """From one prompt frame and the actions the LAM infers, `frames` frames against what really happened."""
+    db = []
+    for index, video in enumerate(track(episodes[:, : frames + 1], "long play")):
+        world.reset(video[0], seed=index)
+        db.append(psnr(world.rollout(world.model.infer_actions(video).tolist()), video[1:]))
+    return {
+        f"long_play_frames_{a + 1}_to_{a + 10}_db": float(np.mean(np.stack(db)[:, a : a + 10])) for a in (0, 40, 90)
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", type=Path, help="default: the bundled world")
@@ -123,6 +134,8 @@ def main() -> None:
         **controllability(world, clips),
         **endurance(world, clips[:8, 0]),
     }
+    if frames.shape[1] > 100:
+        result |= long_play(world, frames[:16])
     result = {k: round(v, 2) for k, v in result.items()}
     table = action_table(model, clips, true)
     names = args.names.split(",") if args.names else [str(i) for i in range(table.shape[1])]

@@ -37,7 +37,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
-    video = clips.batch(batch)
+    # Neighbouring frames are alike: a tokenizer that looks at one at a time learns more from a mixture.
+    video = clips.batch(batch, mixed=model.g.tokenizer.kind == "vit")
     pixels, ids, commitment = model(video)
     mse = F.mse_loss(pixels.float(), video)
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
