@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import NativeError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 SPATIAL, TEMPORAL, SPACETIME, FFN = range(4)
 SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN}
 NORMS = {"rmsnorm": 0, "layernorm": 1}

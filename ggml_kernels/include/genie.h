@@ -38,7 +38,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 3
+#define GENIE_ABI_VERSION 4
 
 typedef enum {
     GENIE_OK = 0,
@@ -196,9 +196,10 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
                           size_t bytes, const float *x_MC, int32_t m, int32_t repeats, float *y_MR);
 
 /*
- * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few: the kernel for one query;
- * bf16: with operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 32 == 0). The kernel runs `repeats`
- * times on one thread.
+ * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few 1: the kernel for one query;
+ * few 2: the same, each query with its own keys and values, k_QKHD and v_QKHD, as a temporal window has them; bf16: with
+ * operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 32 == 0). The kernel runs `repeats` times on one
+ * thread.
  */
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
                              const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, int32_t bf16,

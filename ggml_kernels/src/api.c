@@ -78,48 +78,50 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
         return GENIE_ERROR_ISA;
     if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || queries > 1 << 20 ||
         keys < 1 || keys > 1 << 20 || heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
-        (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 32 != 0) || repeats < 1)
+        few < 0 || few > 2 || (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 32 != 0) || repeats < 1)
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D;
+    const int32_t key_rows = few == 2 ? queries * keys : keys;
     const size_t padded = (size_t)(keys + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
-    const size_t head = padded * (size_t)D, row = (size_t)HD;
+    const size_t head = few ? 0 : padded * (size_t)D, row = (size_t)HD;
     const float scale = 1.0f / sqrtf((float)D);
     /* kt, or for bf16: kp, vp and the rounded q, k, v. */
-    const size_t bytes = bf16 ? 2 * (2 * head + ((size_t)queries + 2 * (size_t)keys) * row) : head * sizeof(float);
+    const size_t bytes = bf16 ? 2 * (2 * head + ((size_t)queries + 2 * (size_t)key_rows) * row) : head * sizeof(float);
     void *storage = genie_alloc(bytes);
     if (storage == NULL)
         return GENIE_ERROR_MEMORY;
     memset(storage, 0, bytes);
     float *kt = storage;
     uint16_t *kp = storage, *vp = kp + head, *q16 = vp + head, *k16 = q16 + (size_t)queries * row;
-    uint16_t *v16 = k16 + (size_t)keys * row;
+    uint16_t *v16 = k16 + (size_t)key_rows * row;
     for (int32_t i = 0; bf16 && i < queries; i++)
         kernels->to_bf16(q_QHD + (size_t)i * row, HD, q16 + (size_t)i * row);
-    for (int32_t j = 0; bf16 && j < keys; j++) {
+    for (int32_t j = 0; bf16 && j < key_rows; j++) {
         kernels->to_bf16(k_KHD + (size_t)j * row, HD, k16 + (size_t)j * row);
         kernels->to_bf16(v_KHD + (size_t)j * row, HD, v16 + (size_t)j * row);
     }
-    for (int32_t h = 0; h < heads; h++) {
+    for (int32_t h = 0; !few && h < heads; h++) {
         const size_t at = (size_t)h * (size_t)D;
         if (bf16)
             lay_out_bf16(k16 + at, v16 + at, keys, row, D, kp, vp);
         else
             lay_out(k_KHD + at, keys, row, D, kt);
         for (int32_t time = 0; time < repeats; time++) {
-            if (!few && bf16)
+            if (bf16)
                 kernels->attention_bf16(q16 + at, HD, queries, kp, vp, D, keys, D, scale, y_QHD + at, HD);
-            else if (!few)
+            else
                 kernels->attention(q_QHD + at, HD, queries, kt, v_KHD + at, HD, keys, D, scale, y_QHD + at, HD);
-            for (int32_t i = 0; few && i < queries; i++) {
-                const float *q = q_QHD + (size_t)i * row + at;
-                float *y = y_QHD + (size_t)i * row + at;
-                if (bf16)
-                    kernels->attention_one_bf16(q, k16 + at, v16 + at, HD, keys, D, scale, y);
-                else
-                    kernels->attention_one(q, k_KHD + at, v_KHD + at, HD, keys, D, scale, y);
-            }
         }
     }
+    for (int64_t i = 0; few && i < (int64_t)repeats * queries; i++)
+        for (int32_t h = 0; h < heads; h++) {
+            const size_t query = (size_t)(i % queries), at = (size_t)h * (size_t)D, to = query * row + at;
+            const size_t from = (few == 2 ? query * (size_t)keys * row : 0) + at;
+            if (bf16)
+                kernels->attention_one_bf16(q_QHD + to, k16 + from, v16 + from, HD, keys, D, scale, y_QHD + to);
+            else
+                kernels->attention_one(q_QHD + to, k_KHD + from, v_KHD + from, HD, keys, D, scale, y_QHD + to);
+        }
     genie_release(storage);
     return GENIE_OK;
 }

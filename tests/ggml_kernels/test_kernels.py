@@ -35,6 +35,29 @@ def test_attention(isa: str) -> None:
             np.testing.assert_allclose(y, want, atol=3e-6 * np.abs(v).max(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_attention_of_queries_with_their_own_keys(isa: str) -> None:
+    """few = 2 is few = 1 of each query alone, bit by bit."""
+    rng = np.random.default_rng(3)
+    queries, keys, heads, d = 5, 7, 2, 64
+    q = rng.standard_normal((queries, heads, d)).astype(np.float32)
+    k, v = (rng.standard_normal((queries, keys, heads, d)).astype(np.float32) for _ in range(2))
+    for bf16 in (0, 1) if isa in ("avx512bf16", "scalar") else (0,):
+
+        def run(few: int, q: np.ndarray, k: np.ndarray, v: np.ndarray, bf16: int = bf16) -> np.ndarray:
+            y = np.full_like(q, np.nan)
+            buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
+            out = ffi.from_buffer("float[]", y)
+            status = lib.genie_attention(isa.encode(), len(q), keys, heads, d, *buffers, few, bf16, 2, out)
+            _native.check(status, "attention")
+            return y
+
+        alone = np.concatenate([run(1, q[i : i + 1], k[i], v[i]) for i in range(queries)])
+        np.testing.assert_array_equal(run(2, q, k, v), alone)
+        with pytest.raises(_native.NativeError, match="argument"):
+            run(3, q, k, v)
+
+
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in ("avx512bf16", "scalar")])
 @pytest.mark.parametrize("few", [0, 1])
 def test_attention_bf16(isa: str, few: int) -> None:
