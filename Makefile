@@ -1,17 +1,20 @@
 # make            the verbs
 # make test       everything a change needs: builds, then pytest
-# Variables: PYTHON (to make the environments with), VENV, TORCH_INDEX, ARGS (for pytest).
+# Variables: PYTHON (to make the environments with), VENV, TORCH_INDEX, ARGS (for pytest, for bench).
 
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
+BENCH_VENV ?= .venv-bench
 CMAKE ?= cmake
 TORCH ?= 2.13.0
 # PyPI's own torch for Linux brings CUDA; this index has the CPU build, which pip prefers (2.13.0+cpu > 2.13.0).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
+PEERS := onnx onnxscript onnxruntime openvino libggml-python matplotlib
 
 BIN := $(VENV)/bin
+BENCH_BIN := $(BENCH_VENV)/bin
 C_FILES := $(shell find ggml_kernels -name '*.c' -o -name '*.h')
 C_TESTS := $(wildcard tests/ggml_kernels/*.[ch])
 CMAKE_FILES := CMakeLists.txt ggml_kernels/make_cdef.py
@@ -20,7 +23,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench arm instructions sanitize asan tsan world clean
+.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench bench-smoke arm instructions sanitize asan tsan world clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -30,7 +33,8 @@ help:
 	@echo 'make format    ruff and clang-format, in place'
 	@echo 'make demo      play the bundled world in an environment without torch -> demo.gif'
 	@echo 'make sanitize  the kernel tests under ASan + UBSan, then TSan (slow)'
-	@echo 'make bench     measure this machine -> docs/performance.md (minutes; on an idle machine)'
+	@echo 'make bench     measure this machine beside other engines -> docs/performance.md (minutes; on an idle machine)'
+	@echo '               ARGS=--resume goes on after an interruption, ARGS="--only step,frames" measures these again'
 	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
 	@echo 'make instructions  record how many a step takes, after a change that is meant to alter it'
 	@echo 'make world     print how the bundled world is made'
@@ -85,8 +89,27 @@ demo:
 	$(DEMO_VENV)/bin/genie-run --prompt-frame examples/coinrun/frame.png --actions '3*12,1*12,5*12' -o demo.gif -y
 	@echo 'the GIF is $(CURDIR)/demo.gif'
 
-bench: build
-	$(BIN)/python benchmarks/performance.py -o docs/performance.md $(ARGS)
+# The engines that genie_cpp is measured beside live apart from what it needs itself. ggml twice: the wheel, limited to
+# AVX2, and its sources compiled for this CPU as llama.cpp compiles them.
+$(BENCH_VENV)/.peers:
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_BIN)/pip install --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
+	$(BENCH_BIN)/pip install $(PEERS)
+	CMAKE_ARGS='-DGGML_NATIVE=ON -DGGML_LLAMAFILE=ON' $(BENCH_BIN)/pip install --no-deps --no-binary libggml-python \
+	  --upgrade --target $(BENCH_VENV)/ggml-native libggml-python
+	@touch $@
+
+$(BENCH_VENV)/.built: $(BENCH_VENV)/.peers pyproject.toml $(CMAKE_FILES) $(C_FILES)
+	$(BENCH_BIN)/pip install -e '.[convert]'
+	@touch $@
+
+bench: $(BENCH_VENV)/.built
+	$(BENCH_BIN)/python -W ignore benchmarks/performance.py -o docs/performance.md $(ARGS)
+
+# The same program in seconds, with the peers that $(VENV) happens to have; its figures mean nothing.
+bench-smoke: build
+	mkdir -p build/bench-smoke
+	$(BIN)/python -W ignore benchmarks/performance.py --smoke --work build/bench-smoke -o build/bench-smoke/performance.md
 
 arm: build
 	$(CMAKE) --toolchain cmake/aarch64-linux-gnu.cmake -S . -B build/aarch64 -DGENIE_WERROR=ON \

@@ -1,4 +1,4 @@
-"""Whole frames against PyTorch, the sliding window, memory and load time: sections of docs/performance.md."""
+"""Whole frames against PyTorch, two threads against one, the sliding window, memory and load time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timing import PAUSE
 from torch import Tensor
 
 from genie_cpp import Sampler, World, _native
 from genie_cpp.convert.reference import checkpoint
-from genie_cpp.convert.reference.config import GenieConfig
-from genie_cpp.convert.reference.model import Dynamics, Genie
+from genie_cpp.convert.reference.model import Dynamics
 from genie_cpp.convert.reference.sampler import Sampler as ReferenceSampler
 from genie_cpp.convert.reference.sampler import fill, next_frame
 from genie_cpp.convert.reference.stack import Attention
@@ -84,8 +85,9 @@ def stepped(world: World) -> World:
     return fork
 
 
-def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) -> list[str]:
-    """Rows of one model: seconds of the last frame that fits in the window."""
+def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) -> list[dict[str, Any]]:
+    """Rows of one model: seconds of the last frame that fits in the window, two threads."""
+    torch.set_num_threads(2)
     genie = checkpoint.load(folder).eval()
     T = genie.config.context_length
     sampler = Sampler(steps, 0.1)
@@ -128,21 +130,19 @@ def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) 
     for _ in range(rounds):
         for label, run in systems.items():
             times[label].append(run())
-    slowest = statistics.median(times[PLAIN])
-    middle = statistics.median(times[CACHED])
-    lines = []
-    for label, found in times.items():
-        t = statistics.median(found)
-        agree = np.mean(tokens[label] == tokens[PLAIN])
-        cells = [name, label, f"{1e3 * t:.0f}", f"{slowest / t:.1f}", f"{middle / t:.2f}", f"{100 * agree:.1f} %"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return [
+        {
+            "model": name, "system": label, "seconds": statistics.median(found),
+            "agree": float(np.mean(tokens[label] == tokens[PLAIN])),
+        }
+        for label, found in times.items()
+    ]  # fmt: skip
 
 
-def window(path: Path) -> list[str]:
+def window(path: Path, counts: dict[str, int]) -> list[dict[str, Any]]:
     """What sliding costs over a long run."""
-    lines = ["| window | frames | ms per frame | of it sliding | share |", "|---|---:|---:|---:|---:|"]
-    for kind, count in (("half", 64), ("exact", 32)):
+    rows = []
+    for kind, count in counts.items():
         world = World.load(path, window=kind, threads=2)
         hp = world.model.info
         video = np.zeros((hp.context_length, hp.frame_height, hp.frame_width, 3), np.uint8)
@@ -151,9 +151,8 @@ def window(path: Path) -> list[str]:
         for _ in range(count):
             world.step(0)
         total, sliding = time.perf_counter() - started, world.timings["window"]
-        cells = [1e3 * total / count, 1e3 * sliding / count]
-        lines.append(f"| {kind} | {count} | {cells[0]:.1f} | {cells[1]:.1f} | {100 * sliding / total:.0f} % |")
-    return [*lines, ""]
+        rows.append({"kind": kind, "frames": count, "seconds": total / count, "sliding": sliding / count})
+    return rows
 
 
 CHILD = """
@@ -185,29 +184,19 @@ print(json.dumps({"loaded": loaded - before, "played": played - before, "weights
 """
 
 
-def memory_and_load(paths: list[Path]) -> list[str]:
+def memory_and_load(paths: list[Path]) -> list[dict[str, Any]]:
     """In a process of its own each; Linux only."""
-    lines = ["Memory is anonymous resident memory beyond what the process had before; the file is mapped. On paper:"]
-    lines += ["packed weights, and what the states of the dynamics and the decoder ask for. Load, from page cache:"]
-    lines += ["medians of 5, packing included, beside reading the file into an array with one pass over it.", ""]
-    lines += ["| model | packed MiB | loaded MiB | states MiB | played MiB | of paper | load ms | read ms | ratio |"]
-    lines += ["|---" + "|---:" * 8 + "|"]
+    rows = []
     for path in paths:
         done = subprocess.run([sys.executable, "-c", CHILD, path], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
-        found = json.loads(done.stdout)
-        mib = {name: found[name] / 2**20 for name in ("weights", "loaded", "states", "played")}
-        cells = [path.stem, *(f"{value:.1f}" for value in mib.values())]
-        cells += [f"{100 * found['played'] / (found['weights'] + found['states']):.0f} %"]
-        cells += [f"{1e3 * found['load']:.0f}", f"{1e3 * found['read']:.0f}", f"{found['load'] / found['read']:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        rows.append({"model": path.stem, **json.loads(done.stdout)})
+    return rows
 
 
-def scaling(paths: list[Path], rounds: int) -> list[str]:
+def scaling(paths: list[Path], rounds: int) -> list[dict[str, Any]]:
     """Two threads against one, beside what the same machine gives on registers only."""
-    lines = ["| | one thread ms | two threads ms | ratio |", "|---|---:|---:|---:|"]
     systems: dict[str, list[Callable[[], float]]] = {}
 
     def arithmetic(threads: int) -> Callable[[], float]:
@@ -235,36 +224,9 @@ def scaling(paths: list[Path], rounds: int) -> list[str]:
     for _ in range(rounds):
         for label, runs in systems.items():
             for found, run in zip(times[label], runs, strict=True):
+                time.sleep(PAUSE)
                 found.append(run())
-    for label, (one, two) in times.items():
-        a, b = 1e3 * statistics.median(one), 1e3 * statistics.median(two)
-        lines.append(f"| {label} | {a:.1f} | {b:.1f} | {a / b:.2f} |")
-    return [*lines, ""]
-
-
-def sections(work: Path) -> list[str]:
-    """Takes minutes: the plain PyTorch frames are slow."""
-    torch.set_num_threads(2)
-    lines = ["## A whole frame against PyTorch, 2 threads", ""]
-    lines += ["Tokens of the last frame of a full window, same weights, same sampler, same noise. Targets: 60 times"]
-    lines += ["PyTorch that runs all frames again at each step, 4 times PyTorch that caches as we do.", ""]
-    lines += ["| model | system | ms | all frames at each step = 1 | cached PyTorch = 1 | tokens as fp32 PyTorch |"]
-    lines += ["|---|---|---:|---:|---:|---:|"]
-    lines += against_torch("coinrun", ROOT / "examples/coinrun/checkpoint", 12, work, 5)
-    folder = work / "appendix-f"
-    torch.manual_seed(0)
-    checkpoint.save(Genie(GenieConfig.load(ROOT / "examples/coinrun/appendix-f.json")), folder)
-    lines += against_torch("appendix-f", folder, 8, work, 3)
-    paths = [work / "coinrun-q8_0.gguf", work / "appendix-f-q8_0.gguf"]
-    lines += [
-        "",
-        "The weights of appendix-f are random, so its logits are nearly flat: quantization moves more tokens.",
-    ]
-    lines += ["", "## Two threads against one (target 1.85)", "", *scaling(paths, 5)]
-    lines += ["## Sliding the window (target for half: 15 %)", "", *window(paths[0])]
     return [
-        *lines,
-        "## Memory and load time (targets: within 10 % of paper, 1.5 of reading)",
-        "",
-        *memory_and_load(paths),
+        {"what": label, "one": statistics.median(one), "two": statistics.median(two)}
+        for label, (one, two) in times.items()
     ]

@@ -55,17 +55,21 @@ def check(size: str, type: str) -> None:
 def build(size: str, type: str, folder: Path) -> Path:
     """Write `<size>-<type>.gguf` with random weights into a folder. Raises BenchError, OSError."""
     check(size, type)
-    hp, wanted = SIZES[size], TYPES[type]
-    path = folder / f"{size}-{type}.gguf"
+    return write(SIZES[size], size, type, folder)
+
+
+def write(hp: HParams, name: str, type: str, folder: Path) -> Path:
+    """Write `<name>-<type>.gguf` with random weights into a folder. Raises OSError."""
+    wanted, path = TYPES[type], folder / f"{name}-{type}.gguf"
     tensors = expected_tensors(hp)
-    kinds = {name: choose_type(name, shape[0], matrix, wanted, 1.0) for name, (shape, matrix) in tensors.items()}
+    kinds = {tensor: choose_type(tensor, shape[0], matrix, wanted, 1.0) for tensor, (shape, matrix) in tensors.items()}
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
-        metadata = hp.to_metadata(wanted, {"general.name": f"{size} (random weights)"})
-        write_header(writer, metadata, {name: shape for name, (shape, _) in tensors.items()}, kinds)
+        metadata = hp.to_metadata(wanted, {"general.name": f"{name} (random weights)"})
+        write_header(writer, metadata, {tensor: shape for tensor, (shape, _) in tensors.items()}, kinds)
         weights = _weights()
-        for name, (shape, _) in tensors.items():
-            writer.write_tensor_data(weights(name, shape, kinds[name]))
+        for tensor, (shape, _) in tensors.items():
+            writer.write_tensor_data(weights(tensor, shape, kinds[tensor]))
         writer.flush()
     finally:
         writer.close()

@@ -1,0 +1,71 @@
+"""Systems timed in turns, so that a change of the machine's speed meets all of them.
+
+The time of one run is that of the fastest round. Where a call first packs weights or lays out keys, one run is (the
+fastest call with `1 + count` runs - the fastest with 1) / count, so that this does not count.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+Run = Callable[[int], object]  # does its work so many times
+# What other systems' threads may still spin after their last run, at most.
+PAUSE = 0.01
+
+
+class System(NamedTuple):
+    """What is measured, and what it computed last (None: nothing to compare)."""
+
+    run: Run
+    output: Callable[[], np.ndarray] | None = None
+    prepares: bool = False  # each call does work of its own before the runs
+
+
+def repeated(call: Callable[[], object]) -> Run:
+    def run(times: int) -> None:
+        for _ in range(times):
+            call()
+
+    return run
+
+
+def clocked(run: Run, times: int) -> float:
+    started = time.perf_counter()
+    run(times)
+    return time.perf_counter() - started
+
+
+def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05) -> dict[str, float]:
+    """Seconds of one run of each system; `least` seconds go into each measurement."""
+    counts, one, many = {}, {}, {}
+    for name, system in systems.items():
+        clocked(system.run, 1)
+        once = clocked(system.run, 1)
+        each = (clocked(system.run, 3) - once) / 2 if system.prepares else once
+        counts[name] = max(1, int(least / max(each, 1e-6)))
+        one[name] = many[name] = float("inf")
+    for _ in range(rounds):
+        for name, system in systems.items():
+            time.sleep(PAUSE)
+            clocked(system.run, 1)  # wakes its threads
+            for _ in range(3 if system.prepares else 0):
+                one[name] = min(one[name], clocked(system.run, 1))
+            many[name] = min(many[name], clocked(system.run, counts[name] + system.prepares))
+    return {
+        name: (many[name] - one[name] if system.prepares else many[name]) / counts[name]
+        for name, system in systems.items()
+    }
+
+
+def relative_error(y: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.linalg.norm(y.reshape(exact.shape) - exact) / np.linalg.norm(exact))
+
+
+def quiet_threads() -> None:
+    """Before any engine starts: waiting threads must not spin for long on CPUs that another system is timed on."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
