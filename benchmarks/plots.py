@@ -90,7 +90,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "genie_cpp", "axes.spines.top": False, "axes.spines.right": False})
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "genie_cpp", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
+    )
     import matplotlib.pyplot as plt
 
     needs = {"products": ("products",), "frames": ("frames",), "parts": ("step", "models"), "growth": ("growth",)}
