@@ -45,9 +45,10 @@ def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05) -> di
     counts, one, many = {}, {}, {}
     for name, system in systems.items():
         clocked(system.run, 1)
-        once = clocked(system.run, 1)
-        each = (clocked(system.run, 3) - once) / 2 if system.prepares else once
-        counts[name] = max(1, int(least / max(each, 1e-6)))
+        once, count = clocked(system.run, 1), 1
+        while clocked(system.run, count + system.prepares) - once * system.prepares < least:
+            count *= 2
+        counts[name] = count
         one[name] = many[name] = float("inf")
     for _ in range(rounds):
         for name, system in systems.items():
@@ -56,10 +57,11 @@ def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05) -> di
             for _ in range(3 if system.prepares else 0):
                 one[name] = min(one[name], clocked(system.run, 1))
             many[name] = min(many[name], clocked(system.run, counts[name] + system.prepares))
-    return {
-        name: (many[name] - one[name] if system.prepares else many[name]) / counts[name]
-        for name, system in systems.items()
-    }
+    found = {}
+    for name, system in systems.items():
+        seconds = many[name] - one[name] if system.prepares else many[name]
+        found[name] = max(seconds, 1e-9) / counts[name]
+    return found
 
 
 def relative_error(y: np.ndarray, exact: np.ndarray) -> float:
