@@ -54,7 +54,7 @@ def measure(P: int, keys: int, own: bool, H: int, D: int, rounds: int, least: fl
     for build, folder in ggml_peer.folders().items():
         for half in (False, True):
             name = f"{'AVX2 wheel' if build == 'wheel' else 'built here'}, {'f16' if half else 'f32'}"
-            systems[f"ggml flash attention, {name}"] = ggml_peer.Ggml(folder).attention(q, k, v, half)
+            systems[f"ggml flash attention, {name}"] = ggml_peer.load(folder).attention(q, k, v, half)
     exact = F.scaled_dot_product_attention(*(torch.from_numpy(a).double().transpose(1, 2) for a in (q, k, v)))
     times = in_turns(systems, rounds, least)
     truth = exact.transpose(1, 2).numpy()

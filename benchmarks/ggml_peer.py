@@ -6,6 +6,7 @@ llamafile kernels (`make bench` does that), as llama.cpp is built.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ void ggml_threadpool_params_init(struct ggml_threadpool_params *, int);
 void *ggml_threadpool_new(struct ggml_threadpool_params *);
 void ggml_threadpool_free(void *);
 void ggml_cpu_init(void);
+void ggml_log_set(void (*)(int, const char *, void *), void *);
 int ggml_cpu_has_avx2(void);
 int ggml_cpu_has_avx512(void);
 int ggml_cpu_has_avx512_vnni(void);
@@ -75,6 +77,8 @@ class Ggml:
         self.base, self.cpu = (
             self.ffi.dlopen(str(folder / f"libggml-{n}.so"), self.ffi.RTLD_NOW) for n in ("base", "cpu")
         )
+        self.silent = self.ffi.callback("void(int, const char *, void *)", lambda *_: None)
+        self.base.ggml_log_set(self.silent, self.ffi.NULL)
         self.cpu.ggml_cpu_init()
 
     def features(self) -> list[str]:
@@ -149,3 +153,6 @@ class Ggml:
         tensors += [self._tensor(context, F16 if half else F32, a, D, K, H, B) for a in (k, v)]
         y = self.base.ggml_flash_attn_ext(context, *tensors, self.ffi.NULL, D**-0.5, 0.0, 0.0)
         return self._graph(context, y, 1, (B, Q, H, D), [])
+
+
+load = functools.cache(Ggml)  # a library keeps what it was given to log with

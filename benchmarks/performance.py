@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -155,6 +156,7 @@ def main() -> None:
         notes.append("Not there, so no figures are drawn: matplotlib.")
     if notes and not args.smoke:
         raise SystemExit("\n".join(notes) + "\n`make bench` installs what is missing")
+    logging.disable(logging.WARNING)  # exporters like to talk
     only = [name for name in args.only.split(",") if name]
     args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

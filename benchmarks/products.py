@@ -18,7 +18,7 @@ SHAPES = ((512, 512), (512, 1536), (512, 2048), (2048, 512), (1024, 4096), (4096
 def ggml_products(w_NK: np.ndarray, x_MK: np.ndarray, threads: int) -> dict[str, System]:
     found = {}
     for build, folder in ggml_peer.folders().items():
-        ggml = ggml_peer.Ggml(folder)
+        ggml = ggml_peer.load(folder)
         name = "ggml, AVX2 wheel" if build == "wheel" else "ggml, built here + llamafile"
         for type, repack in (("Q8_0", False), ("Q4_0", False), ("Q4_0", True)):
             found[f"block: {name}, {type}{' repacked' * repack}"] = ggml.product(type, w_NK, x_MK, threads, repack)
@@ -62,5 +62,5 @@ def products(rounds: int, least: float, small: bool = False) -> dict[str, Any]:
                 for K, N in ((64, 96),) if small else SHAPES:
                     rows.append(measure(isa, threads, M, K, N, rounds, least, isa == isas[0]))
                     print(f"  {isa}, {threads} threads, M = {M}, {K} -> {N}", flush=True)
-    builds = {build: ggml_peer.Ggml(folder).features() for build, folder in ggml_peer.folders().items()}
+    builds = {build: ggml_peer.load(folder).features() for build, folder in ggml_peer.folders().items()}
     return {"rows": rows, "ggml": builds}

@@ -65,6 +65,8 @@ def exported(step: CachedStep, inputs: list[Tensor], work: Path) -> tuple[Path, 
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     plain, int8 = work / "step.onnx", work / "step-int8.onnx"
+    if int8.exists():
+        return plain, int8
     with torch.inference_mode():
         torch.onnx.export(step, tuple(inputs), plain, dynamo=True, opset_version=18, optimize=True, verbose=False)
     quantize_dynamic(plain, int8, weight_type=QuantType.QInt8, per_channel=True)
