@@ -95,7 +95,7 @@ $(BENCH_VENV)/.peers:
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_BIN)/pip install --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
 	$(BENCH_BIN)/pip install $(PEERS)
-	CMAKE_ARGS='-DGGML_NATIVE=ON -DGGML_LLAMAFILE=ON' $(BENCH_BIN)/pip install --no-deps --no-binary libggml-python \
+	CMAKE_ARGS='-DGGML_NATIVE=ON -DGGML_LLAMAFILE=ON' $(BENCH_BIN)/pip install --no-deps --no-cache-dir --no-binary libggml-python \
 	  --upgrade --target $(BENCH_VENV)/ggml-native libggml-python
 	@touch $@
 
