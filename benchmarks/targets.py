@@ -19,7 +19,8 @@ class Verdict(NamedTuple):
     def text(self) -> str:
         if self.missed is None:
             return "not measured"
-        return "met" if self.missed <= 0 else f"**missed by {max(100 * self.missed, 0.1):.2g} %**"
+        percent = 100 * self.missed
+        return "met" if percent <= 0 else f"**missed by {max(percent, 0.1):.{0 if percent >= 10 else 1}f} %**"
 
 
 def rows_of(results: Results, isa: str | None = None, threads: int | None = None, M: int = 256) -> list[dict[str, Any]]:
