@@ -163,6 +163,25 @@ def memory(results: Results) -> list[str]:
     return [*lines, *table(titles, body)]
 
 
+def adaptive(results: Results) -> list[str]:
+    lines = ["## Adaptive decoding (`--steps auto`)", ""]
+    lines += [
+        "The bundled world on real clips, two threads; most steps taken: the model's own. PSNR and tokens: against"
+    ]
+    lines += [
+        "the frames of the first row. Every row samples its own world, so neighbouring rows differ by chance too.",
+        "",
+    ]
+    body = [
+        [
+            r["sampler"], f"{r['steps']:.1f}", f"{1 / r['seconds']:.1f}", f"{r['psnr']:.1f}",
+            f"{100 * r['agree']:.1f} %", f"{r['delta4']:.1f}",
+        ]
+        for r in results["adaptive"]
+    ]  # fmt: skip
+    return [*lines, *table(["sampler", "steps taken", "frames/s", "PSNR dB", "tokens alike", "Δ₄PSNR dB"], body)]
+
+
 def growth(results: Results) -> list[str]:
     found = results["growth"]
     base = ", ".join(f"{value} {name}" for name, value in found["base"].items())
@@ -178,7 +197,7 @@ def growth(results: Results) -> list[str]:
 
 SECTIONS = {
     "products": products, "attention": attention, "step": step, "models": models, "frames": frames, "scaling": scaling,
-    "window": window, "memory": memory, "growth": growth,
+    "window": window, "memory": memory, "growth": growth, "adaptive": adaptive,
 }  # fmt: skip
 
 

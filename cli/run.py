@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -14,12 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from genie_cpp.actions import format_actions, read_actions
-from genie_cpp.errors import ActionError
+from genie_cpp.errors import ActionError, SamplerError
 from genie_cpp.frames import describe_fit, fit, iter_frames, load_image, sha256
+from genie_cpp.gguf_file import quoted
 from genie_cpp.model import Model
 from genie_cpp.output import check_output, check_size, write
 from genie_cpp.recipe import Recipe
-from genie_cpp.sampler import Sampler
+from genie_cpp.sampler import AUTO_THRESHOLD, Sampler
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
@@ -61,7 +63,11 @@ def run(
     ] = "out.gif",
     seed: Annotated[int, typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1)] = 0,
     steps: Annotated[
-        int | None, typer.Option(envvar=_env("STEPS"), help="MaskGIT passes per frame. [the model's]")
+        str | None,
+        typer.Option(
+            envvar=_env("STEPS"),
+            help=f"MaskGIT passes per frame, or auto: up to the model's, --threshold {AUTO_THRESHOLD}. [the model's]",
+        ),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(envvar=_env("TEMPERATURE"), help="0 takes the likeliest token. [the model's]")
@@ -69,6 +75,10 @@ def run(
     order: Annotated[str | None, typer.Option(envvar=_env("ORDER"), help="confidence or random. [the model's]")] = None,
     noise: Annotated[
         float | None, typer.Option(envvar=_env("NOISE"), help="Gumbel noise on the confidence. [the model's]")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(envvar=_env("THRESHOLD"), help="Fill tokens of at least this probability at once. [0: off]"),
     ] = None,
     window: Annotated[
         str | None, typer.Option(envvar=_env("WINDOW"), help="What a full window does: half or exact. [the model's]")
@@ -93,11 +103,15 @@ def run(
         raise ActionError("--actions and --actions-from exclude each other", "leave one out")
     opened = Model.open(model, threads)
     hp, default = opened.info, opened.sampler
+    auto = steps == "auto"
+    if threshold is None:
+        threshold = AUTO_THRESHOLD if auto else 0.0
     sampler = Sampler(
-        default.steps if steps is None else steps,
+        default.steps if steps is None or auto else _steps(steps),
         default.temperature if temperature is None else temperature,
         default.order if order is None else order,
         default.noise if noise is None else noise,
+        threshold,
     )
     world = World(opened, sampler, window)
     check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
@@ -131,7 +145,7 @@ def run(
     recipe = Recipe(
         __version__, "" if model is None else str(model), opened.sha256, str(prompt_frame), prompt_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
-        float(sampler.noise), world.window, opened.isa, fps, scale,
+        float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
     )  # fmt: skip
     write(path, frames, recipe, overwrite, folder)
     rate = made / seconds if seconds > 0 else 0.0
@@ -151,6 +165,13 @@ def run(
         print(output)
     if interrupted:
         raise typer.Exit(130)
+
+
+def _steps(text: str) -> int:
+    # Python would refuse to read thousands of digits with an error of its own.
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise SamplerError(f"--steps must be a whole number in 1…1024 or auto, not {quoted(text)}", "try --steps 8")
+    return int(text)
 
 
 def _printable(text: str) -> str:

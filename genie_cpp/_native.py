@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import NativeError
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 SPATIAL, TEMPORAL, SPACETIME, FFN = range(4)
 SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN}
 NORMS = {"rmsnorm": 0, "layernorm": 1}
@@ -186,8 +186,8 @@ class State:
         check(status, "a MaskGIT step")
 
 
-def sampler_struct(steps: int, temperature: float, order: str, noise: float) -> Any:
-    return ffi.new("genie_sampler *", (steps, ORDERS[order], temperature, noise))
+def sampler_struct(steps: int, temperature: float, order: str, noise: float, threshold: float = 0.0) -> Any:
+    return ffi.new("genie_sampler *", (steps, ORDERS[order], temperature, noise, threshold))
 
 
 def vq_nearest(codebook_VL: Float, z_ML: Float, isa: str) -> Int:

@@ -38,6 +38,7 @@ class Recipe:
     temperature: float
     order: str
     noise: float
+    threshold: float
     window: str
     isa: str
     fps: int
@@ -67,7 +68,16 @@ class Recipe:
         words += ["--prompt-frame", self.prompt, "--actions", self.actions, "--seed", self.seed]
         # All digits: the recipe is part of the file, so a temperature of float32(0.1) must come back as just that.
         words += ["--steps", self.steps, "--temperature", repr(self.temperature), "--order", self.order]
-        words += ["--noise", repr(self.noise), "--window", self.window, "--fit", self.fit]
+        words += [
+            "--noise",
+            repr(self.noise),
+            "--threshold",
+            repr(self.threshold),
+            "--window",
+            self.window,
+            "--fit",
+            self.fit,
+        ]
         words += ["--fps", self.fps, "--scale", self.scale, "-o", output]
         return shlex.join(map(str, words))
 
@@ -75,7 +85,10 @@ class Recipe:
 def _checked(data: Any) -> Recipe | None:
     data = data.get(KEY) if isinstance(data, dict) else None
     fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
-    if not isinstance(data, dict) or set(data) != set(fields):
+    if not isinstance(data, dict):
+        return None
+    data = {"threshold": 0.0, **data}  # recipes of 0.1.0 have none
+    if set(data) != set(fields):
         return None
     for name, kind in fields.items():
         if kind == "float" and type(data[name]) is int:
@@ -84,7 +97,7 @@ def _checked(data: Any) -> Recipe | None:
             return None
     recipe = Recipe(**data)
     try:
-        Sampler(recipe.steps, recipe.temperature, recipe.order, recipe.noise)
+        Sampler(recipe.steps, recipe.temperature, recipe.order, recipe.noise, recipe.threshold)
     except SamplerError:
         return None
     right = (

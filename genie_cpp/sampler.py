@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .errors import SamplerError
 
 ORDERS = ("confidence", "random")
+AUTO_THRESHOLD = 0.6  # of --steps auto; docs/performance.md has what it costs
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Sampler:
     """MaskGIT settings, checked on creation.
 
     steps: refinement passes per frame, 1…1024. temperature: 0 takes the likeliest token, up to 100. order: which masked
-    tokens are filled first, "confidence" or "random". noise: Gumbel noise on the confidence, 0…100.
+    tokens are filled first, "confidence" or "random". noise: Gumbel noise on the confidence, 0…100. threshold: tokens
+    of at least this probability are filled at once, and a frame without masks ends early; 0…1, 0 is off.
     Raises SamplerError.
     """
 
@@ -23,13 +25,14 @@ class Sampler:
     temperature: float = 1.0
     order: str = "confidence"
     noise: float = 0.0
+    threshold: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or not 1 <= self.steps <= 1024:
             raise SamplerError(f"steps must be a whole number in 1…1024, not {self.steps!r}", "try --steps 8")
-        for name in ("temperature", "noise"):
+        for name, most in (("temperature", 100), ("noise", 100), ("threshold", 1)):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 100:
-                raise SamplerError(f"{name} must be a number in 0…100, not {value!r}")
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= most:
+                raise SamplerError(f"{name} must be a number in 0…{most}, not {value!r}")
         if self.order not in ORDERS:
             raise SamplerError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")

@@ -104,12 +104,15 @@ class World:
             ids = np.full(P, V, np.int32)
             logits = np.empty((P, V), np.float32)
             s = self.sampler
-            struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise)
+            struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold)
             for step in range(s.steps):
-                last = step == s.steps - 1
+                wanted = s.threshold > 0 or step == s.steps - 1  # any step may be the last
                 self._dynamics.maskgit_step(
-                    struct, step, self._seed, self._frame_number, action, ids, logits if last else None
+                    struct, step, self._seed, self._frame_number, action, ids, logits if wanted else None
                 )
+                self.timings["steps"] += 1
+                if s.threshold > 0 and not (ids == V).any():
+                    break
             stepped = time.perf_counter()
             self._dynamics.forward(ids, action, output=False)
             sampled = time.perf_counter()
@@ -182,7 +185,13 @@ class World:
                 "seed": self._seed,
                 "frame_number": self._frame_number,
                 "window": self.window,
-                "sampler": {"steps": s.steps, "temperature": s.temperature, "order": s.order, "noise": s.noise},
+                "sampler": {
+                    "steps": s.steps,
+                    "temperature": s.temperature,
+                    "order": s.order,
+                    "noise": s.noise,
+                    "threshold": s.threshold,
+                },
             }
             out = io.BytesIO()
             text = np.frombuffer(json.dumps(head).encode(), np.uint8)
@@ -268,6 +277,6 @@ class World:
         self._frame = self.model.pixels(patches)
 
     def _clear_timings(self) -> None:
-        """Seconds since `reset`: tokenize, window (sliding), dynamics (maskgit: a part of it), decode; and frames."""
-        names = ("tokenize", "window", "dynamics", "maskgit", "decode", "frames")
+        """Since `reset`: seconds of tokenize, window (sliding), dynamics (maskgit: a part), decode; frames, steps."""
+        names = ("tokenize", "window", "dynamics", "maskgit", "decode", "frames", "steps")
         self.timings = dict.fromkeys(names, 0.0)

@@ -67,8 +67,8 @@ def test_types_are_those_of_the_reader() -> None:
 
 
 def test_sampler_fields_are_in_the_order_they_are_filled() -> None:
-    s = _native.sampler_struct(7, 0.5, "random", 0.25)
-    assert (s.steps, s.order, s.temperature, s.noise) == (7, _native.ORDERS["random"], 0.5, 0.25)
+    s = _native.sampler_struct(7, 0.5, "random", 0.25, 0.75)
+    assert (s.steps, s.order, s.temperature, s.noise, s.threshold) == (7, _native.ORDERS["random"], 0.5, 0.25, 0.75)
 
 
 @needs_compiler

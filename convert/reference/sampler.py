@@ -19,10 +19,11 @@ class Sampler:
     temperature: float = 1.0
     order: str = "confidence"
     noise: float = 0.0
+    threshold: float = 0.0
 
 
 def fill(ids_P: Tensor, logits_PV: Tensor, s: Sampler, step: int, seed: int, frame: int) -> Tensor:
-    """Steps 2-4 for one frame: ids with masks (= V) and this step's logits -> ids with fewer masks."""
+    """Steps 2-5 for one frame: ids with masks (= V) and this step's logits -> ids with fewer masks."""
     P, V = logits_PV.shape
     masked = (ids_P == V).nonzero().flatten()
     logits = logits_PV[masked].float()
@@ -34,18 +35,23 @@ def fill(ids_P: Tensor, logits_PV: Tensor, s: Sampler, step: int, seed: int, fra
         running = ((logits - top) / s.temperature).exp().double().cumsum(-1)
         u = torch.from_numpy(uniform(seed, position, step, frame, 0))
         chosen = (running <= u[:, None] * running[:, -1:]).sum(-1).clamp(max=V - 1)
+    picked = logits.gather(-1, chosen[:, None])
+    log_p = (picked - top).squeeze(-1).double() - (logits - top).exp().double().sum(-1).log()
     if s.order == "random":
         quality = torch.from_numpy(uniform(seed, position, step, frame, 1))
     else:
-        picked = logits.gather(-1, chosen[:, None])
-        quality = (picked - top).squeeze(-1).double() - (logits - top).exp().double().sum(-1).log()
+        quality = log_p
         scale = s.noise * (1 - (step + 1) / s.steps)
         if scale > 0:
             u = uniform(seed, position, step, frame, 1)
             quality = quality + torch.from_numpy(scale * -np.log(-np.log(u)))
     stay = 0 if step == s.steps - 1 else math.floor(P * math.cos(math.pi / 2 * (step + 1) / s.steps))
-    best = torch.sort(quality, descending=True, stable=True).indices[: max(len(masked) - stay, 0)]
     ids_P = ids_P.clone()
+    if s.threshold > 0:
+        sure = log_p >= math.log(s.threshold)
+        ids_P[masked[sure]] = chosen[sure]
+        masked, chosen, quality = masked[~sure], chosen[~sure], quality[~sure]
+    best = torch.sort(quality, descending=True, stable=True).indices[: max(len(masked) - stay, 0)]
     ids_P[masked[best]] = chosen[best]
     return ids_P
 
@@ -57,4 +63,6 @@ def next_frame(model: Dynamics, past_TP: Tensor, actions_T: Tensor, s: Sampler, 
     for step in range(s.steps):
         logits = model(torch.cat([past_TP, ids_P[None]])[None], actions_T[None])[0, -1]
         ids_P = fill(ids_P, logits, s, step, seed, frame)
+        if s.threshold > 0 and not (ids_P == model.mask_id).any():
+            break
     return ids_P

@@ -38,7 +38,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 4
+#define GENIE_ABI_VERSION 5
 
 typedef enum {
     GENIE_OK = 0,
@@ -124,6 +124,7 @@ typedef struct {
     int32_t order;     /* 0 confidence, 1 random */
     float temperature; /* >= 0; 0 takes the likeliest token */
     float noise;       /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
+    double threshold;  /* 0…1; a token of at least this probability is filled at once; 0: none is */
 } genie_sampler;
 
 typedef struct genie_pool genie_pool;

@@ -102,6 +102,8 @@ BAD = {
     "action out of range": (None, ["--actions", "3"]),
     "action not a number": (None, ["--actions", "left"]),
     "no steps": (None, ["--steps", "0"]),
+    "steps in words": (None, ["--steps", "many"]),
+    "threshold": (None, ["--threshold", "1.5"]),
     "negative temperature": (None, ["--temperature", "-1"]),
     "unknown order": (None, ["--order", "sideways"]),
     "unknown window": (None, ["--window", "open"]),

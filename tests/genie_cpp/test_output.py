@@ -17,7 +17,7 @@ from genie_cpp.frames import load_frames
 from genie_cpp.recipe import Recipe, read
 
 RECIPE = Recipe(
-    "0.1.0", "", "ab" * 32, "it's a picture.png", "cd" * 32, "crop", 7, "0,3*8", 8, 0.1, "confidence", 0.0, "half",
+    "0.1.0", "", "ab" * 32, "it's a picture.png", "cd" * 32, "crop", 7, "0,3*8", 8, 0.1, "confidence", 0.0, 0.0, "half",
     "avx2", 10, 2,
 )  # fmt: skip
 

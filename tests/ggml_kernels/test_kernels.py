@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -121,6 +123,9 @@ def test_philox() -> None:
         Sampler(6, 0.7, noise=2.0),
         Sampler(3, 2.5, "random"),
         Sampler(40, 1.0),
+        Sampler(40, 0.0, threshold=0.06),
+        Sampler(40, 0.7, noise=2.0, threshold=0.06),
+        Sampler(40, 0.0, "random", threshold=0.06),
     ],
     ids=str,
 )
@@ -131,7 +136,8 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, tiny_model, tmp_path,
     convert(tmp_path / "c", tmp_path / "w.gguf", "f32")
     model = Model.open(tmp_path / "w.gguf", threads=2)
     P, V = model.token_count, model.info.codebook_size
-    struct = _native.sampler_struct(sampler.steps, sampler.temperature, sampler.order, sampler.noise)
+    struct = _native.sampler_struct(*dataclasses.astuple(sampler))
+    early = 0
     for seed, frame in ((0, 0), (2**64 - 1, 2**32 - 1), (77, 5)):
         state = model.state("dynamics")
         ids, logits = np.full(P, V, np.int32), np.empty((P, V), np.float32)
@@ -140,7 +146,10 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, tiny_model, tmp_path,
             state.maskgit_step(struct, step, seed, frame, -1, ids, logits)
             want = fill(before, torch.from_numpy(logits), sampler, step, seed, frame)
             np.testing.assert_array_equal(ids, want.numpy())
+            early += step < sampler.steps - 1 and ids.max() < V
         assert ids.max() < V
+    # With so many steps the schedule itself is done one step early, once for each seed.
+    assert early > 3 if sampler.threshold else early <= 3
 
 
 def test_a_step_refuses_what_is_out_of_range(tiny_gguf) -> None:  # type: ignore[no-untyped-def]
@@ -154,6 +163,8 @@ def test_a_step_refuses_what_is_out_of_range(tiny_gguf) -> None:  # type: ignore
         (np.zeros(P, np.int32), 0, 2, good),
         (np.zeros(P, np.int32), 0, 0, ffi.new("genie_sampler *", (0, 0, 1.0, 0.0))),
         (np.zeros(P, np.int32), 0, 0, ffi.new("genie_sampler *", (1, 0, float("nan"), 0.0))),
+        (np.zeros(P, np.int32), 0, 0, ffi.new("genie_sampler *", (1, 0, 1.0, 0.0, 1.5))),
+        (np.zeros(P, np.int32), 0, 0, ffi.new("genie_sampler *", (1, 0, 1.0, 0.0, float("nan")))),
     ):
         with pytest.raises(_native.NativeError):
             state.maskgit_step(sampler, step, 0, 0, action, ids, None)

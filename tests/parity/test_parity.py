@@ -132,6 +132,30 @@ def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, w
 
 
 @every_world
+def test_adaptive_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str) -> None:
+    """With a threshold both fill the same tokens and stop at the same step, before the last one allowed."""
+    reference, path = worlds[name]
+    g = reference.config
+    settings = {
+        "steps": 8,
+        "temperature": 0.0,
+        "threshold": 0.05 if name == "bundled" else 2 / g.tokenizer.codebook_size,
+    }
+    played = {}
+    for threads in (1, 2):
+        world = World(Model.open(path, threads), Sampler(**settings), "half")  # type: ignore[arg-type]
+        oracle = ReferenceWorld(reference, ReferenceSampler(**settings), "half", seed=11)  # type: ignore[arg-type]
+        world.reset(frames(g, 1)[0], seed=11)
+        oracle.reset(torch.from_numpy(world.tokens).long())
+        for frame in range(10):
+            world.step(frame % g.action_count)
+            np.testing.assert_array_equal(world.tokens, oracle.step(frame % g.action_count).numpy())
+        assert 10 <= world.timings["steps"] < 8 * 10
+        played[threads] = world.frame.tobytes()
+    assert played[1] == played[2]
+
+
+@every_world
 def test_64_forced_frames(worlds: dict[str, tuple[Genie, Path]], name: str) -> None:
     """Greedy in one step after the oracle's own tokens, whatever was sampled before."""
     reference, path = worlds[name]

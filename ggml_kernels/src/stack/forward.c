@@ -340,7 +340,8 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
     const genie_stack_params *p = &stack->params;
     if (sampler == NULL || p->input_length > 0 || p->input_rows != p->output_length + 1 || sampler->steps < 1 ||
         step < 0 || step >= sampler->steps || sampler->order < 0 || sampler->order > 1 ||
-        !(sampler->temperature >= 0 && sampler->temperature <= 100) || !(sampler->noise >= 0 && sampler->noise <= 100))
+        !(sampler->temperature >= 0 && sampler->temperature <= 100) ||
+        !(sampler->noise >= 0 && sampler->noise <= 100) || !(sampler->threshold >= 0 && sampler->threshold <= 1))
         return GENIE_ERROR_ARGUMENT;
     pass c = {.stack = stack,
               .state = state,

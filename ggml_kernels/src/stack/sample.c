@@ -1,4 +1,4 @@
-/* MaskGIT scoring and sampling: docs/sampling.md, steps 2 to 4. */
+/* MaskGIT scoring and sampling: docs/sampling.md, steps 2 to 5. */
 #include "stack.h"
 
 #include "../base/philox.h"
@@ -76,19 +76,24 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
             top = kernels->softmax_terms(logits, codes, 1.0f / sampler->temperature, terms);
             token = choose(logits, terms, codes, genie_uniform(seed, at, s, frame, 0));
         }
-        double quality;
-        if (sampler->order == 1) {
-            quality = genie_uniform(seed, at, s, frame, 1);
-        } else {
+        double log_p = 0, quality;
+        if (sampler->order == 0 || sampler->threshold > 0) {
             if (sampler->temperature != 1)
                 kernels->softmax_terms(logits, codes, 1.0f, terms);
             double total = 0;
             for (int32_t v = 0; v < codes; v++)
                 total += (double)terms[v];
-            quality = (double)(logits[token] - top) - log(total);
+            log_p = (double)(logits[token] - top) - log(total);
+        }
+        if (sampler->order == 1) {
+            quality = genie_uniform(seed, at, s, frame, 1);
+        } else {
+            quality = log_p;
             if (noise > 0)
                 quality += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
         }
+        if (sampler->threshold > 0 && log_p >= log(sampler->threshold))
+            ids_P[p] = token;
         state->chosen_P[p] = token;
         state->quality_P[p] = isnan(quality) ? -INFINITY : quality;
     }
