@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HEADINGS = [
     "Targets", "Matrix products", "Attention, one thread", "One MaskGIT step with a full window", "Whole models",
     "A whole frame against PyTorch, two threads", "Two threads against one", "Sliding the window",
-    "Memory and load time", "How a step grows",
+    "Memory and load time", "How a step grows", "Adaptive decoding (`--steps auto`)",
 ]  # fmt: skip
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
