@@ -38,7 +38,7 @@ export class Drawing {
       this.#undo = [];
       this.#cursor = [width >> 1, height >> 1];
     }
-    const palette = [...new Set([...common(frame), ...BLANK])].slice(0, 12);
+    const palette = distinct([...common(frame), ...BLANK].map(parts)).slice(0, 12).map(hex);
     if (!this.#undo.length) {
       this.#choose(palette[0]);
       this.#clear();
@@ -136,7 +136,7 @@ export class Drawing {
   #flood([x, y]) {
     const { width, height } = this.paper, image = this.context.getImageData(0, 0, width, height);
     const cells = new Uint32Array(image.data.buffer), old = cells[y * width + x];
-    const [r, g, b] = [1, 3, 5].map((at) => parseInt(this.#colour.slice(at, at + 2), 16));
+    const [r, g, b] = parts(this.#colour);
     const made = ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
     const open = old === made ? [] : [y * width + x];
     while (open.length) {
@@ -152,18 +152,25 @@ export class Drawing {
   }
 }
 
-// The commonest colours of a frame that differ enough to be told apart.
+const parts = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+const hex = (rgb) => `#${rgb.map((v) => v.toString(16).padStart(2, "0")).join("")}`;
+
+// Those that differ enough from all before them to be told apart.
+function distinct(colours) {
+  const found = [];
+  for (const rgb of colours) {
+    if (found.every((other) => rgb.some((v, i) => Math.abs(v - other[i]) > 28))) found.push(rgb);
+  }
+  return found;
+}
+
+// A frame's colours, the commonest first, eight at most.
 function common(canvas) {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height), counts = new Map();
   for (let at = 0; at < data.length; at += 4) {
-    const key = (data[at] << 16) | (data[at + 1] << 8) | data[at + 2];
+    const key = hex([data[at], data[at + 1], data[at + 2]]);
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }
-  const found = [];
-  for (const [key] of [...counts].sort((a, b) => b[1] - a[1])) {
-    const rgb = [key >> 16, (key >> 8) & 255, key & 255];
-    if (found.every((other) => rgb.some((v, i) => Math.abs(v - other[i]) > 28))) found.push(rgb);
-    if (found.length === 8) break;
-  }
-  return found.map((rgb) => `#${rgb.map((v) => v.toString(16).padStart(2, "0")).join("")}`);
+  const ranked = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 1000);
+  return distinct(ranked.map(([key]) => parts(key))).slice(0, 8).map(hex);
 }

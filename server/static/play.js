@@ -232,9 +232,9 @@ function stopRecording() {
   recording = null;
   const fps = Math.max(1, Math.min(50, limit === NO_LIMIT ? Math.round(rate()) || 10 : limit));
   const item = make("li", { textContent: `Frames ${depth} to ${frame.depth}` });
-  for (const kind of ["gif", "webp"]) {
+  for (const kind of ["GIF", "WebP"]) {
     const query = new URLSearchParams({ first: id, last: frame.id, fps, scale: Math.max(1, Math.min(8, Math.round(256 / world.width))) });
-    item.append(make("a", { href: `/sessions/${hello.session}/recording.${kind}?${query}`, download: "", textContent: kind.toUpperCase() }));
+    item.append(make("a", { href: `/sessions/${hello.session}/recording.${kind.toLowerCase()}?${query}`, download: "", textContent: kind }));
   }
   $("recordings").prepend(item);
   $("no-recordings").hidden = true;
@@ -307,6 +307,7 @@ function showPad() {
     return button;
   });
   $("pad").replaceChildren(...buttons);
+  $("pad").style.setProperty("--columns", Math.ceil(keys.count / Math.ceil(keys.count / 9))); // rows of equal length
   const rows = buttons.map((button, action) => {
     const row = make("tr", {}), cell = make("td", {});
     cell.append(...keys.of(action).flatMap((key) => [make("kbd", { textContent: label(key) }), " "]));
@@ -314,7 +315,6 @@ function showPad() {
     return row;
   });
   $("help-keys").replaceChildren(...rows);
-  $("keys-button").disabled = false;
 }
 
 function showHeld() {
@@ -434,7 +434,7 @@ addEventListener("paste", (event) => {
 const THEMES = ["auto", "light", "dark"];
 function theme(name) {
   document.documentElement.dataset.theme = name;
-  $("theme").textContent = `Theme: ${name}`;
+  $("theme").querySelector("b").textContent = name;
   localStorage.setItem("genie.theme", name);
 }
 theme(THEMES.includes(localStorage.getItem("genie.theme")) ? localStorage.getItem("genie.theme") : "auto");
