@@ -101,7 +101,7 @@ async function reset() {
 async function startFrom(blob) {
   if (!world) return;
   if (blob.size > hello.limits.picture_bytes) {
-    say(new Error(`the picture has ${(blob.size / 2 ** 20).toFixed(0)} MiB; ${hello.limits.picture_bytes / 2 ** 20} are the limit`));
+    say(new Error(`the picture has ${(blob.size / 1024).toFixed(0)} KiB; ${(hello.limits.picture_bytes / 1024).toFixed(0)} are the limit`));
     return;
   }
   stopRecording();
@@ -389,8 +389,12 @@ $("record").onclick = record;
 $("rewind").onpointerdown = (event) => ($("rewind").setPointerCapture(event.pointerId), rewind(true));
 $("rewind").onpointerup = $("rewind").onpointercancel = () => rewind(false);
 $("rewind").oncontextmenu = (event) => event.preventDefault();
-$("rewind").onkeydown = (event) => [" ", "Enter"].includes(event.key) && (event.preventDefault(), rewind(true));
-$("rewind").onkeyup = (event) => [" ", "Enter"].includes(event.key) && rewind(false);
+$("rewind").addEventListener("keydown", (event) => {
+  if (event.key !== " " && event.key !== "Enter") return;
+  event.preventDefault();
+  rewind(true);
+});
+$("rewind").addEventListener("keyup", (event) => (event.key === " " || event.key === "Enter") && rewind(false));
 $("help-button").onclick = help;
 $("help-done").onclick = () => $("help-dialog").close();
 $("keys-button").onclick = () => keys.edit();
