@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,7 @@ from genie_cpp import halfblocks
 from genie_cpp.errors import GenieError
 from genie_cpp.keys import default_keys
 from genie_cpp.model import Model
+from genie_cpp.output import write
 from genie_cpp.session import Node, Prompt, Session, pixels
 
 # What a terminal sends, as the page names the keys.
@@ -86,6 +89,9 @@ class Game:
                 data = os.read(descriptor, 4096)
                 if not data:
                     return
+                # Over a slow line an arrow key may come in two parts; alone, its first is Escape.
+                while data.endswith((b"\x1b", b"\x1b[", b"\x1bO")) and select.select([descriptor], [], [], 0.05)[0]:
+                    data += os.read(descriptor, 4096)
                 # A slow model would go on long after the key is up, were all that was typed obeyed.
                 self.press(list(keys_in(data))[-1:])
 
@@ -118,6 +124,8 @@ class Game:
         elif name == "b":
             session.bookmark()
             self.message = f"frame {session.node.depth} is bookmarked"
+        elif name == "c":
+            self.message = f"{self._save()} holds the frames up to this one"
         elif name == "g" and session.bookmarks:
             self._marks += 1
             session.go_to(session.bookmarks[-1 - (self._marks - 1) % len(session.bookmarks)])
@@ -128,6 +136,13 @@ class Game:
         started = time.perf_counter()
         self.session.step(action)
         self._ms = 1000 * (time.perf_counter() - started)
+
+    def _save(self) -> Path:
+        """The path up to the frame shown as a GIF in the working folder, beside those that are there."""
+        path = next(path for n in itertools.count(1) if not (path := Path(f"world-{n}.gif")).exists())
+        pngs, says = self.session.recording(self.session.path[0], self.session.node.id, 10, 4)
+        write(path, pixels(pngs), says)
+        return path
 
     def _show(self) -> None:
         columns, rows = shutil.get_terminal_size()
@@ -152,7 +167,8 @@ class Game:
         speed = f", {self._ms:.0f} ms" if self._ms else ""
         count = self.session.model.info.action_count - 1
         first = self.message or f"{name}: frame {node.depth} of {last}{by}{speed}"
-        return first, f"arrows WASD 0-{min(count, 9)} act  . again  backspace back  b mark  g go to mark  r reset  q quit"
+        rest = ". again  backspace back  b mark  g go to mark  c save gif  r reset  q quit"
+        return first, f"arrows WASD 0-{min(count, 9)} act  {rest}"
 
 
 def keys_in(data: bytes) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Gymnasium (extra `gym`): importing this registers the environment.
 
-    import gymnasium, genie_cpp.gym
-    env = gymnasium.make("genie_cpp/World-v0", model="world.gguf", prompt="picture.png")
+import gymnasium, genie_cpp.gym
+env = gymnasium.make("genie_cpp/World-v0", model="world.gguf", prompt="picture.png")
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -40,7 +40,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
     starts from another. An episode never ends by itself: give `make` a max_episode_steps.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 10}
 
     def __init__(
         self,

@@ -82,7 +82,9 @@ def check_size(path: Path, width: int, height: int, folder: bool = False) -> Non
         raise OutputError(f"{path.suffix} holds at most {most}x{most} pixels, not {width}x{height}", "lower --scale")
 
 
-def write(path: Path, frames: Sequence[Frame], recipe: Description, overwrite: bool = False, folder: bool = False) -> None:
+def write(
+    path: Path, frames: Sequence[Frame], recipe: Description, overwrite: bool = False, folder: bool = False
+) -> None:
     """Write frames (uint8 [H, W, 3] each), enlarged by recipe.scale, at recipe.fps. Raises OutputError.
 
     Every frame is kept, identical neighbours too; the same frames and recipe give the same bytes. WebP, PNG and folders

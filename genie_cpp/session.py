@@ -174,8 +174,8 @@ class Session:
     def recording(self, first: int, last: int, fps: int, scale: int) -> tuple[list[bytes], Recipe | Played]:
         """PNGs from a frame to a later one on its path, by ids, and what to say of them. Raises StateError.
 
-        Where the line starts at a prompt that is a file and the sampler stayed the same, it is a recipe, and `genie-run`
-        makes the same file.
+        Where the line starts at a prompt that is a file and the sampler stayed the same, it is a recipe, and
+        `genie-run` makes the same file.
         """
         line = self._line(last) if last in self.nodes else []
         if first not in line:

@@ -6,9 +6,8 @@ import asyncio
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Query, Request, Response, WebSocket, WebSocketDisconnect
@@ -29,7 +28,7 @@ HOSTS = ["127.0.0.1", "localhost"]
 _TYPES = {"gif": "image/gif", "webp": "image/webp"}
 # The page asks nobody else for anything; no other page may frame it.
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -46,8 +45,8 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.middleware("http")
-    async def headers(request: Request, call_next: Callable[[Request], Any]) -> Response:
-        response: Response = await call_next(request)
+    async def headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
         response.headers.update(_HEADERS)
         if not request.url.path.startswith("/sessions"):
             response.headers["Cache-Control"] = "no-cache"
@@ -72,7 +71,9 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
         kept = session_of(id).nodes.get(node)
         if kept is None:
             raise StateError("this frame is no longer kept")
-        return Response(kept.png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
+        return Response(
+            kept.png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
+        )
 
     @app.get("/sessions/{id}/recording.{kind}")
     async def recording(

@@ -58,7 +58,7 @@ def error(fault: GenieError) -> dict[str, Any]:
 
 
 def frame(session: Session, whole_path: bool = False) -> bytes:
-    """The frame shown. `first` and `last` are depths of the path's ends; `path` are the ids between, where asked for."""
+    """The frame shown. `first` and `last` are depths of the path's ends; `path`, where asked for, the ids between."""
     node, path = session.node, session.path
     head: dict[str, Any] = {
         "type": "frame",

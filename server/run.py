@@ -44,9 +44,7 @@ def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Li
     return uvicorn.Server(config)
 
 
-def serve(
-    models: Sequence[Model], prompts: Sequence[Prompt | None], port: int, started: Callable[[str], None]
-) -> None:
+def serve(models: Sequence[Model], prompts: Sequence[Prompt | None], port: int, started: Callable[[str], None]) -> None:
     """Serve until Ctrl-C; `started` is called with the address once connections are taken. Raises GenieError."""
     with listen(port) as listener, contextlib.suppress(KeyboardInterrupt):
         listener.listen(64)

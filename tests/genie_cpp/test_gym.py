@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-gymnasium = pytest.importorskip("gymnasium")
-import genie_cpp.gym  # noqa: F401
+pytest.importorskip("gymnasium")
+import gymnasium
 from gymnasium.utils.env_checker import check_env
 
+import genie_cpp.gym
 from genie_cpp import ActionError, ImageError, Model, StateError
 
 ID = "genie_cpp/World-v0"
@@ -56,8 +57,8 @@ def test_prompts(path: Path, tmp_path: Path) -> None:
         gymnasium.make(ID, model=path).reset()
     with pytest.raises(ImageError, match="uint8"):
         env.reset(options={"prompt": PICTURE[..., 0]})
-    with pytest.raises(StateError):
-        gymnasium.make(ID, model=path, prompt=PICTURE, render_mode="window")
+    with pytest.raises(StateError, match="render_mode"):
+        genie_cpp.gym.WorldEnv(path, PICTURE, "window")
     with pytest.raises(ActionError):
         env.unwrapped.step(3)
 
@@ -87,5 +88,7 @@ def test_a_vector_env_shares_one_model(path: Path) -> None:
     assert np.array_equal(frames[0], frames[1]) and not np.array_equal(frames[0], frames[2])
     models = {id(env.unwrapped.model) for env in envs.envs}
     assert len(models) == 1
-    assert gymnasium.make(ID, model=Model.open(path), prompt=PICTURE).unwrapped.model is not envs.envs[0].unwrapped.model
+    assert (
+        gymnasium.make(ID, model=Model.open(path), prompt=PICTURE).unwrapped.model is not envs.envs[0].unwrapped.model
+    )
     envs.close()

@@ -21,15 +21,15 @@ from genie_cpp.frames import fit
 from genie_cpp.recipe import read
 
 pytest.importorskip("fastapi")
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed: apt-get install chromium", allow_module_level=True)
+pytest.importorskip("playwright")
+from playwright import sync_api
 
 from genie_cpp.server.limits import Limits
 from genie_cpp.server.run import listen, server
 from genie_cpp.session import Prompt
 
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
