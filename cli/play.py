@@ -22,7 +22,7 @@ def _env(name: str) -> str:
 
 def play(
     model: Annotated[
-        list[str] | None,
+        str | None,
         typer.Option("--model", "-m", envvar=_env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
     ] = None,
     prompt_frame: Annotated[
@@ -70,12 +70,12 @@ def play(
     serve(models, prompts, port, started)
 
 
-def _paths(names: list[str] | None) -> list[Path | None]:
+def _paths(names: str | None) -> list[Path | None]:
     """The files of `-m a.gguf,b.gguf`, each once; a name with a comma that exists is itself."""
-    if not names:
+    if names is None:
         return [None]
-    words = [word for name in names for word in ([name] if Path(name).exists() else name.split(","))]
-    return [Path(word) for word in dict.fromkeys(word.strip() for word in words) if word]
+    words = [names] if Path(names).exists() else names.split(",")
+    return [Path(word) for word in dict.fromkeys(words) if word] or [Path(names)]
 
 
 def _has_display() -> bool:

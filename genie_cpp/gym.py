@@ -40,7 +40,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
     starts from another. An episode never ends by itself: give `make` a max_episode_steps.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 10}  # noqa: RUF012 (so in Env)
 
     def __init__(
         self,
