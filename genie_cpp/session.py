@@ -85,7 +85,7 @@ class Played:
 class Session:
     """One player's world. Frames form a tree: `path` leads from a prompt to the newest, `node` is the one shown.
 
-    Going back costs nothing: the world is restored when it is next stepped from there. Not for several threads at once.
+    Going back costs nothing: the world follows when it is next stepped from there. Not for several threads at once.
     """
 
     def __init__(self, model: Model, max_bytes: int = MAX_BYTES) -> None:
@@ -123,7 +123,8 @@ class Session:
         """The frame after the one shown; frames that came after it leave the path. Raises ActionError, StateError."""
         node, started = self.node, time.perf_counter()
         if self._at != node.id:
-            self.world.restore(zlib.decompress(node.state))
+            if not self.world.rewind(self._behind(node.id)):
+                self.world.restore(zlib.decompress(node.state))
             self._at = node.id
         restored = time.perf_counter()
         self.world.sampler = self.sampler
@@ -192,6 +193,15 @@ class Session:
                 float(s.noise), self.world.window, self.model.isa, fps, scale,
             )  # fmt: skip
         return [node.png for node in nodes], says
+
+    def _behind(self, id: int) -> int:
+        """How many steps a frame lies behind the one the world stands on; 0 where it does not, or too far."""
+        at = self.nodes.get(self._at)
+        for steps in range(self.model.info.context_length):
+            if at is None or at.id == id:
+                return steps if at else 0
+            at = self.nodes.get(at.parent) if at.parent is not None else None
+        return 0
 
     def _line(self, id: int) -> list[int]:
         line, at = [], self.nodes.get(id)
