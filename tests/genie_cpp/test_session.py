@@ -121,6 +121,11 @@ def test_a_recording_is_a_recipe_only_where_that_is_true(model: Model) -> None:
         session.recording(last.id, nodes[0].id, 10, 4)
 
 
+def test_the_bundled_world_has_a_picture_beside_it() -> None:
+    assert (prompt := Prompt.beside(Model.open(threads=1))) is not None
+    assert prompt.path.endswith(".png") and len(prompt.sha256) == 64
+
+
 def test_png_is_lossless() -> None:
     assert pixels([png(PICTURE)])[0].tolist() == PICTURE.tolist()
 

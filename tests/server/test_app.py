@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import struct
+import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,6 +145,12 @@ def test_files_of_a_session(talk: Talk, client: TestClient, tmp_path: Path) -> N
         assert isinstance(recipe, Recipe) and recipe.actions == "2*2" and recipe.seed == 1
         with Image.open(path) as image:
             assert image.n_frames == 3 and image.size == (64, 64)
+        again = tmp_path / f"again.{kind}"
+        command = shlex.split(recipe.command(str(again)))
+        subprocess.run(
+            [Path(sysconfig.get_path("scripts")) / command[0], *command[1:]], check=True, capture_output=True
+        )
+        assert again.read_bytes() == path.read_bytes(), "genie-run makes another file"
     for address, code in (
         (f"{place}/frames/99.png", 404),
         ("/sessions/nobody/frames/0.png", 404),
