@@ -14,6 +14,7 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const screen = $("screen"), context = screen.getContext("2d", { willReadFrequently: true });
 
 let connection, hello, world, frame; // frame: the newest answer with a picture
+let showing = Promise.resolve(); // pictures decode on their own time, but are drawn in order
 let running = true, rewinding = false, seeking = null, once = false;
 let held = []; // actions of keys and buttons that are down, the newest last
 let tapped = null; // an action whose key may be up again before its step could begin
@@ -32,7 +33,10 @@ const drawing = new Drawing(startFrom);
 async function connect() {
   connection?.close();
   veil("Connecting…");
-  connection = new Connection((why) => veil(`The connection is closed${why ? `: ${why}` : "."}`, "Connect again", connect));
+  connection = new Connection((why) => {
+    [frame, recording] = [null, null]; // nothing to step from
+    veil(`The connection is closed${why ? `: ${why}` : "."}`, "Connect again", connect);
+  });
   try {
     hello = await connection.hello;
     $("model").replaceChildren(...hello.models.map((m, value) => make("option", { value, textContent: m.name })));
@@ -46,8 +50,10 @@ async function connect() {
 
 // Ask; what goes wrong is shown, and the answer is then null.
 async function ask(message) {
+  const asked = world;
   try {
     const answer = await connection.send(message);
+    answer.world = asked;
     $("message").hidden = true;
     return answer;
   } catch (error) {
@@ -109,9 +115,15 @@ async function startFrom(blob) {
   screen.focus();
 }
 
-async function show(answer) {
-  if (!answer || answer.type !== "frame") return false;
+function show(answer) {
+  showing = showing.then(() => draw(answer));
+  return showing;
+}
+
+async function draw(answer) {
+  if (!answer) return;
   const bitmap = await createImageBitmap(answer.picture);
+  if (answer.world !== world) return; // another model was chosen in the meantime
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   frame = answer;
@@ -119,7 +131,7 @@ async function show(answer) {
   timeline.update(frame);
   if (recording && frame.depth < recording.depth) recording = { id: frame.id, depth: frame.depth };
   showState();
-  return true;
+  wake();
 }
 
 async function loop() {
@@ -146,11 +158,14 @@ async function step(action) {
   const started = performance.now(), key = pressed;
   [tapped, once, pressed] = [null, false, null];
   lastAction = action;
-  const shown = await show(await ask({ type: "step", action }));
-  if (!shown) {
+  const answer = await ask({ type: "step", action });
+  if (!answer) {
     release(); // an error is not repeated for as long as the key is down
+    pause(true);
     return;
   }
+  await show(answer);
+  if (frame !== answer) return;
   const now = performance.now();
   if (key !== null) latencies = [...latencies.slice(-19), now - key];
   times = [...times.filter((t) => now - t < 2000), now].slice(-60);

@@ -427,6 +427,48 @@ def test_models_help_and_theme(page: Any) -> None:
     assert page.inner_text("#theme").endswith("light")
 
 
+def test_a_server_that_stops_and_comes_back(browser: Any, model: Model) -> None:
+    def start(port: int) -> tuple[Any, threading.Thread, int]:
+        listener = listen(port)
+        listener.listen(8)
+        runner = server([model], [Prompt(PICTURE)])
+        thread = threading.Thread(target=runner.run, kwargs={"sockets": [listener]})
+        thread.start()
+        return runner, thread, listener.getsockname()[1]
+
+    def stop(runner: Any, thread: threading.Thread) -> None:
+        runner.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+    runner, thread, port = start(0)
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.wait_for_selector("#veil", state="hidden")
+    page.select_option("#idle", "1")
+    until(lambda: now(page)[0] > 2)
+    stop(runner, thread)  # while it is stepping
+    page.locator("#veil-text:has-text('The connection is closed')").wait_for()
+    page.click("#theme")  # it still answers
+    runner, thread, _ = start(port)
+    page.click("#veil-button")
+    page.wait_for_selector("#veil", state="hidden")
+    until(lambda: page.inner_text("#state") == "paused" or now(page)[0] > 2)
+    page.close()
+    stop(runner, thread)
+
+
+def test_another_model_while_one_is_stepping(page: Any) -> None:
+    page.select_option("#idle", "1")
+    page.keyboard.down("2")
+    for index in ("1", "0", "1"):
+        until(lambda: now(page)[0] > 2 or page.locator("#veil").is_visible())
+        page.select_option("#model", index)
+    page.locator("#veil-text:has-text('Drop a picture')").wait_for()
+    time.sleep(0.5)
+    assert page.locator("#veil").is_visible() and page.locator("#message").is_hidden()
+
+
 def test_the_keyboard_alone_reaches_everything(page: Any) -> None:
     page.locator("#screen").focus()
     seen = set()
