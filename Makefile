@@ -55,11 +55,11 @@ venv build: $(VENV)/.built
 test: build
 	$(BIN)/pytest $(ARGS)
 
-# The package as it installs: genie_cpp with convert and cli inside. $(1): the folder it is made in.
+# The package as it installs: genie_cpp with convert, cli and server inside. $(1): the folder it is made in.
 define package
 rm -rf $(1)/genie_cpp
 mkdir -p $(1)/genie_cpp
-ln -s $(CURDIR)/genie_cpp/* $(CURDIR)/convert $(CURDIR)/cli $(1)/genie_cpp/
+ln -s $(CURDIR)/genie_cpp/* $(CURDIR)/convert $(CURDIR)/cli $(CURDIR)/server $(1)/genie_cpp/
 endef
 
 lint: lint-python lint-types lint-c
@@ -68,7 +68,7 @@ lint-python: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy would take convert and cli for packages of their own, so it is shown the package as it installs.
+# mypy would take convert, cli and server for packages of their own, so it is shown the package as it installs.
 lint-types: build
 	@$(call package,build/mypy)
 	cd build/mypy && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p genie_cpp

@@ -1,4 +1,4 @@
-"""The commands: `genie-cpp run | convert | info | bench`, and each under a name of its own."""
+"""The commands: `genie-cpp run | play | convert | info | bench`, and each under a name of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from genie_cpp.version import __version__
 from .bench import bench
 from .convert import convert
 from .info import info
+from .play import play
 from .run import run
 
 
@@ -40,7 +41,7 @@ def _single(command: Callable[..., None]) -> typer.Typer:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.callback()(_root)
-for _command in (run, convert, info, bench):
+for _command in (run, play, convert, info, bench):
     app.command()(_command)
 
 
@@ -120,3 +121,7 @@ def main_info() -> None:
 
 def main_bench() -> None:
     _start(_single(bench))
+
+
+def main_play() -> None:
+    _start(_single(play))

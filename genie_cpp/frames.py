@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import warnings
 from collections.abc import Iterator
@@ -39,11 +40,23 @@ def load_frames(path: Path, most: int = 4096) -> list[Frame]:
     return list(itertools.islice(iter_frames(path), most))
 
 
+def decode_image(data: bytes, most_pixels: int = MAX_PIXELS) -> Frame:
+    """As `load_image`, from the bytes of a file that somebody sent. Raises ImageError."""
+    for frame in _iter_frames(io.BytesIO(data), "the picture", most_pixels):
+        return frame
+    raise ImageError("the picture is empty")
+
+
 def iter_frames(path: Path) -> Iterator[Frame]:
     """The frames of a picture or an animation one by one, each as `load_image`; one is in memory at a time."""
+    return _iter_frames(path, str(path), MAX_PIXELS)
+
+
+def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iterator[Frame]:
+    """path: what messages call the source."""
     try:
         with quiet():
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(source, formats=FORMATS)
         with image:
             for number in itertools.count():
                 with quiet():
@@ -51,7 +64,7 @@ def iter_frames(path: Path) -> Iterator[Frame]:
                         image.seek(number)
                     except EOFError:
                         return
-                    _check_size(path, image)
+                    _check_size(path, image, most_pixels)
                     frame = _rgb(image)
                 yield frame
     except (ImageError, MemoryError):
@@ -77,10 +90,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
+def _check_size(path: str, image: Image.Image, most_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{path} has {width}x{height} pixels; {MAX_PIXELS // 1_000_000} million are the limit")
+    if width * height > most_pixels:
+        raise ImageError(f"{path} has {width}x{height} pixels; {most_pixels / 1e6:g} million are the limit")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{path} has {width}x{height} pixels; {MIN_SIDE}x{MIN_SIDE} are the least")
 

@@ -54,6 +54,7 @@ class Model:
     """
 
     path: Path
+    bundled: bool  # the world that ships with the package, opened without a path
     info: HParams
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
@@ -68,7 +69,7 @@ class Model:
         Raises GGUFError, ModelError, NativeError or FileNotFoundError.
         """
         model = Model()
-        model.path = bundled_path() if path is None else Path(path)
+        model.path, model.bundled = bundled_path() if path is None else Path(path), path is None
         model.isa = _native.wanted_isa()
         model.threads = default_threads() if threads is None else threads
         model._pool = _native.Pool(model.threads)

@@ -17,18 +17,30 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import OutputError
-from .recipe import KEY, Recipe
+from .recipe import KEY
 
 # The longest side each format can say.
 EXTENSIONS = {".gif": 65535, ".webp": 16383, ".png": 2**31 - 1, ".mp4": 16384}
 Frame = NDArray[np.uint8]
+
+
+class Description(Protocol):
+    """What a file says of its frames and how they are shown: a Recipe, or a session.Played."""
+
+    @property
+    def fps(self) -> int: ...
+    @property
+    def scale(self) -> int: ...
+    def to_json(self) -> str: ...
+
+
 _PALETTE_PIXELS = 1 << 24
 _MAX_ARGUMENT = 100_000  # bytes; Linux allows 128 KiB
 
@@ -70,7 +82,9 @@ def check_size(path: Path, width: int, height: int, folder: bool = False) -> Non
         raise OutputError(f"{path.suffix} holds at most {most}x{most} pixels, not {width}x{height}", "lower --scale")
 
 
-def write(path: Path, frames: Sequence[Frame], recipe: Recipe, overwrite: bool = False, folder: bool = False) -> None:
+def write(
+    path: Path, frames: Sequence[Frame], recipe: Description, overwrite: bool = False, folder: bool = False
+) -> None:
     """Write frames (uint8 [H, W, 3] each), enlarged by recipe.scale, at recipe.fps. Raises OutputError.
 
     Every frame is kept, identical neighbours too; the same frames and recipe give the same bytes. WebP, PNG and folders
@@ -117,14 +131,14 @@ def _replace_folder(made: Path, target: Path) -> None:
         raise
 
 
-def _write_folder(path: Path, frames: Iterable[Frame], recipe: Recipe) -> None:
+def _write_folder(path: Path, frames: Iterable[Frame], recipe: Description) -> None:
     path.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(_enlarge(frame, recipe.scale)).save(path / f"frame_{index:04d}.png")
     (path / "recipe.json").write_text(recipe.to_json() + "\n", encoding="ascii")
 
 
-def _write_animation(path: Path, frames: Sequence[Frame], recipe: Recipe, kind: str) -> None:
+def _write_animation(path: Path, frames: Sequence[Frame], recipe: Description, kind: str) -> None:
     parts = {".gif": _gif, ".webp": _webp, ".png": _png}[kind](frames, recipe)
     with path.open("wb") as file:
         file.writelines(parts)
@@ -165,7 +179,7 @@ def _alone(pixels: Frame, kind: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def _gif(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
+def _gif(frames: Sequence[Frame], recipe: Description) -> Iterator[bytes]:
     # One palette for all frames: palettes of their own would make colours flicker and the file large.
     height, width = frames[0].shape[:2]
     stride = -(-len(frames) * height * width // _PALETTE_PIXELS)
@@ -193,7 +207,7 @@ def _gif(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
     yield b";"
 
 
-def _webp(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
+def _webp(frames: Sequence[Frame], recipe: Description) -> Iterator[bytes]:
     def chunk(name: bytes, data: bytes) -> bytes:
         return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) & 1)
 
@@ -214,7 +228,7 @@ def _webp(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
     yield chunk(b"EXIF", exif.tobytes().removeprefix(b"Exif\0\0"))
 
 
-def _png(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
+def _png(frames: Sequence[Frame], recipe: Description) -> Iterator[bytes]:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -238,7 +252,7 @@ def _png(frames: Sequence[Frame], recipe: Recipe) -> Iterator[bytes]:
     yield chunk(b"IEND", b"")
 
 
-def _write_mp4(path: Path, frames: Iterable[Frame], recipe: Recipe) -> None:
+def _write_mp4(path: Path, frames: Iterable[Frame], recipe: Description) -> None:
     import imageio.v2 as imageio
 
     text = recipe.to_json()

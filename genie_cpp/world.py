@@ -42,6 +42,7 @@ class World:
         self._dynamics, self._decoder = model.state("dynamics"), model.state("tokenizer.decoder")
         self._ids: list[Ids] = []  # of the frames in the window
         self._actions: list[int] = []  # the action that led to each of them, -1 for the first
+        self._least = 1  # frames the window held when it was last filled anew: `rewind` goes no further
         self._frame_number = 0  # frames since the prompt's first
         self._seed = 0
         self._frame: Frame | None = None
@@ -166,12 +167,26 @@ class World:
         with self._lock:
             other = World(self.model, self.sampler, self.window)
             other._ids, other._actions = [ids.copy() for ids in self._ids], list(self._actions)
-            other._frame_number, other._seed = self._frame_number, self._seed
+            other._frame_number, other._seed, other._least = self._frame_number, self._seed, self._least
             other._frame = None if self._frame is None else self._frame.copy()
             other._logits = None if self._logits is None else self._logits.copy()
             other._dynamics.copy_from(self._dynamics)
             other._decoder.copy_from(self._decoder)
             return other
+
+    def rewind(self, frames: int) -> bool:
+        """Undo the last `frames` steps, exactly and without a replay. False, and nothing done, where the window has
+        slid since or they are not steps of this world: `restore` a saved state instead."""
+        with self._lock:
+            length = len(self._ids) - frames
+            if frames < 1 or length < self._least:
+                return False
+            del self._ids[length:], self._actions[length:]
+            self._frame_number, self._logits = self._frame_number - frames, None
+            self._dynamics.truncate(length)
+            self._decoder.truncate(length - 1)
+            self._decode(self._ids[-1])
+            return True
 
     def save(self) -> bytes:
         """The state as bytes: the window's tokens and actions, seed, frame number, settings. Not the model."""
@@ -259,9 +274,11 @@ class World:
         self._ids = self._ids[length - keep :]
         self._actions = [-1, *self._actions[length - keep + 1 :]]
         self._replay(decode=False)
+        self._least = keep + 1  # with `keep` frames this window never was a frame's own
 
     def _replay(self, decode: bool = True) -> None:
         """Run the window's frames again from time index 0; causal attention makes this the same as having kept them."""
+        self._least = len(self._ids)
         self._dynamics.truncate(0)
         self._decoder.truncate(0)
         for index, (ids, action) in enumerate(zip(self._ids, self._actions, strict=True)):

@@ -41,6 +41,35 @@ def test_save_restore_and_fork_change_nothing(model: Model, prompt: np.ndarray, 
             np.testing.assert_array_equal(continued.rollout(ACTIONS[cut:]), whole[cut:])
 
 
+@pytest.mark.parametrize("window", ["half", "exact"])
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_rewind_is_restore(model: Model, prompt: np.ndarray, window: str, prompts: int) -> None:
+    world, done, refused = World(model, window=window), 0, 0
+    start = np.stack([prompt, 255 - prompt, prompt // 2])[:prompts]
+    for cut in range(1, len(ACTIONS) + 1):
+        for frames in range(1, cut + 2):
+            world.reset(start, seed=9)
+            saves = [world.save()]
+            for action in ACTIONS[:cut]:
+                world.step(action)
+                saves.append(world.save())
+            if not world.rewind(frames):
+                assert world.save() == saves[cut]
+                refused += 1
+                continue
+            assert frames <= cut, "further than the prompt"
+            done += 1
+            other = World(model)
+            np.testing.assert_array_equal(world.frame, other.restore(saves[cut - frames]))
+            assert world.save() == saves[cut - frames]
+            twin = world.fork()
+            want = other.rollout(ACTIONS[:5])
+            np.testing.assert_array_equal(world.rollout(ACTIONS[:5]), want)
+            np.testing.assert_array_equal(twin.rollout(ACTIONS[:5]), want)
+    assert done >= 4 - prompts and refused > 10
+    assert not world.rewind(0) and not world.rewind(-1)
+
+
 def test_seeds_and_worlds_are_apart(model: Model, prompt: np.ndarray) -> None:
     a, b = World(model, Sampler(2, 3.0)), World(model, Sampler(2, 3.0))
     a.reset(prompt, seed=1)

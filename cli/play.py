@@ -1,0 +1,83 @@
+"""`genie-play`: a world to play, on a page in the browser or in the terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genie_cpp.errors import GenieError
+from genie_cpp.model import Model
+from genie_cpp.session import Prompt
+
+
+def _env(name: str) -> str:
+    return f"GENIE_{name}"
+
+
+def play(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", envvar=_env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
+    ] = None,
+    prompt_frame: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompt-frame",
+            "-p",
+            envvar=_env("PROMPT_FRAME"),
+            help="The picture to start from. [world.png beside world.gguf; else the page asks for one]",
+        ),
+    ] = None,
+    how: Annotated[str, typer.Option("--fit", envvar=_env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
+    terminal: Annotated[bool, typer.Option("--terminal", help="Play in this terminal, without a browser.")] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1, help="In the terminal.")
+    ] = 0,
+    port: Annotated[int, typer.Option(envvar=_env("PORT"), min=0, max=65535, help="0: any that is free.")] = 8173,
+    open_page: Annotated[
+        bool | None, typer.Option("--open/--no-open", help="Open the page. [where there is a display]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", envvar=_env("THREADS"), min=1, max=1024, help="[all CPUs]")
+    ] = None,
+) -> None:
+    """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
+    if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
+        raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
+    prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
+    models = [Model.open(path, threads) for path in _paths(model)]
+    prompts = [prompt or Prompt.beside(opened) for opened in models]
+    if terminal:
+        from .terminal import play_in_terminal
+
+        if prompts[0] is None:
+            raise GenieError("there is no picture to start from", "give one with --prompt-frame")
+        play_in_terminal(models[0], prompts[0], seed)
+        return
+    from genie_cpp.server.run import serve
+
+    def started(address: str) -> None:
+        print(f"play at {address} (Ctrl-C stops)", flush=True)
+        if _has_display() if open_page is None else open_page:
+            webbrowser.open(address)
+
+    serve(models, prompts, port, started)
+
+
+def _paths(names: str | None) -> list[Path | None]:
+    """The files of `-m a.gguf,b.gguf`, each once; a name with a comma that exists is itself."""
+    if names is None:
+        return [None]
+    words = [names] if Path(names).exists() else names.split(",")
+    return [Path(word) for word in dict.fromkeys(words) if word] or [Path(names)]
+
+
+def _has_display() -> bool:
+    # Elsewhere (over ssh) webbrowser may start a browser in the terminal that our own output goes to.
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,205 @@
+"""`genie-play --terminal`: the world in half-blocks, by keys, over ssh too."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from genie_cpp import halfblocks
+from genie_cpp.errors import GenieError
+from genie_cpp.keys import default_keys
+from genie_cpp.model import Model
+from genie_cpp.output import write
+from genie_cpp.session import Node, Prompt, Session, pixels
+
+# What a terminal sends, as the page names the keys.
+SEQUENCES = {
+    b"\x1b[D": "ArrowLeft", b"\x1b[C": "ArrowRight", b"\x1b[A": "ArrowUp", b"\x1b[B": "ArrowDown",
+    b"\x1bOD": "ArrowLeft", b"\x1bOC": "ArrowRight", b"\x1bOA": "ArrowUp", b"\x1bOB": "ArrowDown",
+    b"\x7f": "Backspace", b"\x08": "Backspace", b"\x1b": "Escape", b"\x03": "Escape", b"\x04": "Escape",
+}  # fmt: skip
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"  # the other screen, no cursor
+_LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
+_QUITS = ("SIGTERM", "SIGHUP")
+_STATUS_ROWS = 2
+
+
+def play_in_terminal(model: Model, prompt: Prompt, seed: int) -> None:
+    """Play until q, Escape or Ctrl-C. Raises GenieError where stdin or stdout is no terminal."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise GenieError("--terminal needs a terminal for input and output", "leave it out to play on a page")
+    try:
+        import termios
+        import tty
+    except ImportError:
+        raise GenieError("--terminal needs a Unix terminal", "leave it out to play on a page") from None
+    session = Session(model)
+    session.reset(prompt, seed)
+    game = Game(session, prompt, seed, depth_of_colour(dict(os.environ)))
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    with _signals(game):
+        try:
+            tty.setraw(descriptor)
+            sys.stdout.write(_ENTER)
+            game.play(descriptor)
+        finally:
+            # On any way out: q, a signal, or a fault, whose message then comes on the old screen.
+            termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+            sys.stdout.write(_LEAVE)
+            sys.stdout.flush()
+
+
+def depth_of_colour(environment: dict[str, str]) -> int:
+    """Colours of the terminal, by the usual signs: COLORTERM, or a TERM that ends in -direct."""
+    true = environment.get("COLORTERM") in ("truecolor", "24bit")
+    return 1 << 24 if true or environment.get("TERM", "").endswith("-direct") else 256
+
+
+class Game:
+    """What keys do and what is shown. Keys repeat as the terminal repeats them; stale ones are dropped."""
+
+    def __init__(self, session: Session, prompt: Prompt, seed: int, colours: int) -> None:
+        self.session, self.prompt, self.seed, self.colours = session, prompt, seed, colours
+        self.keys = default_keys(session.model.info.action_count)
+        self.last_action = 0
+        self.message = ""
+        self.over = False
+        self._resized = True
+        self._marks = 0  # of bookmarks gone to
+        self._ms = 0.0
+
+    def play(self, descriptor: int) -> None:
+        while not self.over:
+            self._show()
+            # Woken often enough to see a resize or a signal that came while waiting.
+            while not (self.over or self._resized or select.select([descriptor], [], [], 0.1)[0]):
+                pass
+            if not self._resized and not self.over:
+                data = os.read(descriptor, 4096)
+                if not data:
+                    return
+                # Over a slow line an arrow key may come in two parts; alone, its first is Escape.
+                while data.endswith((b"\x1b", b"\x1b[", b"\x1bO")) and select.select([descriptor], [], [], 0.05)[0]:
+                    data += os.read(descriptor, 4096)
+                # A slow model would go on long after the key is up, were all that was typed obeyed.
+                self.press(list(keys_in(data))[-1:])
+
+    def press(self, names: list[str]) -> None:
+        for name in names:
+            self.message = ""
+            try:
+                self._act(name)
+            except GenieError as error:
+                self.message = str(error)
+
+    def resized(self, *_: Any) -> None:
+        self._resized = True
+
+    def quit(self, *_: Any) -> None:
+        self.over = True
+
+    def _act(self, name: str) -> None:
+        session = self.session
+        if name in self.keys:
+            self._step(self.keys[name])
+        elif name in ("q", "Escape"):
+            self.over = True
+        elif name == "Backspace":
+            session.seek(session.node.depth - 1)
+        elif name == ".":
+            self._step(self.last_action)
+        elif name == "r":
+            session.reset(self.prompt, self.seed)
+        elif name == "b":
+            session.bookmark()
+            self.message = f"frame {session.node.depth} is bookmarked"
+        elif name == "c":
+            self.message = f"{self._save()} holds the frames up to this one"
+        elif name == "g" and session.bookmarks:
+            self._marks += 1
+            session.go_to(session.bookmarks[-1 - (self._marks - 1) % len(session.bookmarks)])
+
+    def _step(self, action: int) -> None:
+        self.last_action = action
+        self._marks = 0
+        started = time.perf_counter()
+        self.session.step(action)
+        self._ms = 1000 * (time.perf_counter() - started)
+
+    def _save(self) -> Path:
+        """The path up to the frame shown as a GIF in the working folder, beside those that are there."""
+        path = next(path for n in itertools.count(1) if not (path := Path(f"world-{n}.gif")).exists())
+        pngs, says = self.session.recording(self.session.path[0], self.session.node.id, 10, 4)
+        write(path, pixels(pngs), says)
+        return path
+
+    def _show(self) -> None:
+        columns, rows = shutil.get_terminal_size()
+        if self._resized:
+            sys.stdout.write("\x1b[0m\x1b[2J")
+            self._resized = False
+        node = self.session.node
+        frame = halfblocks.scaled(pixels([node.png])[0], columns, max(1, rows - _STATUS_ROWS))
+        out = ["\x1b[H"]
+        left = max(0, (columns - frame.shape[1]) // 2)
+        for number, line in enumerate(halfblocks.text(frame, self.colours), 1):
+            out.append(f"\x1b[{number};{left + 1}H{line}")
+        for number, line in zip((rows - 1, rows), self._status(node), strict=True):
+            out.append(f"\x1b[{number};1H\x1b[K{line[: columns - 1]}")
+        sys.stdout.write("".join(out))
+        sys.stdout.flush()
+
+    def _status(self, node: Node) -> tuple[str, str]:
+        last = self.session.nodes[self.session.path[-1]].depth
+        name = "".join(c if c.isprintable() else "?" for c in self.session.model.name)
+        by = "" if node.action < 0 else f", action {node.action}"
+        speed = f", {self._ms:.0f} ms" if self._ms else ""
+        count = self.session.model.info.action_count - 1
+        first = self.message or f"{name}: frame {node.depth} of {last}{by}{speed}"
+        rest = ". again  backspace back  b mark  g go to mark  c save gif  r reset  q quit"
+        return first, f"arrows WASD 0-{min(count, 9)} act  {rest}"
+
+
+def keys_in(data: bytes) -> Iterator[str]:
+    """Names of the keys that a terminal sent; unknown sequences are skipped."""
+    at = 0
+    while at < len(data):
+        if data[at : at + 3] in SEQUENCES:
+            yield SEQUENCES[data[at : at + 3]]
+            at += 3
+        elif data[at : at + 1] == b"\x1b" and data[at + 1 : at + 2] in (b"[", b"O"):
+            at += 2
+            while at < len(data) and not 0x40 <= data[at] <= 0x7E:  # up to a sequence's last byte
+                at += 1
+            at += 1
+        else:
+            one = data[at : at + 1]
+            name = SEQUENCES.get(one) or one.decode("ascii", "ignore").lower()
+            at += 1
+            if name:
+                yield name
+
+
+@contextmanager
+def _signals(game: Game) -> Iterator[None]:
+    def leave(number: int, frame: FrameType | None) -> None:
+        game.quit()
+
+    wanted = {getattr(signal, name): leave for name in _QUITS} | {signal.SIGWINCH: game.resized}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

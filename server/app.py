@@ -1,0 +1,160 @@
+"""The page, the websocket that plays, and the files of a session: frames and recordings."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Query, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from ..errors import GenieError, StateError
+from ..model import Model
+from ..output import write
+from ..session import Prompt, Session, pixels
+from . import protocol
+from .limits import Limits
+from .player import Answer, Player
+
+STATIC = Path(__file__).parent / "static"
+HOSTS = ["127.0.0.1", "localhost"]
+_TYPES = {"gif": "image/gif", "webp": "image/webp"}
+# The page asks nobody else for anything; no other page may frame it.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Limits | None = None) -> FastAPI:
+    """An application that plays `models`, each from its prompt (None: the player brings a picture)."""
+    bounds = limits or Limits()
+    players: dict[str, Player] = {}
+    app = FastAPI(title="genie-play", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.players = players
+    # A name that only resolves to this machine (DNS rebinding) is not this machine's.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        response.headers.update(_HEADERS)
+        if not request.url.path.startswith("/sessions"):
+            response.headers["Cache-Control"] = "no-cache"
+        return response
+
+    @app.get("/")
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    def session_of(id: str) -> Session:
+        player = players.get(id)
+        if player is None or player.session is None:
+            raise StateError("there is no such session")
+        return player.session
+
+    @app.exception_handler(GenieError)
+    async def fault(request: Request, error: GenieError) -> JSONResponse:
+        return JSONResponse(protocol.error(error), 404 if isinstance(error, StateError) else 400)
+
+    @app.get("/sessions/{id}/frames/{node}.png")
+    async def one_frame(id: str, node: int) -> Response:
+        kept = session_of(id).nodes.get(node)
+        if kept is None:
+            raise StateError("this frame is no longer kept")
+        return Response(
+            kept.png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"}
+        )
+
+    @app.get("/sessions/{id}/recording.{kind}")
+    async def recording(
+        id: str,
+        kind: str,
+        first: int,
+        last: int,
+        fps: int = Query(10, ge=1, le=100),
+        scale: int = Query(4, ge=1, le=16),
+    ) -> Response:
+        if kind not in _TYPES:
+            return JSONResponse({"type": "error", "message": "a recording is a gif or a webp", "hint": ""}, 404)
+        session = session_of(id)
+        pngs, says = session.recording(first, last, fps, scale)
+        if len(pngs) > bounds.recording_frames:
+            raise protocol.ProtocolError(f"{len(pngs)} frames; a recording has {bounds.recording_frames} at most")
+
+        def encode() -> bytes:
+            with tempfile.TemporaryDirectory(prefix="genie-") as folder:
+                path = Path(folder) / f"recording.{kind}"
+                write(path, pixels(pngs), says)
+                return path.read_bytes()
+
+        name = re.sub(r"[^A-Za-z0-9]+", "-", session.model.name).strip("-").lower()[:40] or "world"
+        data = await asyncio.to_thread(encode)
+        disposition = f'attachment; filename="{name}-{first}-{last}.{kind}"'
+        return Response(data, media_type=_TYPES[kind], headers={"Content-Disposition": disposition})
+
+    @app.websocket("/ws")
+    async def play(socket: WebSocket) -> None:
+        # A browser lets any page open a websocket to any host; Origin says which page asks.
+        origin = socket.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+            await socket.close(1008, "another page's script may not play here")
+            return
+        if protocol.SUBPROTOCOL not in socket.scope.get("subprotocols", []):
+            await socket.accept()
+            await _refuse(socket, 1002, f"this server speaks {protocol.SUBPROTOCOL}; reload the page")
+            return
+        await socket.accept(protocol.SUBPROTOCOL)
+        if len(players) >= bounds.sessions:
+            await _refuse(socket, 1013, f"{bounds.sessions} sessions are the limit; close another tab")
+            return
+        player = Player(models, prompts, bounds, secrets.token_urlsafe(16))
+        players[player.id] = player
+        try:
+            await _say(socket, player.hello())
+            while True:
+                await _say(socket, await _answer(socket, player))
+        except (WebSocketDisconnect, RuntimeError):
+            # Starlette says RuntimeError where the client left while an answer was on its way.
+            pass
+        finally:
+            del players[player.id]
+
+    return app
+
+
+async def _answer(socket: WebSocket, player: Player) -> Answer:
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    text, data = message.get("text"), message.get("bytes")
+    try:
+        # In a thread: the event loop stays free for the other sessions while a frame is made.
+        if text is not None:
+            return await asyncio.to_thread(player.text, text)
+        return await asyncio.to_thread(player.picture, data or b"")
+    except GenieError as error:
+        return protocol.error(error)
+    except MemoryError:
+        return protocol.error(GenieError("out of memory"))
+
+
+async def _say(socket: WebSocket, answer: Answer) -> None:
+    if isinstance(answer, bytes):
+        await socket.send_bytes(answer)
+    else:
+        await socket.send_json(answer)
+
+
+async def _refuse(socket: WebSocket, code: int, why: str) -> None:
+    await socket.send_json(protocol.error(GenieError(why)))
+    await socket.close(code, why)

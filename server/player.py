@@ -1,0 +1,140 @@
+"""One client's side of the conversation: its messages turned into calls of a Session."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import StateError
+from ..frames import decode_image
+from ..keys import default_keys
+from ..model import Model
+from ..sampler import Sampler
+from ..session import Prompt, Session
+from ..version import __version__
+from . import protocol
+from .limits import Limits
+from .protocol import ProtocolError, number, whole
+
+Answer = dict[str, Any] | bytes
+MAX_STEPS = 64  # of the slider; more would block a frame for seconds
+_decoding = threading.Lock()  # pictures are large while they are decoded: one at a time
+
+
+class Player:
+    """Answers messages; blocking, so it is called in a thread. One call at a time."""
+
+    def __init__(self, models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Limits, id: str) -> None:
+        self.models, self.prompts, self.limits, self.id = models, prompts, limits, id
+        self.session: Session | None = None
+        self._prompt: Prompt | None = None
+        self._seed = 0
+        self._answers: dict[str, Callable[[dict[str, Any]], Answer]] = {
+            "model": self._model,
+            "reset": self._reset,
+            "step": self._step,
+            "seek": self._seek,
+            "settings": self._settings,
+            "bookmark": self._bookmark,
+            "goto": self._go_to,
+            "forget": self._forget,
+        }
+
+    def hello(self) -> Answer:
+        return {
+            "type": "hello",
+            "version": protocol.VERSION,
+            "genie_cpp": __version__,
+            "session": self.id,
+            "models": [{"name": model.name, "weights": model.type} for model in self.models],
+            "limits": dataclasses.asdict(self.limits),
+        }
+
+    def text(self, text: str) -> Answer:
+        """Raises GenieError."""
+        message = protocol.parse(text, self.limits.message_bytes)
+        answer = self._answers.get(message["type"])
+        if answer is None:
+            raise ProtocolError(f"unknown type {message['type'][:40]!r}", f"one of {', '.join(self._answers)}")
+        return answer(message)
+
+    def picture(self, data: bytes) -> Answer:
+        """A new world from a picture. Raises GenieError."""
+        if len(data) > self.limits.picture_bytes:
+            raise ProtocolError(f"the picture has {len(data)} bytes; {self.limits.picture_bytes} are the limit")
+        session = self._opened()
+        with _decoding:
+            prompt = Prompt(decode_image(data, self.limits.picture_pixels))
+            session.reset(prompt, self._seed)
+        self._prompt = prompt
+        return protocol.frame(session, whole_path=True)
+
+    def _opened(self) -> Session:
+        if self.session is None:
+            raise ProtocolError("no model is chosen yet", "send model first")
+        return self.session
+
+    def _model(self, message: dict[str, Any]) -> Answer:
+        index = whole(message, "index", 0, len(self.models) - 1)
+        model = self.models[index]
+        self.session = None  # its memory goes before the next one's is taken
+        self.session = session = Session(model, self.limits.session_bytes)
+        self._prompt = self.prompts[index]
+        hp, s = model.info, session.sampler
+        return {
+            "type": "world",
+            "index": index,
+            "name": model.name,
+            "about": f"{model.type}, {hp.frame_width}x{hp.frame_height}, {model.isa}, {model.threads} threads",
+            "width": hp.frame_width,
+            "height": hp.frame_height,
+            "actions": hp.action_count,
+            "keys": default_keys(hp.action_count),
+            "steps": s.steps,
+            "max_steps": max(MAX_STEPS, s.steps),
+            "temperature": s.temperature,
+            "prompt": self._prompt is not None,
+        }
+
+    def _reset(self, message: dict[str, Any]) -> Answer:
+        session = self._opened()
+        seed = whole(message, "seed", 0, 2**64 - 1, 0)
+        if self._prompt is None:
+            raise StateError("there is no picture to start from", "drop, choose or draw one")
+        session.reset(self._prompt, seed)
+        self._seed = seed
+        return protocol.frame(session, whole_path=True)
+
+    def _step(self, message: dict[str, Any]) -> Answer:
+        session = self._opened()
+        session.step(whole(message, "action", 0, session.model.info.action_count - 1))
+        return protocol.frame(session)
+
+    def _seek(self, message: dict[str, Any]) -> Answer:
+        session = self._opened()
+        session.seek(whole(message, "depth", 0, 2**53))
+        return protocol.frame(session)
+
+    def _settings(self, message: dict[str, Any]) -> Answer:
+        session = self._opened()
+        most = max(MAX_STEPS, session.model.sampler.steps)
+        steps, heat = whole(message, "steps", 1, most), number(message, "temperature", 0, 100)
+        s = session.sampler
+        session.sampler = Sampler(steps, heat, s.order, s.noise)
+        return {"type": "settings", "steps": steps, "temperature": heat}
+
+    def _bookmark(self, message: dict[str, Any]) -> Answer:
+        node = self._opened().bookmark()
+        return {"type": "bookmark", "id": node.id, "depth": node.depth}
+
+    def _go_to(self, message: dict[str, Any]) -> Answer:
+        session = self._opened()
+        session.go_to(whole(message, "id", 0, 2**53))
+        return protocol.frame(session, whole_path=True)
+
+    def _forget(self, message: dict[str, Any]) -> Answer:
+        id = whole(message, "id", 0, 2**53)
+        self._opened().forget(id)
+        return {"type": "forgotten", "id": id}

@@ -1,0 +1,55 @@
+// The conversation with the server (server/protocol.py): every message has one answer, in order.
+
+const SUBPROTOCOL = "genie-play.1";
+
+export class Connection {
+  #socket;
+  #waiting = []; // resolvers of answers to come, oldest first
+  #why = "";
+
+  constructor(onclose) {
+    const address = new URL("/ws", location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    this.#socket = new WebSocket(address, SUBPROTOCOL);
+    this.#socket.binaryType = "arraybuffer";
+    this.hello = this.#expect();
+    this.#socket.onmessage = (event) => this.#answer(event.data);
+    this.#socket.onclose = (event) => {
+      const why = event.code === 1009 ? "the picture is too large for the server" : event.reason || this.#why;
+      for (const { reject } of this.#waiting.splice(0)) reject(new Error(why || "the connection is closed"));
+      onclose(why);
+    };
+  }
+
+  // An object, or the bytes of a picture.
+  send(message) {
+    if (this.#socket.readyState !== WebSocket.OPEN) return Promise.reject(new Error("the connection is closed"));
+    this.#socket.send(message instanceof Blob ? message : JSON.stringify(message));
+    return this.#expect();
+  }
+
+  close() {
+    this.#socket.onclose = null;
+    this.#socket.close();
+  }
+
+  #expect() {
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+  }
+
+  #answer(data) {
+    const message = typeof data === "string" ? JSON.parse(data) : unpack(data);
+    const { resolve, reject } = this.#waiting.shift();
+    if (message.type !== "error") return resolve(message);
+    this.#why = message.hint ? `${message.message} (${message.hint})` : message.message;
+    reject(new Error(this.#why));
+  }
+}
+
+function unpack(data) {
+  const length = new DataView(data).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+  head.bytes = data.byteLength;
+  head.picture = new Blob([new Uint8Array(data, 4 + length)], { type: "image/png" });
+  return head;
+}

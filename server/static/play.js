@@ -1,0 +1,465 @@
+// The page: input to actions, actions to frames, and everything around them.
+
+import { Connection } from "./connection.js";
+import { Drawing } from "./draw.js";
+import { Keys, keyOf, label } from "./keys.js";
+import { Timeline } from "./timeline.js";
+
+const REWIND_PAUSE = 45; // ms between frames going back
+const NO_LIMIT = 61; // the last notch of the slider
+
+const $ = (id) => document.getElementById(id);
+const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+const screen = $("screen"), context = screen.getContext("2d", { willReadFrequently: true });
+
+let connection, hello, world, frame; // frame: the newest answer with a picture
+let showing = Promise.resolve(); // pictures decode on their own time, but are drawn in order
+let running = true, rewinding = false, seeking = null, once = false;
+let held = []; // actions of keys and buttons that are down, the newest last
+let tapped = null; // an action whose key may be up again before its step could begin
+let lastAction = 0;
+let pressed = null; // when the key went down whose frame is awaited
+let recording = null; // { id, depth } of its first frame
+let times = [], latencies = []; // of the newest frames and keys
+let wake = () => {};
+
+const keys = new Keys(showPad);
+const timeline = new Timeline((depth) => ((seeking = depth), wake()));
+const drawing = new Drawing(startFrom);
+
+// ---- the connection
+
+async function connect() {
+  connection?.close();
+  veil("Connecting…");
+  connection = new Connection((why) => {
+    [frame, recording] = [null, null]; // nothing to step from
+    veil(`The connection is closed${why ? `: ${why}` : "."}`, "Connect again", connect);
+  });
+  try {
+    hello = await connection.hello;
+    $("model").replaceChildren(...hello.models.map((m, value) => make("option", { value, textContent: m.name })));
+    $("model").disabled = hello.models.length < 2;
+    timeline.address = (id) => `/sessions/${hello.session}/frames/${id}.png`;
+    await open(0);
+  } catch (error) {
+    say(error);
+  }
+}
+
+// Ask; what goes wrong is shown, and the answer is then null.
+async function ask(message) {
+  const asked = world;
+  try {
+    const answer = await connection.send(message);
+    answer.world = asked;
+    $("message").hidden = true;
+    return answer;
+  } catch (error) {
+    say(error);
+    return null;
+  }
+}
+
+function say(error) {
+  $("message").textContent = error.message;
+  $("message").hidden = false;
+}
+
+async function open(index) {
+  release();
+  recording = null;
+  const answer = await ask({ type: "model", index });
+  if (!answer) return;
+  [world, frame] = [answer, null];
+  $("model").value = index;
+  $("about").textContent = world.about;
+  [screen.width, screen.height] = [world.width, world.height];
+  timeline.clear();
+  for (const id of ["marks", "recordings"]) $(id).replaceChildren();
+  [$("no-marks").hidden, $("no-recordings").hidden] = [false, false];
+  $("steps").max = world.max_steps;
+  [$("steps").value, $("temperature").value] = [world.steps, world.temperature];
+  $("temperature").max = Math.max(2, world.temperature);
+  $("idle").replaceChildren(
+    make("option", { value: "", textContent: "wait" }),
+    ...Array.from({ length: world.actions }, (_, value) => make("option", { value, textContent: `action ${value}` })),
+  );
+  $("idle").value = localStorage.getItem(`genie.idle.${world.name}`) ?? "";
+  lastAction = 0;
+  keys.open(world);
+  showSettings();
+  fitScreen();
+  if (world.prompt) await reset();
+  else veil("Drop a picture here to start a world from it.", "Choose a picture", () => $("file").click());
+}
+
+// ---- the game
+
+async function reset() {
+  stopRecording();
+  const seed = Math.min(Math.max(Math.trunc(Number($("seed").value)) || 0, 0), 2 ** 32 - 1);
+  $("seed").value = seed;
+  await show(await ask({ type: "reset", seed }));
+}
+
+async function startFrom(blob) {
+  if (!world) return;
+  if (blob.size > hello.limits.picture_bytes) {
+    say(new Error(`the picture has ${(blob.size / 1024).toFixed(0)} KiB; ${(hello.limits.picture_bytes / 1024).toFixed(0)} are the limit`));
+    return;
+  }
+  stopRecording();
+  await show(await ask(blob));
+  screen.focus();
+}
+
+function show(answer) {
+  showing = showing.then(() => draw(answer));
+  return showing;
+}
+
+async function draw(answer) {
+  if (!answer) return;
+  const bitmap = await createImageBitmap(answer.picture);
+  if (answer.world !== world) return; // another model was chosen in the meantime
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  frame = answer;
+  $("veil").hidden = true;
+  timeline.update(frame);
+  if (recording && frame.depth < recording.depth) recording = { id: frame.id, depth: frame.depth };
+  showState();
+  wake();
+}
+
+async function loop() {
+  for (;;) {
+    const action = tapped ?? held.at(-1) ?? ($("idle").value === "" ? null : Number($("idle").value));
+    if (!frame || document.querySelector("dialog[open]")) {
+      await new Promise((done) => (wake = done));
+    } else if (seeking !== null) {
+      const depth = seeking;
+      seeking = null;
+      await show(await ask({ type: "seek", depth }));
+    } else if (rewinding) {
+      if (frame.depth > timeline.first) await show(await ask({ type: "seek", depth: frame.depth - 1 }));
+      await sleep(REWIND_PAUSE);
+    } else if (once || (running && action !== null)) {
+      await step(once && action === null ? lastAction : action);
+    } else {
+      await new Promise((done) => (wake = done));
+    }
+  }
+}
+
+async function step(action) {
+  const started = performance.now(), key = pressed;
+  [tapped, once, pressed] = [null, false, null];
+  lastAction = action;
+  const answer = await ask({ type: "step", action });
+  if (!answer) {
+    release(); // an error is not repeated for as long as the key is down
+    pause(true);
+    return;
+  }
+  await show(answer);
+  if (frame !== answer) return;
+  const now = performance.now();
+  if (key !== null) latencies = [...latencies.slice(-19), now - key];
+  times = [...times.filter((t) => now - t < 2000), now].slice(-60);
+  showSpeed();
+  const limit = Number($("limit").value);
+  if (limit < NO_LIMIT) await sleep(Math.max(0, 1000 / limit - (now - started)));
+}
+
+function press(action, when) {
+  if (held.includes(action)) return;
+  held.push(action);
+  [tapped, pressed] = [running ? action : null, running ? when : null];
+  if (!running) lastAction = action;
+  showHeld();
+  wake();
+}
+
+function lift(action) {
+  held = held.filter((other) => other !== action);
+  showHeld();
+}
+
+function release() {
+  [held, tapped, pressed, rewinding] = [[], null, null, false];
+  downKeys.clear();
+  showHeld();
+}
+
+function pause(value = running) {
+  running = !value;
+  [tapped, pressed] = [null, null];
+  showState();
+  wake();
+}
+
+function rewind(on) {
+  rewinding = on;
+  $("rewind").classList.toggle("strong", on);
+  wake();
+}
+
+// ---- bookmarks and recordings
+
+async function bookmark() {
+  if (!frame) return;
+  const mark = await ask({ type: "bookmark" });
+  if (!mark || $("marks").querySelector(`[data-id="${mark.id}"]`)) return;
+  const item = make("li", {}), go = make("button", { type: "button", className: "go", title: `Go to frame ${mark.depth}` });
+  const drop = make("button", { type: "button", className: "drop", title: "Remove", textContent: "×" });
+  go.setAttribute("aria-label", `Go to bookmark, frame ${mark.depth}`);
+  drop.setAttribute("aria-label", `Remove bookmark, frame ${mark.depth}`);
+  go.append(make("img", { src: timeline.address(mark.id), alt: "" }));
+  go.onclick = async () => {
+    stopRecording();
+    await show(await ask({ type: "goto", id: mark.id }));
+    screen.focus();
+  };
+  drop.onclick = async () => {
+    await ask({ type: "forget", id: mark.id });
+    item.remove();
+    $("no-marks").hidden = $("marks").children.length > 0;
+  };
+  item.dataset.id = mark.id;
+  item.append(go, drop, `${mark.depth}`);
+  $("marks").append(item);
+  $("no-marks").hidden = true;
+}
+
+function record() {
+  if (!frame) return;
+  if (recording) stopRecording();
+  else recording = { id: frame.id, depth: frame.depth };
+  showState();
+}
+
+function stopRecording() {
+  if (!recording || !frame) return;
+  const { id, depth } = recording, limit = Number($("limit").value);
+  recording = null;
+  const fps = Math.max(1, Math.min(50, limit === NO_LIMIT ? Math.round(rate()) || 10 : limit));
+  const item = make("li", { textContent: `Frames ${depth} to ${frame.depth}` });
+  for (const kind of ["GIF", "WebP"]) {
+    const query = new URLSearchParams({ first: id, last: frame.id, fps, scale: Math.max(1, Math.min(8, Math.round(256 / world.width))) });
+    item.append(make("a", { href: `/sessions/${hello.session}/recording.${kind.toLowerCase()}?${query}`, download: "", textContent: kind }));
+  }
+  $("recordings").prepend(item);
+  $("no-recordings").hidden = true;
+  showState();
+}
+
+// ---- what is seen
+
+function rate() {
+  return times.length > 1 ? (1000 * (times.length - 1)) / (times.at(-1) - times[0]) : 0;
+}
+
+function showSpeed() {
+  const sorted = latencies.toSorted((a, b) => a - b);
+  $("fps").textContent = times.length > 1 ? rate().toFixed(1) : "–";
+  if (sorted.length) $("latency").innerHTML = `${latencies.at(-1).toFixed(0)} ms <small>median ${sorted[sorted.length >> 1].toFixed(0)}</small>`;
+  const names = { maskgit: "MaskGIT", commit: "commit", decode: "decode", window: "window", restore: "restore", keep: "keep, PNG" };
+  const total = Object.values(frame.ms).reduce((sum, ms) => sum + ms, 0) || 1;
+  if (!$("stages").children.length) {
+    for (const [name, text] of Object.entries(names)) {
+      const meter = make("meter", { max: 1 }), output = make("output", {});
+      meter.setAttribute("aria-label", text);
+      [meter.dataset.stage, output.dataset.stage] = [name, name];
+      $("stages").append(make("span", { textContent: text }), meter, output);
+    }
+  }
+  for (const [name, ms] of Object.entries(frame.ms)) {
+    $("stages").querySelector(`meter[data-stage="${name}"]`).value = ms / total;
+    $("stages").querySelector(`output[data-stage="${name}"]`).textContent = `${ms.toFixed(1)} ms`;
+  }
+}
+
+function showState() {
+  const state = $("state");
+  state.textContent = recording ? `recording, ${frame.depth - recording.depth + 1}` : running ? "" : "paused";
+  state.classList.toggle("recording", Boolean(recording));
+  $("pause").setAttribute("aria-pressed", !running);
+  $("pause").querySelector("span").textContent = running ? "Pause" : "Go on";
+  $("pause").querySelector("use").setAttribute("href", running ? "#i-pause" : "#i-play");
+  $("record").setAttribute("aria-pressed", Boolean(recording));
+  $("record").querySelector("span").textContent = recording ? "Stop" : "Record";
+}
+
+function showSettings() {
+  $("steps-value").textContent = $("steps").value;
+  $("temperature-value").textContent = Number($("temperature").value).toFixed(2);
+  $("limit-value").textContent = Number($("limit").value) === NO_LIMIT ? "no limit" : $("limit").value;
+}
+
+function showPad() {
+  const buttons = Array.from({ length: keys.count }, (_, action) => {
+    const button = make("button", { type: "button" }), caps = make("span", { className: "caps" });
+    button.dataset.action = action;
+    button.setAttribute("aria-label", `Action ${action}`);
+    caps.append(...keys.of(action).map((key) => make("kbd", { textContent: label(key) })));
+    button.append(make("span", { className: "name", textContent: action }), caps);
+    button.onpointerdown = (event) => {
+      if (event.button) return;
+      button.setPointerCapture(event.pointerId);
+      press(action, event.timeStamp);
+    };
+    button.onpointerup = button.onpointercancel = () => lift(action);
+    button.oncontextmenu = (event) => event.preventDefault();
+    // Enter on a focused button is a click without a pointer.
+    button.onclick = (event) => {
+      if (event.detail) return;
+      press(action, event.timeStamp);
+      lift(action);
+    };
+    return button;
+  });
+  $("pad").replaceChildren(...buttons);
+  $("pad").style.setProperty("--columns", Math.ceil(keys.count / Math.ceil(keys.count / 9))); // rows of equal length
+  const rows = buttons.map((button, action) => {
+    const row = make("tr", {}), cell = make("td", {});
+    cell.append(...keys.of(action).flatMap((key) => [make("kbd", { textContent: label(key) }), " "]));
+    row.append(cell, make("td", { textContent: `action ${action}` }));
+    return row;
+  });
+  $("help-keys").replaceChildren(...rows);
+}
+
+function showHeld() {
+  for (const button of document.querySelectorAll("#pad button")) button.classList.toggle("held", held.includes(Number(button.dataset.action)));
+}
+
+function veil(text, button = "", act = null) {
+  $("veil-text").textContent = text;
+  $("veil-button").textContent = button;
+  $("veil-button").hidden = !button;
+  $("veil-button").onclick = act;
+  $("veil").hidden = false;
+}
+
+// A whole number of the display's pixels per pixel of the world.
+function fitScreen() {
+  const box = $("frame"), ratio = devicePixelRatio || 1;
+  const most = Math.min((box.clientWidth * ratio) / screen.width, (box.clientHeight * ratio) / screen.height);
+  const scale = (most >= 1 ? Math.floor(most) : most) / ratio;
+  screen.style.width = `${screen.width * scale}px`;
+  screen.style.height = `${screen.height * scale}px`;
+}
+
+// ---- input
+
+const downKeys = new Map(); // key -> its action
+const CONTROLS = { p: pause, " ": pause, ".": single, r: reset, b: bookmark, c: record, "?": help };
+
+function single() {
+  once = true;
+  wake();
+}
+
+function help() {
+  $("help-dialog").showModal();
+}
+
+// Sliders, lists and numbers use arrows and digits themselves; buttons use Space.
+function typing(target, key) {
+  return target.matches?.("input, select, textarea") || (key === " " && target.matches?.("button, a"));
+}
+
+addEventListener("keydown", (event) => {
+  const key = keyOf(event);
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") || typing(event.target, key)) return;
+  const action = keys.map[key], control = CONTROLS[key];
+  if (action === undefined && !control && key !== "Backspace") return;
+  event.preventDefault();
+  if (event.repeat) return;
+  if (action !== undefined) {
+    downKeys.set(event.code, action);
+    press(action, event.timeStamp);
+  } else if (control) control();
+  else rewind(true);
+});
+
+addEventListener("keyup", (event) => {
+  if (event.key === "Backspace" && rewinding) rewind(false);
+  if (!downKeys.has(event.code)) return;
+  const action = downKeys.get(event.code);
+  downKeys.delete(event.code);
+  if (![...downKeys.values()].includes(action)) lift(action);
+});
+
+addEventListener("blur", () => (release(), rewind(false)));
+
+$("reset").onclick = reset;
+$("pause").onclick = () => pause();
+$("step").onclick = single;
+$("mark").onclick = bookmark;
+$("record").onclick = record;
+$("rewind").onpointerdown = (event) => ($("rewind").setPointerCapture(event.pointerId), rewind(true));
+$("rewind").onpointerup = $("rewind").onpointercancel = () => rewind(false);
+$("rewind").oncontextmenu = (event) => event.preventDefault();
+$("rewind").addEventListener("keydown", (event) => {
+  if (event.key !== " " && event.key !== "Enter") return;
+  event.preventDefault();
+  rewind(true);
+});
+$("rewind").addEventListener("keyup", (event) => (event.key === " " || event.key === "Enter") && rewind(false));
+$("help-button").onclick = help;
+$("help-done").onclick = () => $("help-dialog").close();
+$("keys-button").onclick = () => keys.edit();
+$("draw-button").onclick = () => world && drawing.open(screen);
+$("choose").onclick = () => $("file").click();
+$("dice").onclick = () => (($("seed").value = Math.floor(Math.random() * 2 ** 32)), reset());
+$("seed").onchange = reset;
+$("model").onchange = async () => {
+  await open(Number($("model").value));
+  screen.focus();
+};
+$("idle").onchange = () => (localStorage.setItem(`genie.idle.${world.name}`, $("idle").value), $("idle").blur(), wake());
+$("file").onchange = () => {
+  const [file] = $("file").files;
+  $("file").value = "";
+  if (file) startFrom(file);
+};
+for (const id of ["steps", "temperature", "limit"]) $(id).oninput = showSettings;
+for (const id of ["steps", "temperature"]) {
+  $(id).onchange = () => ask({ type: "settings", steps: Number($("steps").value), temperature: Number($("temperature").value) });
+}
+$("limit").value = localStorage.getItem("genie.limit") ?? 20;
+$("limit").onchange = () => localStorage.setItem("genie.limit", $("limit").value);
+// With a mouse, the keys are the game's again as soon as a slider is let go.
+for (const slider of document.querySelectorAll("main input[type=range]")) slider.onpointerup = () => screen.focus();
+for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("close", () => (screen.focus(), wake()));
+
+addEventListener("dragover", (event) => (event.preventDefault(), document.body.classList.add("dropping")));
+addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dropping"));
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  const [file] = event.dataTransfer.files;
+  if (file) startFrom(file);
+});
+addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
+  if (file) startFrom(file);
+});
+
+const THEMES = ["auto", "light", "dark"];
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  $("theme").querySelector("b").textContent = name;
+  localStorage.setItem("genie.theme", name);
+}
+theme(THEMES.includes(localStorage.getItem("genie.theme")) ? localStorage.getItem("genie.theme") : "auto");
+$("theme").onclick = () => theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % 3]);
+
+new ResizeObserver(fitScreen).observe($("frame"));
+screen.focus();
+connect();
+loop();
