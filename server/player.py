@@ -122,7 +122,7 @@ class Player:
         most = max(MAX_STEPS, session.model.sampler.steps)
         steps, heat = whole(message, "steps", 1, most), number(message, "temperature", 0, 100)
         s = session.sampler
-        session.sampler = Sampler(steps, heat, s.order, s.noise)
+        session.sampler = Sampler(steps, heat, s.order, s.noise, s.threshold)
         return {"type": "settings", "steps": steps, "temperature": heat}
 
     def _bookmark(self, message: dict[str, Any]) -> Answer:
