@@ -14,6 +14,7 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const screen = $("screen"), context = screen.getContext("2d", { willReadFrequently: true });
 
 let connection, hello, world, frame; // frame: the newest answer with a picture
+let openings = 0; // models asked for so far
 let showing = Promise.resolve(); // pictures decode on their own time, but are drawn in order
 let running = true, rewinding = false, seeking = null, once = false;
 let held = []; // actions of keys and buttons that are down, the newest last
@@ -69,9 +70,10 @@ function say(error) {
 
 async function open(index) {
   release();
-  recording = null;
+  [world, frame, recording] = [null, null, null]; // no step of the last world may follow this message
+  const mine = ++openings;
   const answer = await ask({ type: "model", index });
-  if (!answer) return;
+  if (!answer || mine !== openings) return; // or yet another was chosen in the meantime
   [world, frame] = [answer, null];
   $("model").value = index;
   $("about").textContent = world.about;
