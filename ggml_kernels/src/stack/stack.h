@@ -66,7 +66,7 @@ int genie_slot_shape(const genie_stack_params *p, int32_t sublayer_kind, int32_t
 /* The matrix slot a bias belongs to, or -1. */
 int32_t genie_bias_of(int32_t slot);
 
-/* Steps 2-4 of docs/sampling.md inside a parallel region; ends without a barrier. */
+/* Steps 2-5 of docs/sampling.md inside a parallel region; ends without a barrier. */
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
                   uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
                   int32_t thread, int32_t thread_count);
