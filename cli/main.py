@@ -1,4 +1,4 @@
-"""The commands: `genie-cpp run | play | convert | info | bench`, and each under a name of its own."""
+"""The commands: `genie-cpp run | play | serve | convert | info | bench`, and each under a name of its own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .convert import convert
 from .info import info
 from .play import play
 from .run import run
+from .serve import serve
 
 
 def _version(asked: bool) -> None:
@@ -41,7 +42,7 @@ def _single(command: Callable[..., None]) -> typer.Typer:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.callback()(_root)
-for _command in (run, play, convert, info, bench):
+for _command in (run, play, serve, convert, info, bench):
     app.command()(_command)
 
 
@@ -125,3 +126,7 @@ def main_bench() -> None:
 
 def main_play() -> None:
     _start(_single(play))
+
+
+def main_serve() -> None:
+    _start(_single(serve))

@@ -51,7 +51,7 @@ def play(
     if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
         raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
     prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
-    models = [Model.open(path, threads) for path in _paths(model)]
+    models = [Model.open(path, threads) for path in paths(model)]
     prompts = [prompt or Prompt.beside(opened) for opened in models]
     if terminal:
         from .terminal import play_in_terminal
@@ -70,7 +70,7 @@ def play(
     serve(models, prompts, port, started)
 
 
-def _paths(names: str | None) -> list[Path | None]:
+def paths(names: str | None) -> list[Path | None]:
     """The files of `-m a.gguf,b.gguf`, each once; a name with a comma that exists is itself."""
     if names is None:
         return [None]

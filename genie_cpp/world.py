@@ -162,6 +162,11 @@ class World:
         """Frames since the prompt's first, the prompt included."""
         return self._frame_number
 
+    @property
+    def seed(self) -> int:
+        """Of the random numbers, 0…2^64-1: what `reset` was given, or what a restored state says."""
+        return self._seed
+
     def fork(self) -> World:
         """A second world that goes on from here on its own."""
         with self._lock:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import StateError
-from ..frames import decode_image
+from ..frames import decode_image, fit
 from ..keys import default_keys
 from ..model import Model
 from ..sampler import Sampler
@@ -21,6 +21,15 @@ from .protocol import ProtocolError, number, whole
 Answer = dict[str, Any] | bytes
 MAX_STEPS = 64  # of the slider; more would block a frame for seconds
 _decoding = threading.Lock()  # pictures are large while they are decoded: one at a time
+
+
+def decode(data: bytes, model: Model, limits: Limits) -> Prompt:
+    """A prompt from the bytes of a picture file, fitted: the picture itself may have megabytes. Raises GenieError."""
+    if len(data) > limits.picture_bytes:
+        raise ProtocolError(f"the picture has {len(data)} bytes; {limits.picture_bytes} are the limit")
+    hp = model.info
+    with _decoding:
+        return Prompt(fit(decode_image(data, limits.picture_pixels), hp.frame_width, hp.frame_height))
 
 
 class Player:
@@ -62,12 +71,9 @@ class Player:
 
     def picture(self, data: bytes) -> Answer:
         """A new world from a picture. Raises GenieError."""
-        if len(data) > self.limits.picture_bytes:
-            raise ProtocolError(f"the picture has {len(data)} bytes; {self.limits.picture_bytes} are the limit")
         session = self._opened()
-        with _decoding:
-            prompt = Prompt(decode_image(data, self.limits.picture_pixels))
-            session.reset(prompt, self._seed)
+        prompt = decode(data, session.model, self.limits)
+        session.reset(prompt, self._seed)
         self._prompt = prompt
         return protocol.frame(session, whole_path=True)
 

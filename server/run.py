@@ -1,10 +1,11 @@
-"""Run the application on this machine's loopback address until Ctrl-C."""
+"""Run the applications until Ctrl-C: the page on this machine's loopback address, the API where it is told to."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import uvicorn
 
@@ -12,21 +13,79 @@ from ..errors import GenieError
 from ..model import Model
 from ..session import Prompt
 from .app import create_app
-from .limits import Limits
+from .limits import Limits, ServeLimits
+from .serve import create_api
 
 HOST = "127.0.0.1"
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-def listen(port: int) -> socket.socket:
-    """A socket on the loopback address; port 0: any free one. Raises GenieError."""
-    listener = socket.socket()
+def listen(port: int, host: str = HOST) -> socket.socket:
+    """A socket, on the loopback address if no other is given; port 0: any free one. Raises GenieError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    except (OSError, UnicodeError):
+        raise GenieError(f"{host[:80]!r} is no address of this machine", "--host 0.0.0.0 is all of them") from None
+    listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise GenieError(f"port {port} cannot be used: {error.strerror}", "--port 0 takes a free one") from None
+        raise GenieError(
+            f"port {port} of {host} cannot be used: {error.strerror}", "--port 0 takes a free one"
+        ) from None
     return listener
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def api_server(
+    models: Sequence[Model],
+    prompts: Sequence[Prompt | None],
+    limits: ServeLimits | None = None,
+    api_key: str = "",
+    origins: Collection[str] = (),
+    local: bool = True,
+) -> uvicorn.Server:
+    """The server of `genie-serve`. local: answer only to this machine's names."""
+    bounds = limits or ServeLimits()
+    config = uvicorn.Config(
+        create_api(models, prompts, bounds, api_key, origins, LOCAL if local else None),
+        log_level="warning",
+        ws_max_size=bounds.picture_bytes + 1,
+        ws_per_message_deflate=False,
+        ws_max_queue=4,
+        limit_concurrency=bounds.connections,
+        timeout_graceful_shutdown=3,
+        lifespan="on",
+        server_header=False,
+    )
+    return uvicorn.Server(config)
+
+
+def serve_api(
+    models: Sequence[Model],
+    prompts: Sequence[Prompt | None],
+    host: str,
+    port: int,
+    started: Callable[[str], None],
+    limits: ServeLimits | None = None,
+    api_key: str = "",
+    origins: Collection[str] = (),
+) -> None:
+    """Serve programs until Ctrl-C or SIGTERM. Raises GenieError, also where others could reach it without a key."""
+    with listen(port, host) as listener, contextlib.suppress(KeyboardInterrupt):
+        local = is_loopback(listener)
+        if not local and not api_key:
+            raise GenieError(f"{host} can be reached from other machines", "set GENIE_API_KEY, or give --api-key")
+        listener.listen(128)
+        name = f"[{host}]" if ":" in host else host
+        started(f"http://{name}:{listener.getsockname()[1]}/")
+        api_server(models, prompts, limits, api_key, origins, local and not api_key).run(sockets=[listener])
 
 
 def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Limits | None = None) -> uvicorn.Server:

@@ -63,7 +63,7 @@ def test_json_and_the_umbrella(place: Path) -> None:
     told = command("genie-info", "frames", cwd=place).stdout
     assert told.startswith("genie-run ") and told.endswith("-o frames/\n")
     assert command("genie-info", "frames", cwd=place, GENIE_ISA="scalar").stdout.startswith(("GENIE_ISA=", "genie-run"))
-    for name in ("genie-cpp", "genie-run", "genie-convert", "genie-info", "genie-bench", "genie-play"):
+    for name in ("genie-cpp", "genie-run", "genie-convert", "genie-info", "genie-bench", "genie-play", "genie-serve"):
         assert command(name, "--help", cwd=place).returncode == 0
     assert command("genie-cpp", "--version", cwd=place).stdout.startswith("genie_cpp ")
     assert command("genie-run", "--version", cwd=place).stdout.startswith("genie_cpp ")

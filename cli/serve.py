@@ -1,0 +1,88 @@
+"""`genie-serve`: worlds for programs, over HTTP and a websocket."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genie_cpp.errors import GenieError
+from genie_cpp.model import Model
+from genie_cpp.session import Prompt
+
+from .play import paths
+
+
+def _env(name: str) -> str:
+    return f"GENIE_{name}"
+
+
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", envvar=_env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
+    ] = None,
+    prompt_frame: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompt-frame",
+            "-p",
+            envvar=_env("PROMPT_FRAME"),
+            help="The picture to start from. [world.png beside world.gguf; else clients send one]",
+        ),
+    ] = None,
+    how: Annotated[str, typer.Option("--fit", envvar=_env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
+    host: Annotated[
+        str, typer.Option(envvar=_env("HOST"), help="Address to listen on; beyond loopback a key is needed.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar=_env("PORT"), min=0, max=65535, help="0: any that is free.")] = 8174,
+    api_key: Annotated[
+        str,
+        typer.Option(
+            envvar=_env("API_KEY"), help="What clients must send. Others see command lines: prefer GENIE_API_KEY."
+        ),
+    ] = "",
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="A page that may ask, such as https://a.example; may be repeated. [none]")
+    ] = None,
+    max_sessions: Annotated[int, typer.Option(min=1, max=10_000, help="Open at a time.")] = 8,
+    max_frames: Annotated[int, typer.Option(min=1, max=100_000, help="Of one rollout.")] = 256,
+    max_upload: Annotated[int, typer.Option(min=1, max=1024, help="MiB of a picture or a saved state.")] = 16,
+    max_pixels: Annotated[int, typer.Option(min=1, max=64, help="Megapixels of a picture.")] = 16,
+    idle: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds until an unused session is closed.")] = 600,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "-t", envvar=_env("THREADS"), min=1, max=1024, help="[all CPUs]")
+    ] = None,
+) -> None:
+    """Serve worlds to programs: REST and a websocket, described at /docs and /openapi.json."""
+    wanted = ("fastapi", "uvicorn", "websockets", "prometheus_client")
+    if any(importlib.util.find_spec(name) is None for name in wanted):
+        raise GenieError("the server needs the play extra", "pip install 'genie_cpp[play]'")
+    if api_key and not re.fullmatch(r"[!-~]{16,1024}", api_key):
+        raise GenieError(
+            "an API key has 16 to 1024 printable ASCII characters and no spaces", "openssl rand -hex 32 makes one"
+        )
+    for origin in cors_origin or ():
+        if not re.fullmatch(r"https?://[^/\s*?#]+", origin):
+            raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
+    prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
+    models = [Model.open(path, threads) for path in paths(model)]
+    prompts = [prompt or Prompt.beside(opened) for opened in models]
+    from genie_cpp.server.limits import ServeLimits
+    from genie_cpp.server.run import serve_api
+
+    limits = ServeLimits(
+        sessions=max_sessions,
+        rollout_frames=max_frames,
+        picture_bytes=max_upload << 20,
+        picture_pixels=max_pixels * 1_000_000,
+        idle_seconds=idle,
+    )
+
+    def started(address: str) -> None:
+        print(f"serving at {address} ({address}docs describes it; Ctrl-C stops)", flush=True)
+
+    serve_api(models, prompts, host, port, started, limits, api_key, tuple(cors_origin or ()))
