@@ -23,7 +23,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench bench-smoke arm instructions sanitize asan tsan world clean
+.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench bench-smoke soak arm instructions sanitize asan tsan world clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -35,6 +35,7 @@ help:
 	@echo 'make sanitize  the kernel tests under ASan + UBSan, then TSan (slow)'
 	@echo 'make bench     measure this machine beside other engines -> docs/performance.md (minutes; on an idle machine)'
 	@echo '               ARGS=--resume goes on after an interruption, ARGS="--only step,frames" measures these again'
+	@echo 'make soak      genie-serve under clients that come, go and misbehave; ARGS="--minutes 20"'
 	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
 	@echo 'make instructions  record how many a step takes, after a change that is meant to alter it'
 	@echo 'make world     print how the bundled world is made'
@@ -110,6 +111,9 @@ bench: $(BENCH_VENV)/.built
 bench-smoke: build
 	mkdir -p build/bench-smoke
 	$(BIN)/python -W ignore benchmarks/performance.py --smoke --work build/bench-smoke -o build/bench-smoke/performance.md
+
+soak: build
+	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 arm: build
 	$(CMAKE) --toolchain cmake/aarch64-linux-gnu.cmake -S . -B build/aarch64 -DGENIE_WERROR=ON \

@@ -82,8 +82,9 @@ def routes(sessions: Sessions) -> APIRouter:
         seed: Seed = 0,
     ) -> schema.SessionInfo:
         """Open a session, started from the picture in the body or from the model's own."""
+        data = await request.body()  # first: a slow upload takes nobody's place
         async with sessions.opening(model) as session:
-            await start(session, await request.body(), seed)
+            await start(session, data, seed)
         response.headers["Location"] = f"/v1/sessions/{session.id}"
         return schema.session_info(session)
 
@@ -127,7 +128,7 @@ def routes(sessions: Sessions) -> APIRouter:
                 frame, seconds = await in_thread(lambda action=action: sessions.step(session, action))  # type: ignore[misc]
                 frames.append(frame)
                 spent += seconds
-                if session.gone or await request.is_disconnected():
+                if await request.is_disconnected():
                     break
             number = world.n_frames
         return await in_thread(lambda: _answers(frames, number, spent, format))

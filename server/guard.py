@@ -84,13 +84,13 @@ class Guard:
 
     def _bounded(self, path: str, receive: Receive) -> Receive:
         """`receive` that ends a body which is too long or comes too slowly."""
-        most, got, whole = self._most(path), 0, False
-        deadline = time.monotonic() + self.limits.receive_seconds
+        most, got, whole, deadline = self._most(path), 0, False, 0.0
 
         async def bounded() -> Message:
-            nonlocal got, whole
+            nonlocal got, whole, deadline
             if whole:
                 return await receive()  # the news that the client has left
+            deadline = deadline or time.monotonic() + self.limits.receive_seconds
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
             except asyncio.TimeoutError:
@@ -99,8 +99,9 @@ class Guard:
             got += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if got > most:
+                if not whole:
+                    await _drain(receive)
                 whole = True
-                await _drain(receive)
                 raise _http(_too_large(most))
             return message
 

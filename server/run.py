@@ -15,6 +15,7 @@ from ..session import Prompt
 from .app import create_app
 from .limits import Limits, ServeLimits
 from .serve import create_api
+from .sessions import Sessions
 
 HOST = "127.0.0.1"
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -43,6 +44,16 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
+class ApiServer(uvicorn.Server):
+    """Ends rollouts before it waits for connections to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.sessions.stopping = True
+        await super().shutdown(sockets)
+
+    sessions: Sessions
+
+
 def api_server(
     models: Sequence[Model],
     prompts: Sequence[Prompt | None],
@@ -50,11 +61,12 @@ def api_server(
     api_key: str = "",
     origins: Collection[str] = (),
     local: bool = True,
-) -> uvicorn.Server:
+) -> ApiServer:
     """The server of `genie-serve`. local: answer only to this machine's names."""
     bounds = limits or ServeLimits()
+    app = create_api(models, prompts, bounds, api_key, origins, LOCAL if local else None)
     config = uvicorn.Config(
-        create_api(models, prompts, bounds, api_key, origins, LOCAL if local else None),
+        app,
         log_level="warning",
         ws_max_size=bounds.picture_bytes + 1,
         ws_per_message_deflate=False,
@@ -64,7 +76,9 @@ def api_server(
         lifespan="on",
         server_header=False,
     )
-    return uvicorn.Server(config)
+    made = ApiServer(config)
+    made.sessions = app.state.sessions
+    return made
 
 
 def serve_api(

@@ -107,6 +107,7 @@ class Sessions:
         self.models, self.prompts, self.limits = models, prompts, limits
         self._open: dict[str, ServedSession] = {}
         self._opening = 0
+        self.stopping = False
         self.metrics = Metrics(self.__len__, limits.sessions)
 
     def __len__(self) -> int:
@@ -161,7 +162,14 @@ class Sessions:
             await self.close(session, "stopped")
 
     def step(self, session: ServedSession, action: int) -> tuple[Frame, float]:
-        """Blocking, in a turn: the frame and the seconds it took. Raises ActionError."""
+        """Blocking, in a turn: the frame and the seconds it took.
+
+        Raises ActionError, and ApiError where a rollout is to end: its session was deleted, or the server stops.
+        """
+        if session.gone:
+            raise no_session()
+        if self.stopping:
+            raise ApiError(503, "the server is stopping", "try again later")
         started = time.perf_counter()
         frame = session.world.step(action)
         seconds, name = time.perf_counter() - started, session.model.name
