@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import ipaddress
 import socket
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +19,7 @@ from .serve import create_api
 from .sessions import Sessions
 
 HOST = "127.0.0.1"
+_M_MMAP_THRESHOLD = -3
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -52,6 +54,16 @@ class ApiServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     sessions: Sessions
+
+
+def return_memory() -> None:
+    """Have large blocks go back to the system when they are freed.
+
+    glibc raises its threshold for that with every large block that is freed, and then keeps the next ones in as many
+    arenas as there are threads: with sessions that come and go, hundreds of megabytes that nobody uses.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)  # above what a step allocates
 
 
 def api_server(
@@ -92,6 +104,7 @@ def serve_api(
     origins: Collection[str] = (),
 ) -> None:
     """Serve programs until Ctrl-C or SIGTERM. Raises GenieError, also where others could reach it without a key."""
+    return_memory()
     with listen(port, host) as listener, contextlib.suppress(KeyboardInterrupt):
         local = is_loopback(listener)
         if not local and not api_key:
@@ -119,6 +132,7 @@ def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Li
 
 def serve(models: Sequence[Model], prompts: Sequence[Prompt | None], port: int, started: Callable[[str], None]) -> None:
     """Serve until Ctrl-C; `started` is called with the address once connections are taken. Raises GenieError."""
+    return_memory()
     with listen(port) as listener, contextlib.suppress(KeyboardInterrupt):
         listener.listen(64)
         started(f"http://{HOST}:{listener.getsockname()[1]}/")
