@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from genie_cpp.errors import GGUFError
 from genie_cpp.gguf_file import MAGIC, GGUFFile, quoted
 from genie_cpp.hparams import CARD, KEYS, STACKS, HParams, validate
 from genie_cpp.model import current_isa
+from genie_cpp.session_file import MAGIC as SESSION_MAGIC
+from genie_cpp.session_file import SessionFile
 
 from .convert import size
 
@@ -24,17 +27,23 @@ PLAYED = ("tokenizer.encoder", "tokenizer.decoder", "dynamics")
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A Genie GGUF, or a picture or animation made by genie-run.")],
+    file: Annotated[
+        Path, typer.Argument(help="A Genie GGUF, a saved session, or a picture or animation made by genie-run.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
 ) -> None:
-    """Show what a model file holds, after checking all of it; or the command that makes a picture again."""
+    """Show what a model or a session holds, after checking all of it; or the command that makes a picture again."""
     if _is_gguf(file):
         facts = describe(file, tensors)
         if as_json:
             _print(json.dumps(facts, indent=1))
         else:
             _show(facts)
+        return
+    if _is_session(file):
+        facts = _session_facts(file)
+        _print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {clean(str(v))}" for k, v in facts.items()))
         return
     from genie_cpp import recipe
 
@@ -111,6 +120,27 @@ def _is_gguf(path: Path) -> bool:
             return handle.read(4) == MAGIC
     except OSError:
         return True
+
+
+def _is_session(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as handle:
+        return handle.read(len(SESSION_MAGIC)) == SESSION_MAGIC
+
+
+def _session_facts(path: Path) -> dict[str, Any]:
+    """Raises StateError."""
+    found = SessionFile.load(path)
+    return {
+        "model": found.model_name,
+        "model_sha256": found.model_sha256,
+        "isa": found.isa,
+        "frames": len(found.frames),
+        "shown": found.depth(found.shown),
+        "bookmarks": [found.depth(mark) for mark in found.bookmarks],
+        "command": shlex.join(["genie-run", "--from", str(path), "--bookmark", str(len(found.bookmarks))]),
+    }
 
 
 def _print(text: str) -> None:

@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from genie_cpp.actions import format_actions, read_actions
-from genie_cpp.errors import ActionError, SamplerError
+from genie_cpp.errors import ActionError, GenieError, SamplerError
 from genie_cpp.frames import describe_fit, fit, iter_frames, load_image, sha256
 from genie_cpp.gguf_file import quoted
 from genie_cpp.model import Model
 from genie_cpp.output import check_output, check_size, write
 from genie_cpp.recipe import Recipe
 from genie_cpp.sampler import AUTO_THRESHOLD, Sampler
+from genie_cpp.session import MAX_BOOKMARKS, Session
+from genie_cpp.session_file import Replay, SessionFile
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
@@ -32,8 +34,15 @@ def _env(name: str) -> str:
 
 def run(
     prompt_frame: Annotated[
-        Path, typer.Option("--prompt-frame", "-p", envvar=_env("PROMPT_FRAME"), help="The picture to start from.")
-    ],
+        Path | None,
+        typer.Option("--prompt-frame", "-p", envvar=_env("PROMPT_FRAME"), help="The picture to start from."),
+    ] = None,
+    session: Annotated[
+        Path | None, typer.Option("--from", help="Or a session that genie-play saved (.genie), to go on from.")
+    ] = None,
+    bookmark: Annotated[
+        int, typer.Option(min=0, max=MAX_BOOKMARKS, help="With --from: the number of a bookmark; 0: where it was left.")
+    ] = 0,
     model: Annotated[
         Path | None, typer.Option("--model", "-m", envvar=_env("MODEL"), help="A Genie GGUF. [the bundled world]")
     ] = None,
@@ -61,7 +70,10 @@ def run(
     output: Annotated[
         str, typer.Option("--output", "-o", envvar=_env("OUTPUT"), help="out.gif, .webp, .png, .mp4, or a folder/.")
     ] = "out.gif",
-    seed: Annotated[int, typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1)] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1, help="[0, or the session's]"),
+    ] = None,
     steps: Annotated[
         str | None,
         typer.Option(
@@ -94,18 +106,24 @@ def run(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--yes", "-y", envvar=_env("YES"), help="Overwrite the output.")] = False,
 ) -> None:
-    """Play a world from a picture and write what was seen."""
+    """Play a world from a picture, or on from a session, and write what was seen."""
     console = Console(stderr=True, highlight=False, markup=False)
     path, folder = Path(output), output.endswith(("/", "\\"))
     folder = folder or (path.is_dir() and path.suffix == "")
     check_output(path, overwrite, folder)
     if actions is not None and actions_from is not None:
         raise ActionError("--actions and --actions-from exclude each other", "leave one out")
+    if (prompt_frame is None) == (session is None):
+        raise typer.BadParameter("a run starts from a picture or goes on from a session: --prompt-frame, or --from")
+    if session is not None and seed is not None:
+        raise GenieError("--from goes on with the session's seed", "leave --seed out")
     opened = Model.open(model, threads)
-    hp, default = opened.info, opened.sampler
+    past = None if session is None else _replayed(session, bookmark, opened, console)
+    hp, default = opened.info, opened.sampler if past is None else past.sampler
+    seed = past.world.seed if past else seed or 0
     auto = steps == "auto"
     if threshold is None:
-        threshold = AUTO_THRESHOLD if auto else 0.0
+        threshold = AUTO_THRESHOLD if auto else default.threshold
     sampler = Sampler(
         default.steps if steps is None or auto else _steps(steps),
         default.temperature if temperature is None else temperature,
@@ -113,10 +131,11 @@ def run(
         default.noise if noise is None else noise,
         threshold,
     )
-    world = World(opened, sampler, window)
+    world = World(opened, sampler, window or past.world.window if past else window)
     check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
-    picture, prompt_hash = load_image(prompt_frame), sha256(prompt_frame)
-    prompt = fit(picture, hp.frame_width, hp.frame_height, how)
+    source = session or prompt_frame
+    assert source is not None
+    source_hash, picture = sha256(source), None if prompt_frame is None else load_image(prompt_frame)
     if actions_from is not None:
         video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(actions_from)]
         if len(video) < 2:
@@ -126,9 +145,15 @@ def run(
     console.print(
         f"{_printable(opened.name)} {opened.type}, {opened.isa}, {opened.threads} threads, seed {seed}", soft_wrap=True
     )
-    if sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how):
+    if picture is not None and (sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how)):
         console.print(sentence, soft_wrap=True)
-    frames, started, interrupted = [world.reset(prompt, seed)], time.perf_counter(), False
+    if past is None:
+        assert picture is not None
+        frames = [world.reset(fit(picture, hp.frame_width, hp.frame_height, how), seed)]
+    else:
+        policy, frames = world.window, [world.restore(past.world.save())]
+        world.sampler, world.window = sampler, policy
+    started, interrupted = time.perf_counter(), False
     try:
         with _progress(console) as progress:
             bar = progress.add_task("", total=len(plan))
@@ -143,9 +168,10 @@ def run(
     if interrupted:
         console.print(f"interrupted: keeping the {made} frames made so far")
     recipe = Recipe(
-        __version__, "" if model is None else str(model), opened.sha256, str(prompt_frame), prompt_hash, how,
+        __version__, "" if model is None else str(model), opened.sha256, str(source), source_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
         float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
+        -1 if session is None else bookmark,
     )  # fmt: skip
     write(path, frames, recipe, overwrite, folder)
     rate = made / seconds if seconds > 0 else 0.0
@@ -165,6 +191,22 @@ def run(
         print(output)
     if interrupted:
         raise typer.Exit(130)
+
+
+def _replayed(path: Path, bookmark: int, model: Model, console: Console) -> Session:
+    """The session, made again as far as the bookmark. Raises StateError."""
+    file = SessionFile.load(path)
+    replay = Replay(file, model, to=file.at(bookmark))
+    with _progress(console) as progress:
+        bar = progress.add_task("replaying", total=replay.total)
+        for done in replay.steps():
+            progress.update(bar, completed=done)
+    if replay.drifted:
+        console.print(
+            f"{replay.drifted} of {replay.total} frames differ from the session's, played on {file.isa!r} and not on "
+            f"{model.isa!r}", soft_wrap=True,
+        )  # fmt: skip
+    return replay.session
 
 
 def _steps(text: str) -> int:

@@ -24,7 +24,11 @@ _MAX_TEXT = 1 << 24
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run depends on. `model` is empty for the bundled world; hashes are SHA-256 of the files' bytes."""
+    """Everything a run depends on. `model` is empty for the bundled world; hashes are SHA-256 of the files' bytes.
+
+    bookmark: -1 where `prompt` is a picture; else it is a session file, and the number of the bookmark that the run went
+    on from, 0 for where the session was left.
+    """
 
     version: str
     model: str
@@ -43,6 +47,7 @@ class Recipe:
     isa: str
     fps: int
     scale: int
+    bookmark: int = -1
 
     def to_json(self) -> str:
         """ASCII on one line; the same recipe gives the same text."""
@@ -65,7 +70,11 @@ class Recipe:
         words: list[Any] = ["genie-run"]
         if self.model:
             words += ["-m", self.model]
-        words += ["--prompt-frame", self.prompt, "--actions", self.actions, "--seed", self.seed]
+        if self.bookmark < 0:
+            words += ["--prompt-frame", self.prompt, "--seed", self.seed]
+        else:
+            words += ["--from", self.prompt, "--bookmark", self.bookmark]
+        words += ["--actions", self.actions]
         # All digits: the recipe is part of the file, so a temperature of float32(0.1) must come back as just that.
         words += ["--steps", self.steps, "--temperature", repr(self.temperature), "--order", self.order]
         words += [
@@ -87,7 +96,7 @@ def _checked(data: Any) -> Recipe | None:
     fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
     if not isinstance(data, dict):
         return None
-    data = {"threshold": 0.0, **data}  # recipes of 0.1.0 have none
+    data = {"threshold": 0.0, "bookmark": -1, **data}  # recipes of 0.1.0 have none
     if set(data) != set(fields):
         return None
     for name, kind in fields.items():
@@ -109,6 +118,7 @@ def _checked(data: Any) -> Recipe | None:
         and 0 <= recipe.seed < 1 << 64
         and 1 <= recipe.fps <= 100
         and 1 <= recipe.scale <= 64
+        and -1 <= recipe.bookmark <= 64
     )
     return recipe if right else None
 

@@ -25,6 +25,7 @@ from .world import World
 
 MAX_BYTES = 64 << 20  # of kept frames and states in one session
 MAX_BOOKMARKS = 64
+_GONE = -1  # the parent of a frame whose past is not kept
 _NODE_BYTES = 512  # of Python objects around a frame and its state
 
 
@@ -118,6 +119,12 @@ class Session:
         frame = self.world.reset(fit(prompt.picture, hp.frame_width, hp.frame_height, prompt.fit), seed)
         self.path, self._shown, self.times = [], 0, {}
         return self._add(frame, None, 0, -1, prompt, seed)
+
+    def adopt(self, state: bytes, depth: int, action: int = -1) -> Node:
+        """Start from what `World.save` gave, at a depth: a frame with nothing behind it. Raises StateError."""
+        frame = self.world.restore(state)
+        self.path, self._shown, self.times = [], 0, {}
+        return self._add(frame, _GONE, depth, action, Prompt(frame), self.world.seed)
 
     def step(self, action: int) -> Node:
         """The frame after the one shown; frames that came after it leave the path. Raises ActionError, StateError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -178,3 +179,49 @@ def test_ctrl_c_keeps_what_exists(place: Path) -> None:
 def test_starting_needs_no_torch() -> None:
     code = "import sys, genie_cpp, genie_cpp.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
+
+
+def test_a_run_goes_on_from_a_bookmark_and_can_be_made_again(tmp_path: Path, tiny_gguf) -> None:  # type: ignore[no-untyped-def]
+    from genie_cpp import Model
+    from genie_cpp.recipe import read
+    from genie_cpp.session import Prompt, Session
+    from genie_cpp.session_file import SessionFile
+
+    model = Model.open(tiny_gguf("q8_0"), threads=1)
+    session = Session(model)
+    session.reset(Prompt(np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)), seed=8)
+    for action in (0, 1, 2, 0, 1):
+        session.step(action)
+    session.seek(3)
+    session.bookmark()
+    saved = tmp_path / "s.genie"
+    saved.write_bytes(SessionFile.of(session).to_bytes())
+    words = ["-m", model.path, "--from", saved, "--bookmark", "1", "--actions", "2,2,1", "-o", tmp_path / "a.webp"]
+    done = subprocess.run([BIN / "genie-run", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    want = [session.node.png, *(session.step(action).png for action in (2, 2, 1))]
+    with Image.open(tmp_path / "a.webp") as image:
+        assert image.n_frames == 4
+        for index, data in enumerate(want):
+            image.seek(index)
+            frame = Image.open(io.BytesIO(data)).convert("RGB").resize(image.size, Image.Resampling.NEAREST)
+            assert image.convert("RGB").tobytes() == frame.tobytes()
+    recipe = read(tmp_path / "a.webp")
+    assert recipe is not None and recipe.bookmark == 1 and recipe.seed == 8
+    again = shlex.split(recipe.command(str(tmp_path / "b.webp")))
+    subprocess.run([BIN / again[0], *again[1:]], check=True, capture_output=True)
+    assert (tmp_path / "b.webp").read_bytes() == (tmp_path / "a.webp").read_bytes()
+    facts = subprocess.run([BIN / "genie-info", "--json", saved], capture_output=True, text=True, check=True).stdout
+    assert json.loads(facts) == {**json.loads(facts), "frames": 6, "bookmarks": [3], "shown": 3}
+    (tmp_path / "bad.genie").write_bytes(saved.read_bytes()[:200])
+    for more, why in (
+        (["--from", saved, "--bookmark", "2"], "no bookmark 2"),
+        (["--from", saved, "--seed", "1"], "leave --seed out"),
+        (["--from", saved, "-p", tmp_path / "a.webp"], "--prompt-frame, or --from"),
+        ([], "--prompt-frame, or --from"),
+        (["--from", tmp_path / "bad.genie"], "not a session file"),
+        (["--from", tmp_path / "none.genie"], "No such file"),
+    ):
+        done = command("genie-run", "-m", model.path, *more, "-o", "c.gif", cwd=tmp_path)
+        said = " ".join(done.stderr.replace("│", " ").split())
+        assert done.returncode in (1, 2) and why in said and not (tmp_path / "c.gif").exists(), done.stderr
