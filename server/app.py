@@ -19,13 +19,14 @@ from ..errors import GenieError, StateError
 from ..model import Model
 from ..output import write
 from ..session import Prompt, Session, pixels
+from ..session_file import SessionFile
 from . import protocol
 from .limits import Limits
-from .player import Answer, Player
+from .player import Answer, Player, recording_kinds
 
 STATIC = Path(__file__).parent / "static"
 HOSTS = ["127.0.0.1", "localhost"]
-_TYPES = {"gif": "image/gif", "webp": "image/webp"}
+_TYPES = {"gif": "image/gif", "webp": "image/webp", "mp4": "video/mp4"}
 # The page asks nobody else for anything; no other page may frame it.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
@@ -84,8 +85,9 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
         fps: int = Query(10, ge=1, le=100),
         scale: int = Query(4, ge=1, le=16),
     ) -> Response:
-        if kind not in _TYPES:
-            return JSONResponse({"type": "error", "message": "a recording is a gif or a webp", "hint": ""}, 404)
+        if kind not in recording_kinds():
+            message = f"a recording is a {', a '.join(recording_kinds())}"
+            return JSONResponse({"type": "error", "message": message, "hint": "mp4 needs the video extra"}, 404)
         session = session_of(id)
         pngs, says = session.recording(first, last, fps, scale)
         if len(pngs) > bounds.recording_frames:
@@ -97,10 +99,15 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
                 write(path, pixels(pngs), says)
                 return path.read_bytes()
 
-        name = re.sub(r"[^A-Za-z0-9]+", "-", session.model.name).strip("-").lower()[:40] or "world"
         data = await asyncio.to_thread(encode)
-        disposition = f'attachment; filename="{name}-{first}-{last}.{kind}"'
-        return Response(data, media_type=_TYPES[kind], headers={"Content-Disposition": disposition})
+        return Response(data, media_type=_TYPES[kind], headers=_attached(session, f"-{first}-{last}.{kind}"))
+
+    @app.get("/sessions/{id}/session.genie")
+    async def saved(id: str) -> Response:
+        session = session_of(id)
+        data = await asyncio.to_thread(lambda: SessionFile.of(session).to_bytes())
+        headers = {**_attached(session, f"-{session.node.depth}.genie"), "Cache-Control": "no-store"}
+        return Response(data, media_type="application/json", headers=headers)
 
     @app.websocket("/ws")
     async def play(socket: WebSocket) -> None:
@@ -132,6 +139,12 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
     return app
 
 
+def _attached(session: Session, ending: str) -> dict[str, str]:
+    """Headers of a file to keep, named after the model."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", session.model.name).strip("-").lower()[:40] or "world"
+    return {"Content-Disposition": f'attachment; filename="{name}{ending}"'}
+
+
 async def _answer(socket: WebSocket, player: Player) -> Answer:
     message = await socket.receive()
     if message["type"] == "websocket.disconnect":
@@ -141,7 +154,7 @@ async def _answer(socket: WebSocket, player: Player) -> Answer:
         # In a thread: the event loop stays free for the other sessions while a frame is made.
         if text is not None:
             return await asyncio.to_thread(player.text, text)
-        return await asyncio.to_thread(player.picture, data or b"")
+        return await asyncio.to_thread(player.file, data or b"")
     except GenieError as error:
         return protocol.error(error)
     except MemoryError:

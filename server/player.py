@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import StateError
@@ -13,14 +15,22 @@ from ..keys import default_keys
 from ..model import Model
 from ..sampler import Sampler
 from ..session import Prompt, Session
+from ..session_file import Replay, SessionFile
 from ..version import __version__
 from . import protocol
 from .limits import Limits
 from .protocol import ProtocolError, number, whole
 
 Answer = dict[str, Any] | bytes
+REPLAY_SECONDS = 0.5  # between news of a session that is being opened
 MAX_STEPS = 64  # of the slider; more would block a frame for seconds
 _decoding = threading.Lock()  # pictures are large while they are decoded: one at a time
+
+
+def recording_kinds() -> list[str]:
+    """What recordings can be had as."""
+    video = all(importlib.util.find_spec(name) for name in ("imageio", "imageio_ffmpeg"))
+    return ["gif", "webp", "mp4"] if video else ["gif", "webp"]
 
 
 def decode(data: bytes, model: Model, limits: Limits) -> Prompt:
@@ -49,7 +59,9 @@ class Player:
             "bookmark": self._bookmark,
             "goto": self._go_to,
             "forget": self._forget,
+            "replay": self._replay_on,
         }
+        self._replay: tuple[Replay, Iterator[int]] | None = None  # a session that is being opened
 
     def hello(self) -> Answer:
         return {
@@ -59,6 +71,7 @@ class Player:
             "session": self.id,
             "models": [{"name": model.name, "weights": model.type} for model in self.models],
             "limits": dataclasses.asdict(self.limits),
+            "recordings": recording_kinds(),
         }
 
     def text(self, text: str) -> Answer:
@@ -69,13 +82,45 @@ class Player:
             raise ProtocolError(f"unknown type {message['type'][:40]!r}", f"one of {', '.join(self._answers)}")
         return answer(message)
 
-    def picture(self, data: bytes) -> Answer:
-        """A new world from a picture. Raises GenieError."""
+    def file(self, data: bytes) -> Answer:
+        """A new world from a picture, or the beginning of a saved session's replay. Raises GenieError."""
         session = self._opened()
+        if data.lstrip()[:1] == b"{":  # no picture begins so
+            return self._open(data, session)
         prompt = decode(data, session.model, self.limits)
         session.reset(prompt, self._seed)
         self._prompt = prompt
         return protocol.frame(session, whole_path=True)
+
+    def _open(self, data: bytes, session: Session) -> Answer:
+        file, most = SessionFile.from_bytes(data), self._most_steps(session)
+        if any(sampler.steps > most for sampler in file.samplers):
+            raise ProtocolError(f"the session has frames of more than {most} steps", "genie-run --from plays it")
+        self._replay = None  # its memory goes first
+        replay = Replay(file, session.model, self.limits.session_bytes)
+        self._replay = replay, replay.steps()
+        return {"type": "replay", "done": 0, "total": replay.total}
+
+    def _replay_on(self, message: dict[str, Any]) -> Answer:
+        """Some frames more of a session that is being opened; with the last one it takes this one's place."""
+        if self._replay is None:
+            raise ProtocolError("no session is being opened", "send a .genie file first")
+        replay, steps = self._replay
+        self._replay, deadline = None, time.monotonic() + REPLAY_SECONDS  # a fault ends it
+        for done in steps:
+            if time.monotonic() > deadline and done < replay.total:
+                self._replay = replay, steps
+                return {"type": "replay", "done": done, "total": replay.total}
+        self.session = session = replay.session
+        node = session.node
+        session.sampler, self._prompt, self._seed = node.sampler, node.prompt, node.seed
+        return protocol.frame(
+            session, True, steps=node.sampler.steps, temperature=node.sampler.temperature, seed=node.seed,
+            bookmarks=[[id, session.nodes[id].depth] for id in session.bookmarks], drifted=replay.drifted,
+        )  # fmt: skip
+
+    def _most_steps(self, session: Session) -> int:
+        return max(MAX_STEPS, session.model.sampler.steps)
 
     def _opened(self) -> Session:
         if self.session is None:
@@ -85,7 +130,7 @@ class Player:
     def _model(self, message: dict[str, Any]) -> Answer:
         index = whole(message, "index", 0, len(self.models) - 1)
         model = self.models[index]
-        self.session = None  # its memory goes before the next one's is taken
+        self.session = self._replay = None  # its memory goes before the next one's is taken
         self.session = session = Session(model, self.limits.session_bytes)
         self._prompt = self.prompts[index]
         hp, s = model.info, session.sampler
@@ -125,7 +170,7 @@ class Player:
 
     def _settings(self, message: dict[str, Any]) -> Answer:
         session = self._opened()
-        most = max(MAX_STEPS, session.model.sampler.steps)
+        most = self._most_steps(session)
         steps, heat = whole(message, "steps", 1, most), number(message, "temperature", 0, 100)
         s = session.sampler
         session.sampler = Sampler(steps, heat, s.order, s.noise, s.threshold)

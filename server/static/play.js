@@ -106,15 +106,34 @@ async function reset() {
   await show(await ask({ type: "reset", seed }));
 }
 
+// From a picture, or on from a saved session.
 async function startFrom(blob) {
   if (!world) return;
   if (blob.size > hello.limits.picture_bytes) {
-    say(new Error(`the picture has ${(blob.size / 1024).toFixed(0)} KiB; ${(hello.limits.picture_bytes / 1024).toFixed(0)} are the limit`));
+    say(new Error(`the file has ${(blob.size / 1024).toFixed(0)} KiB; ${(hello.limits.picture_bytes / 1024).toFixed(0)} are the limit`));
     return;
   }
   stopRecording();
-  await show(await ask(blob));
+  const before = frame;
+  let answer = await ask(blob);
+  frame = answer?.type === "replay" ? null : frame; // nothing is stepped while a session is opened
+  while (answer?.type === "replay") {
+    veil(`Opening the session: frame ${answer.done} of ${answer.total}`);
+    answer = await ask({ type: "replay" });
+  }
+  if (!answer && before && !frame) [frame, $("veil").hidden] = [before, true];
+  if (answer?.bookmarks) showOpened(answer);
+  await show(answer);
   screen.focus();
+}
+
+function showOpened(answer) {
+  for (const id of ["marks", "recordings"]) $(id).replaceChildren();
+  for (const [id, depth] of answer.bookmarks) addMark(id, depth);
+  [$("no-marks").hidden, $("no-recordings").hidden] = [answer.bookmarks.length > 0, false];
+  [$("steps").value, $("temperature").value, $("seed").value] = [answer.steps, answer.temperature, answer.seed];
+  showSettings();
+  if (answer.drifted) say(new Error(`${answer.drifted} frames came out otherwise: the session was played on another kind of CPU`));
 }
 
 function show(answer) {
@@ -214,24 +233,27 @@ function rewind(on) {
 async function bookmark() {
   if (!frame) return;
   const mark = await ask({ type: "bookmark" });
-  if (!mark || $("marks").querySelector(`[data-id="${mark.id}"]`)) return;
-  const item = make("li", {}), go = make("button", { type: "button", className: "go", title: `Go to frame ${mark.depth}` });
+  if (mark && !$("marks").querySelector(`[data-id="${mark.id}"]`)) addMark(mark.id, mark.depth);
+}
+
+function addMark(id, depth) {
+  const item = make("li", {}), go = make("button", { type: "button", className: "go", title: `Go to frame ${depth}` });
   const drop = make("button", { type: "button", className: "drop", title: "Remove", textContent: "×" });
-  go.setAttribute("aria-label", `Go to bookmark, frame ${mark.depth}`);
-  drop.setAttribute("aria-label", `Remove bookmark, frame ${mark.depth}`);
-  go.append(make("img", { src: timeline.address(mark.id), alt: "" }));
+  go.setAttribute("aria-label", `Go to bookmark, frame ${depth}`);
+  drop.setAttribute("aria-label", `Remove bookmark, frame ${depth}`);
+  go.append(make("img", { src: timeline.address(id), alt: "" }));
   go.onclick = async () => {
     stopRecording();
-    await show(await ask({ type: "goto", id: mark.id }));
+    await show(await ask({ type: "goto", id }));
     screen.focus();
   };
   drop.onclick = async () => {
-    await ask({ type: "forget", id: mark.id });
+    await ask({ type: "forget", id });
     item.remove();
     $("no-marks").hidden = $("marks").children.length > 0;
   };
-  item.dataset.id = mark.id;
-  item.append(go, drop, `${mark.depth}`);
+  item.dataset.id = id;
+  item.append(go, drop, `${depth}`);
   $("marks").append(item);
   $("no-marks").hidden = true;
 }
@@ -249,7 +271,7 @@ function stopRecording() {
   recording = null;
   const fps = Math.max(1, Math.min(50, limit === NO_LIMIT ? Math.round(rate()) || 10 : limit));
   const item = make("li", { textContent: `Frames ${depth} to ${frame.depth}` });
-  for (const kind of ["GIF", "WebP"]) {
+  for (const kind of ["GIF", "WebP", "MP4"].filter((name) => hello.recordings.includes(name.toLowerCase()))) {
     const query = new URLSearchParams({ first: id, last: frame.id, fps, scale: Math.max(1, Math.min(8, Math.round(256 / world.width))) });
     item.append(make("a", { href: `/sessions/${hello.session}/recording.${kind.toLowerCase()}?${query}`, download: "", textContent: kind }));
   }
@@ -424,11 +446,15 @@ $("model").onchange = async () => {
   screen.focus();
 };
 $("idle").onchange = () => (localStorage.setItem(`genie.idle.${world.name}`, $("idle").value), $("idle").blur(), wake());
-$("file").onchange = () => {
-  const [file] = $("file").files;
-  $("file").value = "";
-  if (file) startFrom(file);
-};
+$("save").onclick = () => frame && make("a", { href: `/sessions/${hello.session}/session.genie`, download: "" }).click();
+$("open").onclick = () => $("session-file").click();
+for (const input of [$("file"), $("session-file")]) {
+  input.onchange = () => {
+    const [file] = input.files;
+    input.value = "";
+    if (file) startFrom(file);
+  };
+}
 for (const id of ["steps", "temperature", "limit"]) $(id).oninput = showSettings;
 for (const id of ["steps", "temperature"]) {
   $(id).onchange = () => ask({ type: "settings", steps: Number($("steps").value), temperature: Number($("temperature").value) });

@@ -136,15 +136,18 @@ def test_files_of_a_session(talk: Talk, client: TestClient, tmp_path: Path) -> N
     frames = [talk.say("reset", seed=1), talk.say("step", action=2), talk.say("step", action=2)]
     place = f"/sessions/{talk.hello['session']}"  # type: ignore[attr-defined]
     assert client.get(f"{place}/frames/{frames[1]['id']}.png").content == frames[1]["png"]
-    for kind in ("gif", "webp"):
+    kinds = talk.hello["recordings"]  # type: ignore[attr-defined]
+    assert kinds[:2] == ["gif", "webp"]
+    for kind in kinds:
         got = client.get(f"{place}/recording.{kind}", params={"first": frames[0]["id"], "last": frames[2]["id"]})
         assert got.headers["content-disposition"].startswith('attachment; filename="tiny-'), got.text
         path = tmp_path / f"a.{kind}"
         path.write_bytes(got.content)
         recipe = read(path)
         assert isinstance(recipe, Recipe) and recipe.actions == "2*2" and recipe.seed == 1
-        with Image.open(path) as image:
-            assert image.n_frames == 3 and image.size == (64, 64)
+        if kind != "mp4":
+            with Image.open(path) as image:
+                assert image.n_frames == 3 and image.size == (64, 64)
         again = tmp_path / f"again.{kind}"
         command = shlex.split(recipe.command(str(again)))
         subprocess.run(
@@ -162,6 +165,55 @@ def test_files_of_a_session(talk: Talk, client: TestClient, tmp_path: Path) -> N
     for _ in range(4):
         last = talk.say("step", action=0)
     assert "6 at most" in client.get(f"{place}/recording.gif?first={frames[0]['id']}&last={last['id']}").text
+
+
+def test_a_session_is_saved_and_opened(talk: Talk, client: TestClient) -> None:
+    talk.say("model", index=0)
+    talk.say("reset", seed=3)
+    for action in (0, 1, 2, 1, 0):
+        talk.say("step", action=action)
+    talk.say("bookmark")
+    talk.say("seek", depth=2)
+    talk.say("settings", steps=2, temperature=0.25)
+    talk.say("step", action=2)
+    there = talk.say("step", action=2)
+    place = f"/sessions/{talk.hello['session']}/session.genie"  # type: ignore[attr-defined]
+    got = client.get(place)
+    assert got.headers["content-disposition"] == 'attachment; filename="tiny-4.genie"'
+    want = talk.say("step", action=1)
+    assert "no session is being opened" in talk.say("replay")["message"]
+    with connect(client) as socket:
+        other = Talk(socket)
+        other.hear()
+        other.say("model", index=1)
+        socket.send_bytes(got.content)
+        answer = other.hear()
+        assert answer == {"type": "replay", "done": 0, "total": 8}
+        while answer["type"] == "replay":
+            answer = other.say("replay")
+        assert answer["png"] == there["png"] and (answer["first"], answer["depth"], answer["last"]) == (0, 4, 4)
+        assert (answer["steps"], answer["temperature"], answer["seed"], answer["drifted"]) == (2, 0.25, 3, 0)
+        assert [depth for _, depth in answer["bookmarks"]] == [5]
+        assert other.say("step", action=1)["png"] == want["png"]
+        assert other.say("goto", id=answer["bookmarks"][0][0])["depth"] == 5
+        assert other.say("reset", seed=3)["depth"] == 0  # from its own picture
+        before = other.say("step", action=0)
+        endless = json.loads(got.content)
+        endless["samplers"][0]["steps"] = 1000
+        for data, why in (
+            (got.content[:300], "not a session file"),
+            (json.dumps(endless).encode(), "more than 64 steps"),
+            (got.content.replace(b'"sha256": "', b'"sha256": "x')[:-1], "not a session file|another model"),
+        ):
+            socket.send_bytes(data)
+            fault = other.hear()
+            assert fault["type"] == "error" and any(part in fault["message"] for part in why.split("|"))
+        wrong = json.loads(got.content)
+        wrong["frames"][3][3] = "0" * 32
+        socket.send_bytes(json.dumps(wrong).encode())
+        assert other.hear()["type"] == "replay"
+        assert "is not what its recipe gives" in other.say("replay")["message"]
+        assert other.say("seek", depth=1)["png"] == before["png"]  # the session that was open goes on
 
 
 def test_a_picture_starts_a_world(talk: Talk) -> None:
