@@ -26,8 +26,8 @@ _MAX_TEXT = 1 << 24
 class Recipe:
     """Everything a run depends on. `model` is empty for the bundled world; hashes are SHA-256 of the files' bytes.
 
-    bookmark: -1 where `prompt` is a picture; else it is a session file, and the number of the bookmark that the run went
-    on from, 0 for where the session was left.
+    bookmark: -1 where `prompt` is a picture; else it is a session file, and the number of the bookmark that the run
+    went on from, 0 for where the session was left.
     """
 
     version: str
