@@ -177,6 +177,21 @@ def test_touch_buttons_in_a_narrow_window(page: Any, model: Model) -> None:
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
 
 
+@pytest.mark.parametrize("page", [{"width": 844, "height": 390}, {"width": 640, "height": 360}], indirect=True)
+def test_a_phone_on_its_side_plays_without_scrolling(page: Any) -> None:
+    size = page.viewport_size
+    for button in page.locator("#pad button, #transport button, #keys-button").all():
+        box = button.bounding_box()
+        assert box["x"] + box["width"] <= size["width"] and box["y"] + box["height"] <= size["height"]
+    screen = page.locator("#screen").bounding_box()
+    assert screen["y"] + screen["height"] <= size["height"] and screen["height"] >= 0.6 * size["height"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for action in range(3):
+        page.locator(f"#pad button[data-action='{action}']").click()
+        at(page, action + 1)
+    assert page.evaluate("scrollY") == 0
+
+
 def test_pause_step_and_reset(page: Any) -> None:
     tap(page, "1", "2")
     for pause in (lambda: page.click("#pause"), lambda: page.keyboard.press("p")):
