@@ -91,9 +91,9 @@ def engine(model: Model, count: int, seconds: float) -> float:
     return sum(made) / seconds
 
 
-def batched(model: Model, threads: int) -> list[dict[str, float]]:
-    """Time of a row in the products of one dynamics block, with more rows at once, against one session's rows."""
-    s, M = model.info.stacks["dynamics"], model.token_count
+def batched(model: Model, threads: int, tokens: int) -> dict[str, float]:
+    """How many times faster the products of a dynamics block are with the rows of several sessions in one call."""
+    s = model.info.stacks["dynamics"]
     inner = s.head_count * s.key_length
     # q, k, v and output of both attentions, and the two of the FFN
     shapes = [(s.embedding_length, inner)] * 6 + [(inner, s.embedding_length)] * 2
@@ -103,15 +103,13 @@ def batched(model: Model, threads: int) -> list[dict[str, float]]:
     for K, N in set(shapes):
         w_NK = rng.standard_normal((N, K), np.float32)
         systems = {
-            str(count): ours.product(isa, pool, "Q8_0", w_NK, rng.standard_normal((M * count, K), np.float32))
+            str(count): ours.product(isa, pool, "Q8_0", w_NK, rng.standard_normal((tokens * count, K), np.float32))
             for count in COUNTS
         }
         for name, seconds in in_turns(systems, 5).items():
             times[int(name)] += seconds * shapes.count((K, N))
-    return [
-        {"sessions": count, "rows": M * count, "µs a session": 1e6 * t / count, "speed-up": times[1] * count / t}
-        for count, t in times.items()
-    ]
+    row: dict[str, float] = {"tokens of a frame": tokens, "µs a block": 1e6 * times[1]}
+    return row | {f"{count} sessions": count * times[1] / times[count] for count in COUNTS[1:]}
 
 
 def table(rows: list[dict[str, float]]) -> None:
@@ -142,7 +140,7 @@ def main() -> None:
     for row in rows:
         row["engine frames/s"] = engine(model, int(row["sessions"]), given.seconds)
     table(rows)
-    table(batched(model, given.threads))
+    table([batched(model, given.threads, tokens) for tokens in (16, 64, model.token_count)])
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def serve(
         picture_bytes=max_upload << 20,
         picture_pixels=max_pixels * 1_000_000,
         idle_seconds=idle,
+        connections=max(ServeLimits.connections, 4 * max_sessions),
     )
 
     def started(address: str) -> None:

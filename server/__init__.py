@@ -1,1 +1,1 @@
-"""The page to play in a browser, and the server behind it (`genie-play`)."""
+"""The page to play in a browser (`genie-play`), the API for programs (`genie-serve`), and the server behind both."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import tempfile
@@ -127,9 +128,12 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
         player = Player(models, prompts, bounds, secrets.token_urlsafe(16))
         players[player.id] = player
         try:
-            await _say(socket, player.hello())
+            await _say(socket, player.hello(), bounds.send_seconds)
             while True:
-                await _say(socket, await _answer(socket, player))
+                await _say(socket, await _answer(socket, player), bounds.send_seconds)
+        except asyncio.TimeoutError:  # not the builtin one before Python 3.11
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(socket.close(1008, "the page does not read"), 1)
         except (WebSocketDisconnect, RuntimeError):
             # Starlette says RuntimeError where the client left while an answer was on its way.
             pass
@@ -161,11 +165,9 @@ async def _answer(socket: WebSocket, player: Player) -> Answer:
         return protocol.error(GenieError("out of memory"))
 
 
-async def _say(socket: WebSocket, answer: Answer) -> None:
-    if isinstance(answer, bytes):
-        await socket.send_bytes(answer)
-    else:
-        await socket.send_json(answer)
+async def _say(socket: WebSocket, answer: Answer, seconds: float) -> None:
+    said = socket.send_bytes(answer) if isinstance(answer, bytes) else socket.send_json(answer)
+    await asyncio.wait_for(said, seconds)
 
 
 async def _refuse(socket: WebSocket, code: int, why: str) -> None:

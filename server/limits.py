@@ -9,7 +9,8 @@ from ..session import MAX_BYTES
 
 @dataclass(frozen=True)
 class Limits:
-    """Sessions at a time; bytes of a text message, of a picture and of a session's past; pixels; frames of a file."""
+    """Sessions at a time; bytes of a text message, of a picture and of a session's past; pixels; frames of a file;
+    seconds until a client that does not take an answer counts as gone."""
 
     sessions: int = 8
     message_bytes: int = 4096
@@ -17,6 +18,7 @@ class Limits:
     picture_pixels: int = 16_000_000
     session_bytes: int = MAX_BYTES
     recording_frames: int = 4096
+    send_seconds: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,14 @@ class ServeLimits(Limits):
     """Of `genie-serve`, beyond those of a player.
 
     rollout_frames: of one request. idle_seconds: until a session that nobody uses is closed. receive_seconds: for a
-    whole request body; send_seconds: for a piece of an answer, before the client counts as gone. waiting: requests that
-    may wait for their turn on one session. max_steps: of the sampler, where the model's own are not more.
-    connections: open at a time.
+    whole request body. waiting: requests that may wait for their turn on one session. max_steps: of the sampler, where
+    the model's own are not more. connections: open at a time.
     """
 
     message_bytes: int = 64 << 10
     rollout_frames: int = 256
     idle_seconds: float = 600.0
     receive_seconds: float = 30.0
-    send_seconds: float = 20.0
     waiting: int = 4
     max_steps: int = 64
     connections: int = 128

@@ -32,8 +32,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from genie_cpp.server.limits import ServeLimits
+from genie_cpp.server.limits import Limits, ServeLimits
+from genie_cpp.server.protocol import SUBPROTOCOL as PLAY_SUBPROTOCOL
 from genie_cpp.server.run import api_server, listen
+from genie_cpp.server.run import server as play_server
 from genie_cpp.server.sessions import Sessions
 from genie_cpp.server.talk import SUBPROTOCOL
 from genie_cpp.session import Prompt
@@ -120,6 +122,23 @@ def raw(server: Running, head: str, body: bytes = b"") -> socket.socket:
     opened = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     opened.sendall(f"{head}\r\nHost: 127.0.0.1\r\n".encode() + body)
     return opened
+
+
+def upgraded(port: int, path: str, subprotocol: str) -> socket.socket:
+    """A websocket that nobody reads, with little room for what comes."""
+    opened = socket.socket()
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    opened.connect(("127.0.0.1", port))
+    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    keys = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+    opened.sendall((head + keys + f"Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n").encode())
+    assert opened.recv(1000).startswith(b"HTTP/1.1 101")
+    return opened
+
+
+def masked(text: str) -> bytes:
+    """A short text frame, masked with zeros."""
+    return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text.encode()
 
 
 def read_all(opened: socket.socket) -> bytes:
@@ -221,15 +240,8 @@ def test_a_client_gone_in_the_middle_of_a_rollout(server: Running, other: str) -
 
 def test_a_client_that_does_not_read(server: Running, other: str) -> None:
     place = server.create()
-    slow = socket.socket()
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    slow.connect(("127.0.0.1", server.port))
-    path = f"GET {place}/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    keys = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-    slow.sendall((path + keys + f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n").encode())
-    assert slow.recv(1000).startswith(b"HTTP/1.1 101")
-    message = json.dumps({"type": "rollout", "actions": "1*20000"}).encode()
-    slow.sendall(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message)  # masked with zeros
+    slow = upgraded(server.port, f"{place}/ws", SUBPROTOCOL)
+    slow.sendall(masked('{"type": "rollout", "actions": "1*20000"}'))
     before = "genie_slow_clients_total 0.0"
     until(lambda: server.frames() > 3)
     deadline = time.monotonic() + 30
@@ -241,6 +253,33 @@ def test_a_client_that_does_not_read(server: Running, other: str) -> None:
     assert server.step(place).status_code == 200  # it may come back
     slow.close()
     server.http.delete(place)
+
+
+def test_a_page_that_does_not_read(model: Model) -> None:
+    listener = listen(0)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    listener.listen(8)
+    runner = play_server([model], [Prompt(PICTURE)], Limits(send_seconds=0.7))
+    thread = threading.Thread(target=runner.run, kwargs={"sockets": [listener]})
+    thread.start()
+    players = runner.config.app.state.players  # type: ignore[union-attr]
+    port = listener.getsockname()[1]
+    slow = upgraded(port, "/ws", PLAY_SUBPROTOCOL)
+    with connect(f"ws://127.0.0.1:{port}/ws", subprotocols=[Subprotocol(PLAY_SUBPROTOCOL)]) as other:
+        other.recv()
+        other.send('{"type": "model", "index": 0}')
+        other.recv()
+        slow.settimeout(0.2)
+        with contextlib.suppress(OSError):
+            for text in ('{"type": "model", "index": 0}', *['{"type": "reset"}'] * 20_000):
+                slow.sendall(masked(text))
+        until(lambda: len(players) == 1)
+        other.send('{"type": "reset"}')
+        assert isinstance(other.recv(), bytes)
+    slow.close()
+    runner.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_two_tabs_on_one_session(server: Running, other: str) -> None:
