@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
+import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
@@ -98,7 +99,10 @@ def create_api(
 
     @app.exception_handler(RequestValidationError)
     async def form(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": schema.first(error.errors()), "hint": "/openapi.json says what is taken"}, 422)
+        hint = "/openapi.json says what is taken"
+        if "json" not in request.headers.get("content-type", "") and error.errors()[0]["loc"] == ("body",):
+            hint = "send JSON, with Content-Type: application/json"
+        return JSONResponse({"error": schema.first(error.errors()), "hint": hint}, 422)
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
@@ -118,6 +122,7 @@ def create_api(
 def _page(document: dict[str, Any]) -> str:
     """The OpenAPI document to read: plain HTML, so that no script is asked of anybody."""
     text = html.escape
+    about = re.sub(r"`(.+?)`", r"<code>\1</code>", text(document["info"]["description"]))
     rows = []
     for path, methods in document["paths"].items():
         for method, what in methods.items():
@@ -143,6 +148,6 @@ def _page(document: dict[str, Any]) -> str:
         "table{border-collapse:collapse;width:100%}td{border-top:1px solid #8886;padding:.4rem .8rem .4rem 0}"
         "td{vertical-align:top}"
         "pre{white-space:pre-wrap;font:inherit}</style>"
-        f"<h1>genie-serve {text(document['info']['version'])}</h1><pre>{text(document['info']['description'])}</pre>"
+        f"<h1>genie-serve {text(document['info']['version'])}</h1><pre>{about}</pre>"
         f"<p><a href=/openapi.json>/openapi.json</a> is the same for programs.<table>{''.join(rows)}</table></html>"
     )

@@ -174,6 +174,8 @@ def test_bodies_that_are_no_json(client: TestClient, session: str) -> None:
     for body in (b"{", b"\xff\xfe", b"[" * 50_000, b"null", b'{"action": NaN}'):
         got = client.post(f"{session}/step", content=body, headers={"content-type": "application/json"})
         assert got.status_code in (400, 422) and set(got.json()) == {"error", "hint"}, got.text
+    got = client.post(f"{session}/step", content=b'{"action": 1}')
+    assert got.status_code == 422 and "Content-Type: application/json" in got.json()["hint"]
     got = client.post(f"{session}/step", content=b" " * (LIMITS.message_bytes + 1))
     assert got.status_code == 413 and "too large" in got.json()["error"]
     got = client.post(f"{session}/reset", content=(bytes(50_000) for _ in range(4)))  # no length beforehand
