@@ -151,6 +151,7 @@ def hparams_of(config: GenieConfig) -> HParams:
     """The GGUF hyper-parameters of a reference configuration. Raises ConfigError, SamplerError."""
     settings = dict(config.dynamics.sampler)
     policy = settings.pop("window_policy", "half")
+    schedule = settings.pop("schedule", "cosine")
     known = [field.name for field in dataclasses.fields(Sampler)]
     if unknown := sorted(set(settings) - set(known)):
         raise ConfigError(f"config.json has an unknown key {'dynamics.sampler.' + unknown[0]!r}")
@@ -174,6 +175,12 @@ def hparams_of(config: GenieConfig) -> HParams:
         sampler_order=sampler.order,
         sampler_noise=sampler.noise,
         stacks={name: _stack(stack) for name, stack in zip(STACKS, stacks, strict=True)},
+        action_conditioning=config.dynamics.conditioning,
+        tokenizer_quantizer=config.tokenizer.quantizer,
+        lam_quantizer=config.lam.quantizer,
+        lam_head=config.lam.head,
+        lam_head_length=config.lam.head_length,
+        sampler_schedule=schedule,
     )
 
 
@@ -190,6 +197,8 @@ def _stack(c: StackConfig) -> StackParams:
         norm_epsilon=c.norm_epsilon,
         ffn=c.ffn,
         bias=c.bias,
+        norm_position=c.norm_position,
+        output_norm=c.output_norm,
     )
 
 
