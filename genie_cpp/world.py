@@ -222,12 +222,12 @@ class World:
                     "threshold": s.threshold,
                 },
             }
-            arrays = {"ids": np.stack(self._ids), "actions": np.array(self._actions, np.int32)}
+            arrays: dict[str, NDArray[Any]] = {"ids": np.stack(self._ids), "actions": np.array(self._actions, np.int32)}
             if self.window == "retokenize":
                 head["inferred"], arrays["pixels"] = self._inferred, np.stack(self._pixels)
             out = io.BytesIO()
             text = np.frombuffer(json.dumps(head).encode(), np.uint8)
-            np.savez(out, **{"head": text, **arrays})
+            np.savez(out, allow_pickle=False, head=text, **arrays)
             return out.getvalue()
 
     def restore(self, state: bytes) -> Frame:

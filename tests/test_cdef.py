@@ -45,7 +45,7 @@ def test_kinds() -> None:
     norms = {"RMS": _native.NORMS["rmsnorm"], "LAYER": _native.NORMS["layernorm"], "NONE": _native.NORMS["none"]}
     assert numbers("GENIE_NORM_") == norms
     assert numbers("GENIE_CONDITIONING_") == {name.upper(): number for name, number in _native.CONDITIONINGS.items()}
-    assert set(_native.NORMS) == {"rmsnorm", "layernorm"}
+    assert set(_native.NORMS) == {"rmsnorm", "layernorm", "none"}
     (text,) = re.findall(r"int32_t order;\s*/\* (.*?) \*/", CDEF)
     assert text == ", ".join(f"{number} {name}" for name, number in _native.ORDERS.items())
 

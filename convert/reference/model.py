@@ -61,7 +61,7 @@ class PairHead(nn.Module):
 
     def forward(self, z_BTE: Tensor) -> Tensor:
         pair = torch.cat([z_BTE[:, :-1], z_BTE[:, 1:]], -1)
-        return self.down(F.gelu(self.up(self.norm(pair))))  # type: ignore[no-any-return]
+        return self.down(F.gelu(self.up(self.norm(pair))))
 
 
 class LatentActionModel(nn.Module):
@@ -92,7 +92,7 @@ class LatentActionModel(nn.Module):
         x = x[:, 1:] - x[:, :-1] if self.difference else x - 0.5
         z = self.encoder(self.encoder_input(x)).float().mean(2)
         if self.head is not None:
-            return self.head(z)  # type: ignore[no-any-return]
+            return self.head(z)
         return z if self.difference else z[:, 1:]
 
     def infer(self, video_BTHWC: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class Dynamics(nn.Module):
     def embed(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
         """actions_BT[:, t] in 0..action_count-1 produced frame t; -1 means none (the first frame of a window)."""
         if self.action_embd is None:
-            return self.token_embd(ids_BTP)  # type: ignore[no-any-return]
+            return self.token_embd(ids_BTP)
         action = self.action_embd(actions_BT.clamp(min=0)) * (actions_BT >= 0)[..., None]
         return self.token_embd(ids_BTP) + action[:, :, None]
 

@@ -127,7 +127,7 @@ typedef struct {
 /* docs/sampling.md is the specification. */
 typedef struct {
     int32_t steps;     /* N >= 1 */
-    int32_t order;     /* 0 confidence, 1 random, 2 largest probability */
+    int32_t order;     /* 0 confidence, 1 random, 2 largest-probability */
     float temperature; /* >= 0; 0 takes the likeliest token */
     float noise;       /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
     double threshold;  /* 0…1; a token of at least this probability is filled at once; 0: none is */
