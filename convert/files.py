@@ -61,29 +61,30 @@ def load_pickle(path: Path, inert: Sequence[str] = ()) -> Any:
         raise CheckpointError(
             f"PyTorch {torch.__version__} cannot read {where} safely", "pip install 'torch>=2.6', or use a .safetensors"
         )
+    needed = _needed(torch, path)
+    known = [name for name in needed if any(name == one or (one[-1] == "." and name.startswith(one)) for one in inert)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with torch.serialization.safe_globals(_stand_ins(torch, path, inert)):
+            with torch.serialization.safe_globals([(type("Inert", (Inert,), {}), name) for name in known]):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        others = ", ".join(sorted(set(needed) - set(known))[:3])
         raise CheckpointError(
-            f"{where} is refused: it holds more than tensors ({one_line(error)})",
+            f"{where} is refused: it holds more than tensors ({quoted(others)[1:-1] if others else one_line(error)})",
             "nothing in it was run; save model.state_dict() as .safetensors and convert that",
         ) from None
     except Exception as error:  # damaged zip and pickle data fail in many ways, all of them harmless
         raise CheckpointError(f"{where} is not a PyTorch checkpoint: {one_line(error)}", "get the file again") from None
 
 
-def _stand_ins(torch: Any, path: Path, inert: Sequence[str]) -> list[Any]:
-    if not inert:
-        return []
+def _needed(torch: Any, path: Path) -> list[str]:
+    """What a file would import beyond tensors; the pickle is disassembled, not run."""
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)  # disassembles, does not run
-    except Exception:  # torch.load says what is wrong
+        names: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return names
+    except Exception:  # an old format, or damage: torch.load says what is wrong
         return []
-    allowed = [name for name in names if any(name == one or (one[-1] == "." and name.startswith(one)) for one in inert)]
-    return [(type("Inert", (Inert,), {}), name) for name in allowed]
 
 
 def one_line(error: BaseException) -> str:

@@ -37,7 +37,10 @@ class Part:
             raise CheckpointError(f"{self.where}: tensor {name} is missing", "is the file whole?")
         shape = tuple(self.tensors[name].shape)
         if len(shape) != dimensions or not all(shape):
-            raise CheckpointError(f"{self.where}: tensor {name} must have {dimensions} dimensions, not {list(shape)}")
+            raise CheckpointError(
+                f"{self.where}: tensor {name} must have {dimensions} dimensions, not {list(shape)}",
+                "is the file whole?",
+            )
         return shape
 
     def number(self, key: str, otherwise: int) -> int:

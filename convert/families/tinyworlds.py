@@ -316,7 +316,10 @@ def _stored_bins(tokenizer: Part, latent: int, otherwise: int | None) -> int | N
     """Values per digit as the tokenizer's own file has them: the place of its second digit."""
     basis = tokenizer.tensors["quantizer.basis"]
     if basis.is_floating_point() or basis.is_complex():
-        raise CheckpointError(f"{tokenizer.where}: tensor quantizer.basis must hold whole numbers, not {basis.dtype}")
+        raise CheckpointError(
+            f"{tokenizer.where}: tensor quantizer.basis must hold whole numbers, not {basis.dtype}",
+            "it is no weight; save the model as it is",
+        )
     return int(basis[1]) if latent > 1 else tokenizer.number("num_bins", otherwise or 0)
 
 

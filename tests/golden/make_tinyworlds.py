@@ -12,9 +12,9 @@ UPSTREAM is a checkout of AlmondGod/tinyworlds; it needs einops and omegaconf. E
 
 Keys of expected.npz (T frames of P tokens, V codes, N steps): video uint8 [T, H, W, 3]; tokens [T, P] of the video;
 actions [T-1]; decoded float32 [T, H, W, 3] in -1…1, of `tokens`; forced_actions [C]; step_ids [N, P] and step_logits
-[N, P, V], input and output of every MaskGIT step at temperature 0 after the first C frames; sampled [P]; loop_actions [F],
-loop_tokens [F, P] and loop_frames float32 [F, H, W, 3] of the inference script's loop; schedule rows (P, N, m, tokens
-wanted).
+[N, P, V], input and output of every MaskGIT step at temperature 0 after the first C frames; sampled [P];
+loop_actions [F], loop_tokens [F, P] and loop_frames float32 [F, H, W, 3] of the inference script's loop; schedule rows
+(P, N, m, tokens wanted).
 """
 
 from __future__ import annotations
@@ -31,15 +31,43 @@ import torch
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     # 256 / 16 tokens: odd feed-forward lengths, several heads, more blocks where it matters.
     "small": {
-        "tokenizer": {"embed_dim": 24, "num_heads": 3, "hidden_dim": 50, "num_blocks": 1, "latent_dim": 3, "num_bins": 4},
+        "tokenizer": {
+            "embed_dim": 24,
+            "num_heads": 3,
+            "hidden_dim": 50,
+            "num_blocks": 1,
+            "latent_dim": 3,
+            "num_bins": 4,
+        },
         "actions": {"embed_dim": 24, "num_heads": 2, "hidden_dim": 40, "num_blocks": 1, "n_actions": 4},
-        "dynamics": {"embed_dim": 24, "num_heads": 3, "hidden_dim": 50, "num_blocks": 2, "latent_dim": 3, "num_bins": 4},
+        "dynamics": {
+            "embed_dim": 24,
+            "num_heads": 3,
+            "hidden_dim": 50,
+            "num_blocks": 2,
+            "latent_dim": 3,
+            "num_bins": 4,
+        },
         "all": {"frame_size": 16, "patch_size": 4, "context_length": 4, "dataset": "GOLDEN"},
     },
     "sonic": {
-        "tokenizer": {"embed_dim": 128, "num_heads": 8, "hidden_dim": 256, "num_blocks": 4, "latent_dim": 6, "num_bins": 4},
+        "tokenizer": {
+            "embed_dim": 128,
+            "num_heads": 8,
+            "hidden_dim": 256,
+            "num_blocks": 4,
+            "latent_dim": 6,
+            "num_bins": 4,
+        },
         "actions": {"embed_dim": 128, "num_heads": 8, "hidden_dim": 256, "num_blocks": 4, "n_actions": 16},
-        "dynamics": {"embed_dim": 128, "num_heads": 8, "hidden_dim": 256, "num_blocks": 4, "latent_dim": 6, "num_bins": 4},
+        "dynamics": {
+            "embed_dim": 128,
+            "num_heads": 8,
+            "hidden_dim": 256,
+            "num_blocks": 4,
+            "latent_dim": 6,
+            "num_bins": 4,
+        },
         "all": {"frame_size": 64, "patch_size": 4, "context_length": 4, "dataset": "SONIC"},
     },
 }
