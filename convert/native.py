@@ -164,6 +164,7 @@ def hparams_of(config: GenieConfig) -> HParams:
         frame_height=config.frame_height,
         context_length=config.context_length,
         action_count=config.action_count,
+        action_names=tuple(config.action_names) or None,
         window_policy=policy,
         tokenizer_kind=config.tokenizer.kind,
         tokenizer_patch_size=config.tokenizer.patch_size,

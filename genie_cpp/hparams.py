@@ -30,6 +30,9 @@ FILE_TYPES: dict[TensorType, int] = {TensorType.F32: 0, TensorType.F16: 1, Tenso
 # Beyond any machine this runs on; stops hyper-parameters whose product would overflow 64 bits in C.
 MAX_BYTES = 1 << 42
 
+# One word of --actions.
+NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
 _CONVERT_AGAIN = "convert the checkpoint again with this version's genie-convert"
 
 
@@ -68,7 +71,10 @@ class Key:
             got = f"a {stored}" if stored not in (None, self.type) else _shown(value)
             raise ModelError(f"{name} must be {self.expected()}, not {got}", _CONVERT_AGAIN)
         if self.type.startswith("array"):
-            ok = 1 <= len(result) <= 8 and set(result) <= set(self.choices) and len(set(result)) == len(result)
+            if self.choices:
+                ok = 1 <= len(result) <= 8 and set(result) <= set(self.choices) and len(set(result)) == len(result)
+            else:
+                ok = all(NAME.fullmatch(item) for item in result)
         elif self.choices:
             ok = result in self.choices
         elif self.low is not None and self.high is not None:
@@ -80,6 +86,8 @@ class Key:
 
     def expected(self) -> str:
         """The type and range in words."""
+        if self.type.startswith("array") and not self.choices:
+            return "an array of words of a-z, 0-9 and -, beginning with a letter, of at most 32 characters"
         if self.type.startswith("array"):
             return f"an array of 1 to 8 different strings among {', '.join(map(str, self.choices))}"
         if self.choices:
@@ -110,6 +118,7 @@ KEYS: tuple[Key, ...] = (
     Key("genie.frame.height", "uint32", "frame_height", 1, 4096),
     Key("genie.context_length", "uint32", "context_length", 2, 1024),
     Key("genie.action.count", "uint32", "action_count", 1, 4096),
+    Key("genie.action.names", "array of string", "action_names", optional=True, quiet=True),
     Key(
         "genie.action.conditioning", "string", "action_conditioning", choices=("add", "film"), default="add", quiet=True
     ),
@@ -203,6 +212,7 @@ class HParams:
     sampler_order: str
     sampler_noise: float
     stacks: dict[str, StackParams]
+    action_names: tuple[str, ...] | None = None  # what each latent action does, where somebody has looked
     action_conditioning: str = "add"
     tokenizer_quantizer: str = "codebook"
     lam_quantizer: str = "codebook"
@@ -250,8 +260,9 @@ class HParams:
             "genie.version": PROFILE_VERSION,
         }
         for key in _MODEL_KEYS:
-            if not (key.quiet and getattr(self, key.field) == key.default):
-                values[key.name] = getattr(self, key.field)
+            value = getattr(self, key.field)
+            if not (key.quiet and value == key.default):
+                values[key.name] = list(value) if isinstance(value, tuple) else value
         for stack in STACKS:
             s = self.stacks[stack]
             for key in _STACK_KEYS:
@@ -271,6 +282,10 @@ class HParams:
                     f"genie.{name}.patch_size {patch} does not divide {self.frame_width}x{self.frame_height} frames",
                     _CONVERT_AGAIN,
                 )
+        if self.action_names is not None and len(self.action_names) != self.action_count:
+            raise ModelError(
+                f"genie.action.names has {len(self.action_names)} names for {self.action_count} actions", _CONVERT_AGAIN
+            )
         self._check_quantizers()
         for stack in STACKS[:2]:
             mixing = {"temporal", "spacetime"} & set(self.stacks[stack].sublayers)

@@ -118,6 +118,7 @@ class GenieConfig:
     frame_height: int = 64
     context_length: int = 16
     action_count: int = 8
+    action_names: list[str] = field(default_factory=list)  # what each latent action does; empty: nobody has looked
     card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

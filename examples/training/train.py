@@ -1,7 +1,7 @@
 """Train one part of a Genie; run for tokenizer, lam, dynamics in that order (tokenizer and lam are independent).
 
-    python examples/training/train.py tokenizer --config examples/hopper/config.json --data data/hopper \
-        --output runs/hopper --minutes 20
+    python examples/training/train.py tokenizer --config examples/meadow/config.json --data data/meadow \
+        --output runs/meadow --minutes 20
 
 Stops at its time budget or at Ctrl-C and keeps what it has; the same command goes on from there. Losses are appended
 to `<output>/<part>.csv`. The learning rate follows the share of the budget that has passed.
