@@ -37,7 +37,8 @@ from genie_cpp.convert.reference import checkpoint  # noqa: E402
 from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, StackConfig, TokenizerConfig  # noqa: E402
 from genie_cpp.convert.reference.model import Genie  # noqa: E402
 
-COINRUN, APPENDIX_F = ROOT / "examples/coinrun/checkpoint", ROOT / "examples/coinrun/appendix-f.json"
+# Random weights: how fast a model is does not depend on what it has learned.
+CONFIGS = {"coinrun": ROOT / "examples/coinrun/config.json", "appendix-f": ROOT / "examples/coinrun/appendix-f.json"}
 
 
 def models(rows: list[tuple[Path | None, int, list[int | None]]], repetitions: int) -> list[dict[str, Any]]:
@@ -72,17 +73,17 @@ def tiny_config() -> GenieConfig:
 
 def full(rounds: int, work: Path) -> dict[str, Callable[[], Any]]:
     """What makes each section."""
-    appendix_f, loaded = work / "appendix-f", {}
+    loaded: dict[str, Genie] = {}
 
-    def genie() -> Genie:
-        if not loaded:
-            loaded["genie"] = reference(GenieConfig.load(APPENDIX_F), appendix_f)
-        return loaded["genie"]
+    def genie(name: str) -> Genie:
+        if name not in loaded:
+            loaded[name] = reference(GenieConfig.load(CONFIGS[name]), work / name)
+        return loaded[name]
 
     def files() -> list[Path]:
-        genie()
-        folders = {"coinrun": COINRUN, "appendix-f": appendix_f}
-        return [converted(folder, "q8_0", work / f"{name}-q8_0.gguf") for name, folder in folders.items()]
+        for name in CONFIGS:
+            genie(name)
+        return [converted(work / name, "q8_0", work / f"{name}-q8_0.gguf") for name in CONFIGS]
 
     def whole_models() -> Any:
         rows: list[tuple[Path | None, int, list[int | None]]] = [(None, 1, [None]), (None, 2, [None, 1, 4, 8, 25])]
@@ -93,16 +94,17 @@ def full(rounds: int, work: Path) -> dict[str, Callable[[], Any]]:
         return models(rows, 5)
 
     def frames() -> Any:
-        genie()
+        for name in CONFIGS:
+            genie(name)
         return [
-            *against_torch("coinrun", COINRUN, 12, work, min(rounds, 5)),
-            *against_torch("appendix-f", appendix_f, 8, work, min(rounds, 2)),
+            *against_torch("coinrun", work / "coinrun", 12, work, min(rounds, 5)),
+            *against_torch("appendix-f", work / "appendix-f", 8, work, min(rounds, 2)),
         ]
 
     return {
         "products": lambda: products(rounds, 0.03),
         "attention": lambda: attention(2 * rounds, 0.03),
-        "step": lambda: step(genie(), appendix_f, "appendix-f", work, 2 * rounds, 0.1, (1, 2)),
+        "step": lambda: step(genie("appendix-f"), work / "appendix-f", "appendix-f", work, 2 * rounds, 0.1, (1, 2)),
         "models": whole_models,
         "frames": frames,
         "scaling": lambda: scaling(files(), rounds),

@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Folder with config.json and model.safetensors, or a .pt beside its config.json.")
+        list[Path],
+        typer.Argument(
+            help="Folder with config.json and model.safetensors, or a .pt beside its config.json; "
+            "or the files of another family (docs/families.md): tokenizer.pth actions.pth dynamics.pth."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")],
     type: Annotated[str, typer.Option("--type", "-t", help="f32, f16, q8_0 or q4_0.")] = "q8_0",
+    family: Annotated[str | None, typer.Option(help="The checkpoint's family, where it is not recognised.")] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Frames in the window, where the family leaves it open.", min=2, max=1024)
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Convert a checkpoint to a Genie GGUF. Needs genie_cpp[convert]."""
@@ -40,7 +48,10 @@ def convert(
         def progress(done: int, total: int, name: str) -> None:
             bar.update(task, completed=done, total=total, description=name)
 
-        report = run(checkpoint, output, type.lower(), yes, progress)
+        report = run(checkpoint, output, type.lower(), yes, progress, family, context_length)
+    console.print(f"recognised {report.recognised}", soft_wrap=True)
+    for line in report.assumed:
+        console.print(f"assumed {line}", soft_wrap=True)
     console.print(table(report))
     console.print(closing_line(report), soft_wrap=True)
 

@@ -141,7 +141,7 @@ def run(
         if len(video) < 2:
             raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
         actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
-    plan = read_actions("random" if actions is None else actions, hp.action_count, n, seed)
+    plan = read_actions("random" if actions is None else actions, hp.action_count, n, seed, hp.action_names)
     console.print(
         f"{_printable(opened.name)} {opened.type}, {opened.isa}, {opened.threads} threads, seed {seed}", soft_wrap=True
     )

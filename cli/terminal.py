@@ -71,7 +71,7 @@ class Game:
 
     def __init__(self, session: Session, prompt: Prompt, seed: int, colours: int) -> None:
         self.session, self.prompt, self.seed, self.colours = session, prompt, seed, colours
-        self.keys = default_keys(session.model.info.action_count)
+        self.keys = default_keys(session.model.info.action_count, session.model.info.action_names)
         self.last_action = 0
         self.message = ""
         self.over = False
@@ -160,10 +160,14 @@ class Game:
         sys.stdout.write("".join(out))
         sys.stdout.flush()
 
+    def _name(self, action: int) -> str:
+        names = self.session.model.info.action_names
+        return f"action {action}" if names is None else names[action]
+
     def _status(self, node: Node) -> tuple[str, str]:
         last = self.session.nodes[self.session.path[-1]].depth
         name = "".join(c if c.isprintable() else "?" for c in self.session.model.name)
-        by = "" if node.action < 0 else f", action {node.action}"
+        by = "" if node.action < 0 else f", {self._name(node.action)}"
         speed = f", {self._ms:.0f} ms" if self._ms else ""
         count = self.session.model.info.action_count - 1
         first = self.message or f"{name}: frame {node.depth} of {last}{by}{speed}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,9 @@ from genie_cpp.gguf_file import TensorType, quoted
 from genie_cpp.hparams import STACKS, HParams, StackParams, expected_tensors
 from genie_cpp.sampler import Sampler
 
+from .files import INSTALL, as_float32, import_torch, load_pickle, one_line
 from .reference.config import ConfigError, GenieConfig, StackConfig
 
-INSTALL = "pip install 'genie_cpp[convert]'"
 # The LAM decoder exists for training only; play does not need it.
 TRAINING_PARTS = ("lam.decoder", "lam.action_input")
 CARD_KEYS = {
@@ -40,6 +38,7 @@ class Checkpoint:
     """A checked checkpoint. `read(gguf_name)` gives a tensor as float32, slowest dimension first.
 
     card: general.* values. tensors: `{GGUF name: (shape fastest first, is it a matrix)}`. files: what was read.
+    recognised: which family and its parts, one sentence. assumed: what the files do not say, a line each.
     """
 
     hparams: HParams
@@ -47,6 +46,8 @@ class Checkpoint:
     tensors: dict[str, tuple[tuple[int, ...], bool]]
     files: tuple[Path, ...]
     read: Callable[[str], NDArray[np.float32]]
+    recognised: str = "a native checkpoint"
+    assumed: tuple[str, ...] = ()
 
 
 def native_name(name: str) -> str:
@@ -67,7 +68,7 @@ def load(checkpoint: Path) -> Checkpoint:
 
     Nothing in the checkpoint is executed. Raises CheckpointError.
     """
-    weights = _find_weights(checkpoint)
+    weights = find_weights(checkpoint)
     config_path = weights.parent / "config.json"
     hparams, card = _hparams(config_path)
     shapes, get = _open_safetensors(weights) if weights.suffix == ".safetensors" else _open_pickle(weights)
@@ -99,7 +100,8 @@ def load(checkpoint: Path) -> Checkpoint:
     return Checkpoint(hparams, card, expected, (config_path, weights), read)
 
 
-def _find_weights(checkpoint: Path) -> Path:
+def find_weights(checkpoint: Path) -> Path:
+    """The file with the weights of a native checkpoint. Raises CheckpointError."""
     if checkpoint.is_dir():
         found = [checkpoint / name for name in _WEIGHTS if (checkpoint / name).is_file()]
         found += sorted(path for path in checkpoint.glob("*.pt") if path.is_file() and path not in found)
@@ -151,6 +153,7 @@ def hparams_of(config: GenieConfig) -> HParams:
     """The GGUF hyper-parameters of a reference configuration. Raises ConfigError, SamplerError."""
     settings = dict(config.dynamics.sampler)
     policy = settings.pop("window_policy", "half")
+    schedule = settings.pop("schedule", "cosine")
     known = [field.name for field in dataclasses.fields(Sampler)]
     if unknown := sorted(set(settings) - set(known)):
         raise ConfigError(f"config.json has an unknown key {'dynamics.sampler.' + unknown[0]!r}")
@@ -161,6 +164,7 @@ def hparams_of(config: GenieConfig) -> HParams:
         frame_height=config.frame_height,
         context_length=config.context_length,
         action_count=config.action_count,
+        action_names=tuple(config.action_names) or None,
         window_policy=policy,
         tokenizer_kind=config.tokenizer.kind,
         tokenizer_patch_size=config.tokenizer.patch_size,
@@ -174,6 +178,12 @@ def hparams_of(config: GenieConfig) -> HParams:
         sampler_order=sampler.order,
         sampler_noise=sampler.noise,
         stacks={name: _stack(stack) for name, stack in zip(STACKS, stacks, strict=True)},
+        action_conditioning=config.dynamics.conditioning,
+        tokenizer_quantizer=config.tokenizer.quantizer,
+        lam_quantizer=config.lam.quantizer,
+        lam_head=config.lam.head,
+        lam_head_length=config.lam.head_length,
+        sampler_schedule=schedule,
     )
 
 
@@ -190,6 +200,8 @@ def _stack(c: StackConfig) -> StackParams:
         norm_epsilon=c.norm_epsilon,
         ffn=c.ffn,
         bias=c.bias,
+        norm_position=c.norm_position,
+        output_norm=c.output_norm,
     )
 
 
@@ -204,31 +216,11 @@ def _card(card: object) -> dict[str, str]:
     return {CARD_KEYS[key]: value for key, value in card.items() if value}
 
 
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise CheckpointError("converting needs PyTorch, which is not installed", INSTALL) from None
-    return torch
-
-
-def _as_float32(tensor: Any, name: str, where: str) -> NDArray[np.float32]:
-    """A dense CPU tensor -> a contiguous float32 array. A float64 too large for float32 comes out infinite."""
-    torch = _torch()
-    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise CheckpointError(f"{where}: tensor {quoted(name)} has the type {tensor.dtype}", "save it as float32")
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
-        raise CheckpointError(f"{where}: tensor {quoted(name)} is not a dense CPU tensor", "save it as float32")
-    with np.errstate(over="ignore"):
-        values: NDArray[np.float32] = tensor.detach().to(torch.float32).contiguous().numpy()
-    return values
-
-
 _Source = tuple[dict[str, tuple[int, ...]], Callable[[str], NDArray[np.float32]]]
 
 
 def _open_safetensors(path: Path) -> _Source:
-    _torch()
+    import_torch()
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -239,38 +231,22 @@ def _open_safetensors(path: Path) -> _Source:
         shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{where} is not a whole safetensors file: {_line(error)}", "get the file again"
+            f"{where} is not a whole safetensors file: {one_line(error)}", "get the file again"
         ) from None
 
     def get(name: str) -> NDArray[np.float32]:
         try:
             tensor = handle.get_tensor(name)
         except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"{where}: tensor {quoted(name)} cannot be read: {_line(error)}") from None
-        return _as_float32(tensor, name, where)
+            raise CheckpointError(f"{where}: tensor {quoted(name)} cannot be read: {one_line(error)}") from None
+        return as_float32(tensor, name, where)
 
     return shapes, get
 
 
 def _open_pickle(path: Path) -> _Source:
-    torch = _torch()
-    where = quoted(str(path))
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < (2, 6):  # CVE-2025-32434: weights_only=True could be made to run code
-        raise CheckpointError(
-            f"PyTorch {torch.__version__} cannot read {where} safely", "pip install 'torch>=2.6', or use a .safetensors"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{where} is refused: it holds more than tensors ({_line(error)})",
-            "nothing in it was run; save model.state_dict() as .safetensors and convert that",
-        ) from None
-    except Exception as error:  # damaged zip and pickle data fail in many ways, all of them harmless
-        raise CheckpointError(f"{where} is not a PyTorch checkpoint: {_line(error)}", "get the file again") from None
+    torch, where = import_torch(), quoted(str(path))
+    state = load_pickle(path)
     if isinstance(state, dict):
         for key in ("state_dict", "model"):
             if isinstance(state.get(key), dict):
@@ -281,12 +257,6 @@ def _open_pickle(path: Path) -> _Source:
     ):
         raise CheckpointError(f"{where} is not a table of tensors by name", "save model.state_dict()")
     tensors: dict[str, Any] = state
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, lambda name: _as_float32(
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, lambda name: as_float32(
         tensors[name], name, where
     )
-
-
-def _line(error: BaseException) -> str:
-    """The first line of another library's message, safe for a terminal."""
-    text = str(error).strip()
-    return quoted(text.splitlines()[0] if text else type(error).__name__, 120)[1:-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from genie_cpp.errors import CheckpointError, OutputError
 from genie_cpp.gguf_file import GGUFFile, TensorType, quoted
 from genie_cpp.hparams import ARCHITECTURE, tensor_bytes, validate
 
-from .native import Checkpoint, load
+from .families import load
+from .native import Checkpoint
 from .quantize import TYPES, choose_type, decode, encode, relative_error
 
 CLASSES = ("attention", "ffn", "input/output", "embeddings", "norms & biases", "codebooks")
@@ -40,7 +41,10 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did. `bytes_after` counts the weights, `file_bytes` the whole file."""
+    """What a conversion did. `bytes_after` counts the weights, `file_bytes` the whole file.
+
+    recognised: which family of checkpoints, and its parts. assumed: what the files did not say.
+    """
 
     output: Path
     type: str
@@ -49,6 +53,8 @@ class Report:
     bytes_after: int
     file_bytes: int
     classes: list[ClassReport]
+    recognised: str
+    assumed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,25 @@ class _Written:
 
 
 def convert(
-    checkpoint: Path, output: Path, type: str = "q8_0", overwrite: bool = False, progress: Progress | None = None
+    checkpoint: Path | Sequence[Path],
+    output: Path,
+    type: str = "q8_0",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    family: str | None = None,
+    context_length: int | None = None,
 ) -> Report:
-    """Convert a native checkpoint (docs/gguf.md). type: f32, f16, q8_0 or q4_0.
+    """Convert a checkpoint: a file or folder, or the several that a world is spread over. type: f32, f16, q8_0 or q4_0.
+
+    family: one of `families.NAMES`; by default it is recognised. context_length: frames in the window, for families
+    that leave it open (docs/families.md).
 
     The output appears whole or not at all. Raises CheckpointError for the checkpoint, OutputError for the output.
     """
     if type not in TYPES:
         raise CheckpointError(f"unknown type {quoted(type)}", f"choose among {', '.join(TYPES)}")
     _check_output(output, overwrite)
-    source = load(checkpoint)
+    source = load([checkpoint] if isinstance(checkpoint, Path) else checkpoint, family, context_length)
     if output.exists() and any(os.path.samefile(output, path) for path in source.files):
         raise OutputError(f"{quoted(str(output))} is the checkpoint itself", "name another output")
     temporary = output.with_name(f".{output.name[:100]}.{secrets.token_hex(4)}.part")
@@ -172,7 +187,7 @@ def tensor_class(name: str) -> str:
         return "norms & biases"
     if "_embd." in name or ".pos_" in name:
         return "embeddings"
-    if name.endswith((".input.weight", ".output.weight")):
+    if name.endswith((".input.weight", ".output.weight")) or name.startswith("lam.head."):
         return "input/output"
     return "ffn" if ".ffn." in name else "attention"
 
@@ -195,4 +210,6 @@ def _report(output: Path, type: str, written: dict[str, _Written], source: Check
         sum(row.bytes_after for row in classes),
         file_bytes,
         classes,
+        source.recognised,
+        source.assumed,
     )

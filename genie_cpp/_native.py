@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from .errors import NativeError
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 SPATIAL, TEMPORAL, SPACETIME, FFN = range(4)
 SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN}
-NORMS = {"rmsnorm": 0, "layernorm": 1}
+NORMS = {"rmsnorm": 0, "layernorm": 1, "none": 2}
 FFNS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "swiglu": 3, "geglu": 4}
-ORDERS = {"confidence": 0, "random": 1}
+ORDERS = {"confidence": 0, "random": 1, "largest-probability": 2}
+SCHEDULES = {"cosine": 0, "exponential": 1}
+NORM_POSITIONS = {"pre": 0, "post": 1}
+CONDITIONINGS = {"add": 0, "film": 1}
 # genie_slot of each tensor name: of the stack itself, and of one sublayer.
 STACK_SLOTS = {
     "input.weight": 0, "input.bias": 1, "token_embd.weight": 2, "action_embd.weight": 3, "pos_space.weight": 4,
@@ -113,7 +116,9 @@ class Stack:
         check(lib.genie_stack_create(isa.encode(), p, out), "creating a stack")
         self.handle, self.pool = ffi.gc(out[0], lib.genie_stack_free), pool
         self.sublayers = list(sublayers)
-        self.token_count, self.output_length = int(params["token_count"]), int(params["output_length"])
+        # Without a head a stack gives its embeddings out.
+        self.token_count = int(params["token_count"])
+        self.output_length = int(params["output_length"]) or int(params["embedding_length"])
         self.input_length = int(params["input_length"])
 
     def set(self, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
@@ -186,8 +191,10 @@ class State:
         check(status, "a MaskGIT step")
 
 
-def sampler_struct(steps: int, temperature: float, order: str, noise: float, threshold: float = 0.0) -> Any:
-    return ffi.new("genie_sampler *", (steps, ORDERS[order], temperature, noise, threshold))
+def sampler_struct(
+    steps: int, temperature: float, order: str, noise: float, threshold: float = 0.0, schedule: str = "cosine"
+) -> Any:
+    return ffi.new("genie_sampler *", (steps, ORDERS[order], temperature, noise, threshold, SCHEDULES[schedule]))
 
 
 def vq_nearest(codebook_VL: Float, z_ML: Float, isa: str) -> Int:
@@ -199,6 +206,15 @@ def vq_nearest(codebook_VL: Float, z_ML: Float, isa: str) -> Int:
         isa.encode(), _in(codebook_VL, "float"), codes, length, _in(z_ML, "float"), len(z_ML), _out(ids, "int32_t")
     )
     check(status, "searching the codebook")
+    return ids
+
+
+def fsq_nearest(bins: int, z_ML: Float) -> Int:
+    """The FSQ index of each row: digits of `bins` values, the first the least significant."""
+    z_ML = np.ascontiguousarray(z_ML, np.float32)
+    ids = np.empty(len(z_ML), np.int32)
+    status = lib.genie_fsq_nearest(bins, z_ML.shape[1], _in(z_ML, "float"), len(z_ML), _out(ids, "int32_t"))
+    check(status, "quantizing")
     return ids
 
 

@@ -16,11 +16,16 @@ _MAX_FILE = 1 << 24  # bytes
 _SYNTAX = "write actions as 0,3*8,1 (3*8 is action 3 eight times), the path of a file of these, or random"
 
 
-def parse_actions(text: str, action_count: int) -> list[int]:
-    """ "0,3*8,1" -> [0, 3, 3, 3, 3, 3, 3, 3, 3, 1]. Commas, spaces and new lines separate. Raises ActionError."""
+def parse_actions(text: str, action_count: int, names: Sequence[str] | None = None) -> list[int]:
+    """ "0,3*8,1" -> [0, 3, 3, 3, 3, 3, 3, 3, 3, 1]. Commas, spaces and new lines separate. Raises ActionError.
+
+    names: those of the model's actions, understood too ("left*8"); of several with one name the first is meant.
+    """
     actions: list[int] = []
-    for item in text.replace(",", " ").split():
+    numbers = {name: str(action) for action, name in reversed(list(enumerate(names or ())))}
+    for item in _items(text):
         value, star, repeat = item.partition("*")
+        value = numbers.get(value, value)
         if not value.isascii() or not value.isdigit() or (star and not (repeat.isascii() and repeat.isdigit())):
             raise ActionError(f"{item[:40]!r} is not an action", _SYNTAX)
         if len(value) > 9 or not int(value) < action_count:
@@ -34,22 +39,28 @@ def parse_actions(text: str, action_count: int) -> list[int]:
     return actions
 
 
+def _items(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
 def random_actions(action_count: int, n: int, seed: int) -> list[int]:
     """n actions, each held 4 frames, from numpy's PCG64 with the run's seed."""
     rng = np.random.default_rng(seed)
     return np.repeat(rng.integers(action_count, size=(n + 3) // 4), 4)[:n].tolist()
 
 
-def read_actions(text: str, action_count: int, n: int | None, seed: int) -> list[int]:
+def read_actions(
+    text: str, action_count: int, n: int | None, seed: int, names: Sequence[str] | None = None
+) -> list[int]:
     """What `--actions` and `-n` ask for: a list, a file or "random"; with n, cut or repeated from the start to n.
 
     Text that can be a list is one, whatever files there are: a recipe's command means the same in every folder.
     """
     if text == "random":
         return random_actions(action_count, 32 if n is None else n, seed)
-    if not re.fullmatch(r"[0-9*,\s]*", text):
+    if not all(re.fullmatch(r"[0-9*]*", item) or item.partition("*")[0] in (names or ()) for item in _items(text)):
         text = _read(text)
-    actions = parse_actions(text, action_count)
+    actions = parse_actions(text, action_count, names)
     return actions if n is None else list(itertools.islice(itertools.cycle(actions), n))
 
 

@@ -98,7 +98,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
 
     def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
         """Keys of one character for `gymnasium.utils.play`: digits and WASD."""
-        keys = default_keys(self.model.info.action_count)
+        keys = default_keys(self.model.info.action_count, self.model.info.action_names)
         return {(key,): action for key, action in keys.items() if len(key) == 1}
 
     def close(self) -> None:

@@ -22,12 +22,16 @@ QUANTIZATION_VERSION = 2
 STACKS = ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics")
 SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn")
 GATED = ("swiglu", "geglu")
+QUANTIZERS = ("codebook", "fsq")
 # What the tokenizer kinds mix time with.
 KINDS: dict[str, str | None] = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime"}
 # Value of general.file_type for each type of most weights.
 FILE_TYPES: dict[TensorType, int] = {TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q8_0: 7}
 # Beyond any machine this runs on; stops hyper-parameters whose product would overflow 64 bits in C.
 MAX_BYTES = 1 << 42
+
+# One word of --actions.
+NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 _CONVERT_AGAIN = "convert the checkpoint again with this version's genie-convert"
 
@@ -45,6 +49,7 @@ class Key:
     choices: tuple[str | int, ...] = ()
     default: Value | None = None
     optional: bool = False
+    quiet: bool = False  # written only where it is not the default, so that older readers know the file
 
     def check(self, name: str, value: object, stored: str | None = None) -> Any:
         """The value as its field holds it. Raises ModelError with the key, what is expected and what was got."""
@@ -66,7 +71,10 @@ class Key:
             got = f"a {stored}" if stored not in (None, self.type) else _shown(value)
             raise ModelError(f"{name} must be {self.expected()}, not {got}", _CONVERT_AGAIN)
         if self.type.startswith("array"):
-            ok = 1 <= len(result) <= 8 and set(result) <= set(self.choices) and len(set(result)) == len(result)
+            if self.choices:
+                ok = 1 <= len(result) <= 8 and set(result) <= set(self.choices) and len(set(result)) == len(result)
+            else:
+                ok = all(NAME.fullmatch(item) for item in result)
         elif self.choices:
             ok = result in self.choices
         elif self.low is not None and self.high is not None:
@@ -78,6 +86,8 @@ class Key:
 
     def expected(self) -> str:
         """The type and range in words."""
+        if self.type.startswith("array") and not self.choices:
+            return "an array of words of a-z, 0-9 and -, beginning with a letter, of at most 32 characters"
         if self.type.startswith("array"):
             return f"an array of 1 to 8 different strings among {', '.join(map(str, self.choices))}"
         if self.choices:
@@ -108,14 +118,24 @@ KEYS: tuple[Key, ...] = (
     Key("genie.frame.height", "uint32", "frame_height", 1, 4096),
     Key("genie.context_length", "uint32", "context_length", 2, 1024),
     Key("genie.action.count", "uint32", "action_count", 1, 4096),
-    Key("genie.window.policy", "string", "window_policy", choices=("half", "exact"), default="half"),
+    Key("genie.action.names", "array of string", "action_names", optional=True, quiet=True),
+    Key(
+        "genie.action.conditioning", "string", "action_conditioning", choices=("add", "film"), default="add", quiet=True
+    ),
+    Key("genie.window.policy", "string", "window_policy", choices=("half", "exact", "retokenize"), default="half"),
     Key("genie.tokenizer.kind", "string", "tokenizer_kind", choices=tuple(KINDS)),
     Key("genie.tokenizer.patch_size", "uint32", "tokenizer_patch_size", 1, 256),
     Key("genie.tokenizer.codebook_size", "uint32", "codebook_size", 2, 1 << 20),
     Key("genie.tokenizer.latent_length", "uint32", "tokenizer_latent_length", 1, 4096),
+    Key(
+        "genie.tokenizer.quantizer", "string", "tokenizer_quantizer", choices=QUANTIZERS, default="codebook", quiet=True
+    ),
     Key("genie.lam.patch_size", "uint32", "lam_patch_size", 1, 256),
     Key("genie.lam.latent_length", "uint32", "lam_latent_length", 1, 4096),
     Key("genie.lam.difference", "bool", "lam_difference"),
+    Key("genie.lam.quantizer", "string", "lam_quantizer", choices=QUANTIZERS, default="codebook", quiet=True),
+    Key("genie.lam.head", "string", "lam_head", choices=("mean", "pair"), default="mean", quiet=True),
+    Key("genie.lam.head_length", "uint32", "lam_head_length", 1, 16384, optional=True),
     Key("genie.<stack>.block_count", "uint32", "block_count", 1, 512),
     Key("genie.<stack>.embedding_length", "uint32", "embedding_length", 1, 16384),
     Key("genie.<stack>.feed_forward_length", "uint32", "feed_forward_length", 1, 131072),
@@ -124,13 +144,23 @@ KEYS: tuple[Key, ...] = (
     Key("genie.<stack>.attention.qk_norm", "bool", "qk_norm"),
     Key("genie.<stack>.sublayers", "array of string", "sublayers", choices=SUBLAYERS),
     Key("genie.<stack>.norm", "string", "norm", choices=("rmsnorm", "layernorm")),
+    Key("genie.<stack>.norm_position", "string", "norm_position", choices=("pre", "post"), default="pre", quiet=True),
+    Key("genie.<stack>.output_norm", "string", "output_norm", choices=("rmsnorm", "layernorm", "none"), optional=True),
     Key("genie.<stack>.norm_epsilon", "float32", "norm_epsilon", 0, 0.1, above=True),
     Key("genie.<stack>.ffn", "string", "ffn", choices=("gelu", "gelu_tanh", "relu", "swiglu", "geglu")),
     Key("genie.<stack>.bias", "bool", "bias"),
     Key("genie.sampler.steps", "uint32", "sampler_steps", 1, 1024),
     Key("genie.sampler.temperature", "float32", "sampler_temperature", 0, 100),
-    Key("genie.sampler.order", "string", "sampler_order", choices=("confidence", "random")),
+    Key("genie.sampler.order", "string", "sampler_order", choices=("confidence", "random", "largest-probability")),
     Key("genie.sampler.noise", "float32", "sampler_noise", 0, 100),
+    Key(
+        "genie.sampler.schedule",
+        "string",
+        "sampler_schedule",
+        choices=("cosine", "exponential"),
+        default="cosine",
+        quiet=True,
+    ),
 )
 _MODEL_KEYS = tuple(key for key in KEYS if key.field and "<stack>" not in key.name)
 _STACK_KEYS = tuple(key for key in KEYS if "<stack>" in key.name)
@@ -140,7 +170,7 @@ _KNOWN = frozenset(key.name.replace("<stack>", stack) for key in KEYS for stack 
 
 @dataclass(frozen=True)
 class StackParams:
-    """One ST-transformer: `block_count` blocks, each the `sublayers` in order, pre-norm with a residual."""
+    """One ST-transformer: `block_count` blocks, each the `sublayers` in order with a residual."""
 
     block_count: int
     embedding_length: int
@@ -153,9 +183,12 @@ class StackParams:
     norm_epsilon: float
     ffn: str
     bias: bool
+    norm_position: str = "pre"  # x + f(norm(x)), or "post": norm(x + f(x))
+    output_norm: str | None = None  # before the head; None is given as the kind of `norm`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm_epsilon", float32(self.norm_epsilon))
+        object.__setattr__(self, "output_norm", self.output_norm or self.norm)
 
 
 @dataclass(frozen=True)
@@ -179,6 +212,13 @@ class HParams:
     sampler_order: str
     sampler_noise: float
     stacks: dict[str, StackParams]
+    action_names: tuple[str, ...] | None = None  # what each latent action does, where somebody has looked
+    action_conditioning: str = "add"
+    tokenizer_quantizer: str = "codebook"
+    lam_quantizer: str = "codebook"
+    lam_head: str = "mean"
+    lam_head_length: int | None = None  # of the hidden layer, with the head "pair"
+    sampler_schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         for name in ("sampler_temperature", "sampler_noise"):
@@ -220,12 +260,17 @@ class HParams:
             "genie.version": PROFILE_VERSION,
         }
         for key in _MODEL_KEYS:
-            values[key.name] = getattr(self, key.field)
+            value = getattr(self, key.field)
+            if not (key.quiet and value == key.default):
+                values[key.name] = list(value) if isinstance(value, tuple) else value
         for stack in STACKS:
+            s = self.stacks[stack]
             for key in _STACK_KEYS:
-                value = getattr(self.stacks[stack], key.field)
+                value = getattr(s, key.field)
+                if (key.quiet and value == key.default) or (key.field == "output_norm" and value == s.norm):
+                    continue
                 values[key.name.replace("<stack>", stack)] = list(value) if isinstance(value, tuple) else value
-        HParams.from_metadata(values)
+        HParams.from_metadata({name: value for name, value in values.items() if value is not None})
         rows = {name: key.type for key in KEYS for name in _names(key)}
         return {name: (kind, values[name]) for name, kind in rows.items() if values.get(name) not in (None, "")}
 
@@ -237,6 +282,11 @@ class HParams:
                     f"genie.{name}.patch_size {patch} does not divide {self.frame_width}x{self.frame_height} frames",
                     _CONVERT_AGAIN,
                 )
+        if self.action_names is not None and len(self.action_names) != self.action_count:
+            raise ModelError(
+                f"genie.action.names has {len(self.action_names)} names for {self.action_count} actions", _CONVERT_AGAIN
+            )
+        self._check_quantizers()
         for stack in STACKS[:2]:
             mixing = {"temporal", "spacetime"} & set(self.stacks[stack].sublayers)
             if mixing != {KINDS[self.tokenizer_kind]} - {None}:
@@ -250,6 +300,28 @@ class HParams:
         for what, size in (("weights", weights), ("temporal cache", cache)):
             if size > MAX_BYTES:
                 raise ModelError(f"the hyper-parameters ask for {size / 2**40:.0f} TiB of {what}", _CONVERT_AGAIN)
+
+    def _check_quantizers(self) -> None:
+        for name, kind, codes, length in (
+            ("tokenizer", self.tokenizer_quantizer, self.codebook_size, self.tokenizer_latent_length),
+            ("lam", self.lam_quantizer, self.action_count, self.lam_latent_length),
+        ):
+            if kind == "fsq" and fsq_bins(codes, length) is None:
+                raise ModelError(
+                    f"{codes} codes are no whole number of bins to the power of genie.{name}.latent_length {length}",
+                    _CONVERT_AGAIN,
+                )
+        if (self.lam_head == "pair") != (self.lam_head_length is not None):
+            raise ModelError("genie.lam.head_length goes with the genie.lam.head pair", _CONVERT_AGAIN)
+        if self.lam_head == "pair" and (self.lam_difference or self.stacks["lam.encoder"].output_norm != "none"):
+            raise ModelError("the genie.lam.head pair wants no genie.lam.difference and no output_norm", _CONVERT_AGAIN)
+
+    def bins(self, module: str) -> int | None:
+        """Values per digit of the FSQ of "tokenizer" or "lam"; None where codes are learned."""
+        if module == "lam":
+            return fsq_bins(self.action_count, self.lam_latent_length) if self.lam_quantizer == "fsq" else None
+        fsq = self.tokenizer_quantizer == "fsq"
+        return fsq_bins(self.codebook_size, self.tokenizer_latent_length) if fsq else None
 
     def token_count(self, stack: str) -> int:
         """P, the tokens per frame of a stack."""
@@ -266,7 +338,9 @@ class HParams:
         }[stack]
 
     def output_length(self, stack: str) -> int:
-        """O, the length of the vectors a stack gives out."""
+        """O, the length of the vectors a stack's head gives out; 0 where it has none and gives out its embeddings."""
+        if stack == "lam.encoder" and self.lam_head == "pair":
+            return 0
         return {
             "tokenizer.encoder": self.tokenizer_latent_length,
             "tokenizer.decoder": 3 * self.tokenizer_patch_size**2,
@@ -304,18 +378,21 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
         if bias:
             found[f"{name}.bias"] = ((tall,), False)
 
-    def norm(name: str, length: int, kind: str) -> None:
-        found[f"{name}.weight"] = ((length,), False)
+    def norm(name: str, shape: tuple[int, ...], kind: str | None) -> None:
+        if kind != "none":
+            found[f"{name}.weight"] = (shape, False)
         if kind == "layernorm":
-            found[f"{name}.bias"] = ((length,), False)
+            found[f"{name}.bias"] = (shape, False)
 
     for name in STACKS:
         s = hp.stacks[name]
         E, F, inner = s.embedding_length, s.feed_forward_length, s.head_count * s.key_length
         wide = hp.input_length(name)
+        film = name == "dynamics" and hp.action_conditioning == "film"
         if wide is None:
             found["dynamics.token_embd.weight"] = ((E, hp.codebook_size + 1), True)
-            found["dynamics.action_embd.weight"] = ((E, hp.action_count), False)
+            if not film:
+                found["dynamics.action_embd.weight"] = ((E, hp.action_count), False)
         else:
             linear(f"{name}.input", wide, E, True)
         found[f"{name}.pos_space.weight"] = ((E, hp.token_count(name)), False)
@@ -323,7 +400,7 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
         for i in range(s.block_count):
             for sublayer in s.sublayers:
                 at = f"{name}.blk.{i}.{sublayer}"
-                norm(f"{at}.norm", E, s.norm)
+                norm(f"{at}.norm", (E, hp.action_count + 1) if film else (E,), s.norm)
                 if sublayer == "ffn":
                     for part in ("up", "gate") if s.ffn in GATED else ("up",):
                         linear(f"{at}.{part}", E, F, s.bias)
@@ -334,11 +411,26 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
                 linear(f"{at}.out", inner, E, s.bias)
                 for part in ("q_norm", "k_norm") if s.qk_norm else ():
                     found[f"{at}.{part}.weight"] = ((s.key_length,), False)
-        norm(f"{name}.output_norm", E, s.norm)
-        linear(f"{name}.output", E, hp.output_length(name), True)
-    found["tokenizer.codebook.weight"] = ((hp.tokenizer_latent_length, hp.codebook_size), False)
-    found["lam.codebook.weight"] = ((hp.lam_latent_length, hp.action_count), False)
+        norm(f"{name}.output_norm", (E,), s.output_norm)
+        if hp.output_length(name):
+            linear(f"{name}.output", E, hp.output_length(name), True)
+    if hp.lam_head_length is not None:
+        pair, hidden = 2 * hp.stacks["lam.encoder"].embedding_length, hp.lam_head_length
+        norm("lam.head.norm", (pair,), "layernorm")
+        for part, wide, tall in (("up", pair, hidden), ("down", hidden, hp.lam_latent_length)):
+            found[f"lam.head.{part}.weight"] = ((wide, tall), False)
+            found[f"lam.head.{part}.bias"] = ((tall,), False)
+    if hp.tokenizer_quantizer == "codebook":
+        found["tokenizer.codebook.weight"] = ((hp.tokenizer_latent_length, hp.codebook_size), False)
+    if hp.lam_quantizer == "codebook":
+        found["lam.codebook.weight"] = ((hp.lam_latent_length, hp.action_count), False)
     return found
+
+
+def fsq_bins(codes: int, length: int) -> int | None:
+    """The whole b >= 2 with b ** length == codes, or None."""
+    bins = round(codes ** (1 / length))
+    return bins if bins >= 2 and bins**length == codes else None
 
 
 def validate_tensors(file: GGUFFile, hp: HParams, finite: bool = True) -> None:

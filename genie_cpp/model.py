@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -78,16 +79,18 @@ class Model:
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
             model._stacks = {name: model._build(file, name) for name in model.info.stacks}
-            model._codebook = _floats(file, "tokenizer.codebook.weight")
-            model._actions = _floats(file, "lam.codebook.weight")
+            model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
+            model._actions = None if model.info.bins("lam") else _floats(file, "lam.codebook.weight")
+            model._head = {name: _floats(file, name) for name in file.tensors if name.startswith("lam.head.")}
         hp = model.info
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
 
     _pool: _native.Pool
     _stacks: dict[str, _native.Stack]
-    _codebook: NDArray[np.float32]  # [V, L]
-    _actions: NDArray[np.float32]  # [A, L]
+    _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
+    _actions: NDArray[np.float32] | None  # [A, L]
+    _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
 
     def _build(self, file: GGUFFile, name: str) -> _native.Stack:
         hp, s = self.info, self.info.stacks[name]
@@ -143,25 +146,41 @@ class Model:
                 f"a frame must be uint8 {height}x{width}x3, not {frame.dtype} {'x'.join(map(str, frame.shape))}",
                 "genie_cpp.frames.fit makes any picture fit",
             )
-        x = frame.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
-        return x.reshape(-1, patch * patch * 3).astype(np.float32) / np.float32(255) - np.float32(0.5)
+        return _cut(frame, patch).astype(np.float32) / np.float32(255) - np.float32(0.5)
 
     def pixels(self, patches_PX: NDArray[np.float32]) -> Frame:
         """The inverse of `patches`, rounded and clamped."""
+        x = np.rint((self._joined(patches_PX) + np.float32(0.5)) * np.float32(255))
+        return x.clip(0, 255).astype(np.uint8)
+
+    def _joined(self, patches_PX: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The tokenizer's patches -> a picture [H, W, 3]."""
         hp, p = self.info, self.info.tokenizer_patch_size
         x = patches_PX.reshape(hp.frame_height // p, hp.frame_width // p, p, p, 3).transpose(0, 2, 1, 3, 4)
-        x = np.rint((x + np.float32(0.5)) * np.float32(255))
-        return x.clip(0, 255).astype(np.uint8).reshape(hp.frame_height, hp.frame_width, 3)
+        return x.reshape(hp.frame_height, hp.frame_width, 3)
 
     def codes(self, ids_P: Ids) -> NDArray[np.float32]:
         """Token ids -> their codes, float32 [P, L]."""
+        if self._codebook is None:
+            bins = self.info.bins("tokenizer") or 2
+            digits = np.asarray(ids_P)[:, None] // bins ** np.arange(self.info.tokenizer_latent_length) % bins
+            return (2 * digits).astype(np.float32) / np.float32(bins - 1) - np.float32(1)
         return _native.vq_lookup(self._codebook, ids_P)
 
     def encode_frame(self, state: _native.State, frame: Frame) -> Ids:
         """Token ids [P] of the next frame of a `tokenizer.encoder` window."""
-        z = state.forward(self.patches(frame, self.info.tokenizer_patch_size))
+        return self.encode_patches(state, self.patches(frame, self.info.tokenizer_patch_size))
+
+    def encode_patches(self, state: _native.State, patches_PX: NDArray[np.float32]) -> Ids:
+        """As `encode_frame`, for a frame given as `patches` gives it."""
+        z = state.forward(patches_PX)
         assert z is not None
-        return _native.vq_nearest(self._codebook, z, self.isa)
+        return self._nearest(self._codebook, "tokenizer", z)
+
+    def _nearest(self, codebook: NDArray[np.float32] | None, module: str, z: NDArray[np.float32]) -> Ids:
+        if codebook is None:
+            return _native.fsq_nearest(self.info.bins(module) or 2, z)
+        return _native.vq_nearest(codebook, z, self.isa)
 
     def tokenize(self, video: NDArray[np.uint8]) -> Ids:
         """uint8 [T, H, W, 3] -> ids int32 [T, P]. A longer video is cut into windows of the context length."""
@@ -195,8 +214,22 @@ class Model:
         frames = _video(video)
         if len(frames) < 2:
             raise ActionError("a video needs two frames at least to have an action")
-        state, latents, difference = self.state("lam.encoder"), [], self.info.lam_difference
-        patches = [self.patches(frame, self.info.lam_patch_size) for frame in frames]
+        return self._infer([self.patches(frame, self.info.lam_patch_size) for frame in frames])
+
+    def infer_from_patches(self, frames: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+        """As `infer_actions`, for frames given as the tokenizer's patches, float32 [P, X] each."""
+        return self._infer([_cut(self._joined(frame), self.info.lam_patch_size) for frame in frames])
+
+    def _infer(self, patches: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+        state, latents, hp = self.state("lam.encoder"), [], self.info
+        if hp.lam_head == "pair":
+            for start in range(0, len(patches) - 1, hp.context_length - 1):
+                state.truncate(0)
+                outputs = [state.forward(now) for now in patches[start : start + hp.context_length]]
+                means = [z.mean(0, dtype=np.float32) for z in outputs if z is not None]
+                latents += [self._pair_head(*pair) for pair in itertools.pairwise(means)]
+            return self._nearest(self._actions, "lam", np.stack(latents)).astype(np.int64)
+        difference = hp.lam_difference
         for previous, now in itertools.pairwise(patches):
             if difference:
                 if len(state) == self.info.context_length - 1:
@@ -207,14 +240,23 @@ class Model:
             z = state.forward(now - previous if difference else now)
             assert z is not None
             latents.append(z.mean(0, dtype=np.float32))
-        return _native.vq_nearest(self._actions, np.stack(latents), self.isa).astype(np.int64)
+        return self._nearest(self._actions, "lam", np.stack(latents)).astype(np.int64)
+
+    def _pair_head(self, previous_E: NDArray[np.float32], now_E: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Layer norm, linear, GELU, linear on two frames' means side by side -> a latent."""
+        head, x = self._head, np.concatenate([previous_E, now_E])
+        x = x - x.mean()
+        x = x / np.sqrt(np.mean(x * x) + np.float32(self.info.stacks["lam.encoder"].norm_epsilon))
+        x = head["lam.head.up.weight"] @ (x * head["lam.head.norm.weight"] + head["lam.head.norm.bias"])
+        x = x + head["lam.head.up.bias"]
+        x = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()], np.float32)
+        latent: NDArray[np.float32] = head["lam.head.down.weight"] @ x + head["lam.head.down.bias"]
+        return latent
 
 
 def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
     lam = name.startswith("lam")
     patch = hp.lam_patch_size if lam else hp.tokenizer_patch_size
-    pixels = 3 * patch * patch
-    latent = hp.lam_latent_length if lam else hp.tokenizer_latent_length
     dynamics = name == "dynamics"
     return {
         "block_count": s.block_count,
@@ -224,14 +266,17 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "feed_forward_length": s.feed_forward_length,
         "token_count": (hp.frame_width // patch) * (hp.frame_height // patch),
         "context_length": hp.context_length,
-        "input_length": 0 if dynamics else latent if name == "tokenizer.decoder" else pixels,
+        "input_length": hp.input_length(name) or 0,
         "input_rows": hp.codebook_size + 1 if dynamics else 0,
         "action_count": hp.action_count if dynamics else 0,
-        "output_length": hp.codebook_size if dynamics else pixels if name == "tokenizer.decoder" else latent,
+        "output_length": hp.output_length(name),
         "norm": _native.NORMS[s.norm],
         "ffn": _native.FFNS[s.ffn],
         "qk_norm": int(s.qk_norm),
         "bias": int(s.bias),
+        "post_norm": _native.NORM_POSITIONS[s.norm_position],
+        "output_norm": _native.NORMS[s.output_norm or s.norm],
+        "conditioning": _native.CONDITIONINGS[hp.action_conditioning if dynamics else "add"],
         "norm_epsilon": s.norm_epsilon,
     }
 
@@ -247,6 +292,13 @@ def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
         return raw.view(np.float16).astype(np.float32).reshape(shape)
     rows = raw.reshape(*shape[:-1], -1)
     return np.ascontiguousarray(gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(int(tensor.type))))
+
+
+def _cut(frame: NDArray[Any], patch: int) -> NDArray[Any]:
+    """A picture [H, W, 3] -> patches [P, patch * patch * 3]."""
+    height, width, _ = frame.shape
+    x = frame.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(x.reshape(-1, patch * patch * 3))
 
 
 def _digest(file: Any) -> str:

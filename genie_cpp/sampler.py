@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .errors import SamplerError
 
-ORDERS = ("confidence", "random")
+ORDERS = ("confidence", "random", "largest-probability")
 AUTO_THRESHOLD = 0.6  # of --steps auto; docs/performance.md has what it costs
 
 
@@ -16,8 +16,9 @@ class Sampler:
     """MaskGIT settings, checked on creation.
 
     steps: refinement passes per frame, 1…1024. temperature: 0 takes the likeliest token, up to 100. order: which masked
-    tokens are filled first, "confidence" or "random". noise: Gumbel noise on the confidence, 0…100. threshold: tokens
-    of at least this probability are filled at once, and a frame without masks ends early; 0…1, 0 is off.
+    tokens are filled first, "confidence", "random" or "largest-probability". noise: Gumbel noise on the confidence,
+    0…100. threshold: tokens of at least this probability are filled at once, and a frame without masks ends early; 0…1,
+    0 is off.
     Raises SamplerError.
     """
 

@@ -19,7 +19,7 @@ from .errors import ActionError, ImageError, StateError
 from .model import Frame, Ids, Model
 from .sampler import Sampler
 
-WINDOWS = ("half", "exact")
+WINDOWS = ("half", "exact", "retokenize")
 _SAVE_VERSION = 1
 _MAX_HEAD = 4096  # bytes of JSON
 
@@ -32,7 +32,8 @@ class World:
     """
 
     def __init__(self, model: Model, sampler: Sampler | None = None, window: str | None = None) -> None:
-        """window: what a full one does, "half" (drop the older half) or "exact" (drop one frame); docs/sampling.md."""
+        """window: what a full one does, "half" (drop the older half) or "exact" (drop one frame); or "retokenize":
+        before each frame the last ones are tokenized again from their pixels. docs/sampling.md."""
         self.model = model
         self.sampler = sampler or model.sampler
         self.window = window or model.info.window_policy
@@ -42,6 +43,10 @@ class World:
         self._dynamics, self._decoder = model.state("dynamics"), model.state("tokenizer.decoder")
         self._ids: list[Ids] = []  # of the frames in the window
         self._actions: list[int] = []  # the action that led to each of them, -1 for the first
+        # With "retokenize" only: the frames as `Model.patches` gives them, and an encoder to run them through.
+        self._pixels: list[NDArray[np.float32]] = []
+        self._encoder = model.state("tokenizer.encoder") if self.window == "retokenize" else None
+        self._inferred = 0  # of the actions, how many the LAM inferred, from the first on
         self._least = 1  # frames the window held when it was last filled anew: `rewind` goes no further
         self._frame_number = 0  # frames since the prompt's first
         self._seed = 0
@@ -87,6 +92,8 @@ class World:
             self._clear_timings()
             self.timings["tokenize"] = time.perf_counter() - started
             self._ids, self._actions = list(ids), [-1, *led]
+            self._inferred = len(led) if actions is None else 0
+            self._keep_pixels([self.model.patches(frame, self.model.info.tokenizer_patch_size) for frame in video])
             self._frame_number, self._seed, self._logits = len(ids), seed, None
             self._replay()
             return self.frame
@@ -98,30 +105,36 @@ class World:
             if not self._ids:
                 raise StateError("the world has no frame yet", "call reset(image) first")
             started = time.perf_counter()
-            if len(self._ids) == self.model.info.context_length:
+            if self.window == "retokenize":
+                self._retokenize()
+            elif len(self._ids) == self.model.info.context_length:
                 self._slide()
             slid = time.perf_counter()
             P, V = self.model.token_count, self.model.info.codebook_size
             ids = np.full(P, V, np.int32)
             logits = np.empty((P, V), np.float32)
             s = self.sampler
-            struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold)
+            schedule = self.model.info.sampler_schedule
+            struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold, schedule)
+            early = s.threshold > 0 or schedule != "cosine"  # any step may be the last
             for step in range(s.steps):
-                wanted = s.threshold > 0 or step == s.steps - 1  # any step may be the last
+                wanted = early or step == s.steps - 1
                 self._dynamics.maskgit_step(
                     struct, step, self._seed, self._frame_number, action, ids, logits if wanted else None
                 )
                 self.timings["steps"] += 1
-                if s.threshold > 0 and not (ids == V).any():
+                if early and not (ids == V).any():
                     break
             stepped = time.perf_counter()
-            self._dynamics.forward(ids, action, output=False)
+            if self.window != "retokenize":  # which starts from an empty window each time
+                self._dynamics.forward(ids, action, output=False)
             sampled = time.perf_counter()
             self._ids.append(ids)
             self._actions.append(action)
             self._frame_number += 1
             self._logits = logits
-            self._decode(ids)
+            patches = self._decode(ids)
+            self._keep_pixels([*self._pixels, patches])
             done = time.perf_counter()
             self.timings["window"] += slid - started
             self.timings["maskgit"] += stepped - slid
@@ -173,6 +186,7 @@ class World:
             other = World(self.model, self.sampler, self.window)
             other._ids, other._actions = [ids.copy() for ids in self._ids], list(self._actions)
             other._frame_number, other._seed, other._least = self._frame_number, self._seed, self._least
+            other._pixels, other._inferred = list(self._pixels), self._inferred
             other._frame = None if self._frame is None else self._frame.copy()
             other._logits = None if self._logits is None else self._logits.copy()
             other._dynamics.copy_from(self._dynamics)
@@ -184,7 +198,7 @@ class World:
         slid since or they are not steps of this world: `restore` a saved state instead."""
         with self._lock:
             length = len(self._ids) - frames
-            if frames < 1 or length < self._least:
+            if frames < 1 or length < self._least or self.window == "retokenize":
                 return False
             del self._ids[length:], self._actions[length:]
             self._frame_number, self._logits = self._frame_number - frames, None
@@ -213,9 +227,12 @@ class World:
                     "threshold": s.threshold,
                 },
             }
+            arrays: dict[str, NDArray[Any]] = {"ids": np.stack(self._ids), "actions": np.array(self._actions, np.int32)}
+            if self.window == "retokenize":
+                head["inferred"], arrays["pixels"] = self._inferred, np.stack(self._pixels)
             out = io.BytesIO()
             text = np.frombuffer(json.dumps(head).encode(), np.uint8)
-            np.savez(out, head=text, ids=np.stack(self._ids), actions=np.array(self._actions, np.int32))
+            np.savez(out, allow_pickle=False, head=text, **arrays)
             return out.getvalue()
 
     def restore(self, state: bytes) -> Frame:
@@ -224,14 +241,17 @@ class World:
         try:
             # Stored, not compressed, and no larger than a window: a small file cannot unpack into a large one.
             with zipfile.ZipFile(io.BytesIO(state)) as members:
-                most = 4 * hp.context_length * (self.model.token_count + 1) + _MAX_HEAD
+                largest = max(1, 3 * hp.tokenizer_patch_size**2)
+                most = 4 * hp.context_length * (self.model.token_count * largest + 1) + _MAX_HEAD
                 if any(m.compress_type or m.file_size > most for m in members.infolist()):
                     raise ValueError("a member is compressed or too large")
             with np.load(io.BytesIO(state), allow_pickle=False) as data:
                 head = json.loads(data["head"].tobytes()[:_MAX_HEAD])
                 ids, actions = data["ids"], data["actions"]
+                pixels = data["pixels"] if head["window"] == "retokenize" else None
             version, model, seed, number = head["version"], head["model"], head["seed"], head["frame_number"]
             sampler, window = Sampler(**head["sampler"]), head["window"]
+            inferred = head["inferred"] if pixels is not None else 0
         except (
             ValueError, TypeError, KeyError, IndexError, OSError, EOFError, RecursionError, NotImplementedError,
             zipfile.BadZipFile,
@@ -257,15 +277,25 @@ class World:
             and 0 <= seed < 1 << 64
             and isinstance(number, int)
             and number >= len(ids)
+            and (pixels is None or self._are_pixels(pixels, len(ids)))
+            and isinstance(inferred, int)
+            and 0 <= inferred < len(ids)
         )
         if not fits:
             raise StateError("the saved world is damaged")
         with self._lock:
             self._ids, self._actions = list(ids), actions.tolist()
             self._seed, self._frame_number, self.sampler, self.window = seed, number, sampler, window
-            self._logits = None
+            self._logits, self._inferred = None, inferred
+            if window == "retokenize" and self._encoder is None:
+                self._encoder = self.model.state("tokenizer.encoder")
+            self._keep_pixels([] if pixels is None else list(pixels))
             self._replay()
             return self.frame
+
+    def _are_pixels(self, pixels: NDArray[Any], frames: int) -> bool:
+        shape = (frames, self.model.token_count, 3 * self.model.info.tokenizer_patch_size**2)
+        return pixels.shape == shape and pixels.dtype == np.float32 and bool(np.isfinite(pixels).all())
 
     def _checked(self, action: Any) -> int:
         count = self.model.info.action_count
@@ -281,6 +311,24 @@ class World:
         self._replay(decode=False)
         self._least = keep + 1  # with `keep` frames this window never was a frame's own
 
+    def _keep_pixels(self, frames: list[NDArray[np.float32]]) -> None:
+        self._pixels = frames if self.window == "retokenize" else []
+
+    def _retokenize(self) -> None:
+        """The last frames, one fewer than the window holds, become its tokens again: from their pixels as they left the
+        decoder, neither rounded nor clamped, and with times that start at 0."""
+        assert self._encoder is not None
+        dropped = max(0, len(self._pixels) - self.model.info.context_length + 1)
+        self._pixels = self._pixels[dropped:]
+        self._actions = [-1, *self._actions[dropped + 1 :]]
+        self._inferred = max(0, self._inferred - dropped)
+        if self._inferred and dropped:  # what the LAM sees has moved as well
+            seen = self._pixels[: self._inferred + 1]
+            self._actions[1 : self._inferred + 1] = self.model.infer_from_patches(seen).tolist()
+        self._encoder.truncate(0)
+        self._ids = [self.model.encode_patches(self._encoder, patches) for patches in self._pixels]
+        self._replay(decode=False)
+
     def _replay(self, decode: bool = True) -> None:
         """Run the window's frames again from time index 0; causal attention makes this the same as having kept them."""
         self._least = len(self._ids)
@@ -293,10 +341,11 @@ class World:
             else:
                 self._decoder.forward(self.model.codes(ids), output=False)
 
-    def _decode(self, ids: Ids) -> None:
+    def _decode(self, ids: Ids) -> NDArray[np.float32]:
         patches = self._decoder.forward(self.model.codes(ids))
         assert patches is not None
         self._frame = self.model.pixels(patches)
+        return patches
 
     def _clear_timings(self) -> None:
         """Since `reset`: seconds of tokenize, window (sliding), dynamics (maskgit: a part), decode; frames, steps."""

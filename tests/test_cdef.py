@@ -42,8 +42,10 @@ def test_kinds() -> None:
     assert sublayers == {name.upper(): number for name, number in _native.SUBLAYERS.items()}
     assert sublayers == {name: getattr(_native, name) for name in sublayers}
     assert numbers("GENIE_FFN_") == {name.upper(): number for name, number in _native.FFNS.items()}
-    assert numbers("GENIE_NORM_") == {"RMS": _native.NORMS["rmsnorm"], "LAYER": _native.NORMS["layernorm"]}
-    assert set(_native.NORMS) == {"rmsnorm", "layernorm"}
+    norms = {"RMS": _native.NORMS["rmsnorm"], "LAYER": _native.NORMS["layernorm"], "NONE": _native.NORMS["none"]}
+    assert numbers("GENIE_NORM_") == norms
+    assert numbers("GENIE_CONDITIONING_") == {name.upper(): number for name, number in _native.CONDITIONINGS.items()}
+    assert set(_native.NORMS) == {"rmsnorm", "layernorm", "none"}
     (text,) = re.findall(r"int32_t order;\s*/\* (.*?) \*/", CDEF)
     assert text == ", ".join(f"{number} {name}" for name, number in _native.ORDERS.items())
 
@@ -67,8 +69,9 @@ def test_types_are_those_of_the_reader() -> None:
 
 
 def test_sampler_fields_are_in_the_order_they_are_filled() -> None:
-    s = _native.sampler_struct(7, 0.5, "random", 0.25, 0.75)
+    s = _native.sampler_struct(7, 0.5, "random", 0.25, 0.75, "exponential")
     assert (s.steps, s.order, s.temperature, s.noise, s.threshold) == (7, _native.ORDERS["random"], 0.5, 0.25, 0.75)
+    assert s.schedule == _native.SCHEDULES["exponential"]
 
 
 @needs_compiler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from genie_cpp.hparams import KEYS, STACKS, HParams, Key, StackParams, expected_
 
 PAGE = Path(__file__).parents[1] / "docs" / "gguf.md"
 # Distinct values, so that a shape tells which symbols it is made of.
-E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4
+E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH, N = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4, 23
 WIDTH, HEIGHT = 8, 16
 
 
@@ -115,6 +116,13 @@ def everything(ffn: str, norm: str, qk_norm: bool, bias: bool) -> HParams:
     )
 
 
+def with_head(hp: HParams) -> HParams:
+    """The same with the LAM's head for pairs."""
+    encoder = dataclasses.replace(hp.stacks["lam.encoder"], output_norm="none")
+    stacks = {**hp.stacks, "lam.encoder": encoder}
+    return dataclasses.replace(hp, lam_head="pair", lam_head_length=N, stacks=stacks)
+
+
 def pattern(name: str) -> str:
     name = re.sub(r"\.blk\.\d+\.", ".blk.<i>.", name)
     name = re.sub(r"\.<i>\.(spatial|temporal|spacetime)\.", ".<i>.<attn>.", name)
@@ -125,17 +133,19 @@ def pattern(name: str) -> str:
 
 
 def test_the_tensor_names_are_the_same() -> None:
-    assert {pattern(name) for name in expected_tensors(everything("swiglu", "layernorm", True, True))} == set(
-        page_tensors()
-    )
+    hp = everything("swiglu", "layernorm", True, True)
+    names = [*expected_tensors(hp), *expected_tensors(with_head(hp))]
+    assert {pattern(name) for name in names} == set(page_tensors())
 
 
 def test_the_shapes_are_the_same() -> None:
     page = page_tensors()
-    for name, (shape, _) in expected_tensors(everything("geglu", "layernorm", True, True)).items():
+    hp = everything("geglu", "layernorm", True, True)
+    for name, (shape, _) in (expected_tensors(hp) | expected_tensors(with_head(hp))).items():
         lam = name.startswith("lam.")
         patch, latent = (LAM_PATCH, LAM_L) if lam else (PATCH, L)
         symbols = {"E": E, "F": F, "H·D": H * D, "D": D, "T": T, "C": C, "C + 1": C + 1, "A": A, "L": latent}
+        symbols |= {"2·E": 2 * E, "N": N}
         symbols["X"] = 3 * patch * patch
         symbols["P"] = (WIDTH // patch) * (HEIGHT // patch)
         symbols["X or L"] = symbols["L" if name.startswith("tokenizer.decoder") else "X"]
@@ -168,6 +178,28 @@ def test_the_conditions_are_the_same() -> None:
             assert (name in now) == wanted, name
     assert "with `qk_norm`" in notes["<stack>.blk.<i>.<attn>.q_norm.weight"]
     assert "gate with `swiglu`, `geglu`" in notes["<stack>.blk.<i>.ffn.up.weight"]
+
+
+def test_what_the_new_flags_change() -> None:
+    hp = everything("swiglu", "layernorm", True, True)
+    film = dataclasses.replace(hp, action_conditioning="film")
+    assert {n for n, shape in expected_tensors(hp).items() if expected_tensors(film).get(n) != shape} == {
+        "dynamics.action_embd.weight",
+        *(
+            f"dynamics.blk.{i}.{s}.norm.{w}"
+            for i in (0, 1)
+            for s in hp.stacks["dynamics"].sublayers
+            for w in ("weight", "bias")
+        ),
+    }
+    assert expected_tensors(film)["dynamics.blk.0.ffn.norm.bias"] == ((E, A + 1), False)
+    gone = set(expected_tensors(hp)) - set(expected_tensors(with_head(hp)))
+    assert gone == {f"lam.encoder.{n}.{w}" for n in ("output", "output_norm") for w in ("weight", "bias")}
+    fsq = dataclasses.replace(hp, tokenizer_quantizer="fsq", lam_quantizer="fsq")
+    assert set(expected_tensors(hp)) - set(expected_tensors(fsq)) == {
+        "tokenizer.codebook.weight",
+        "lam.codebook.weight",
+    }
 
 
 def test_the_matrices_are_the_same() -> None:

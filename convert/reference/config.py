@@ -13,6 +13,8 @@ from typing import Any
 
 SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn")
 NORMS = ("rmsnorm", "layernorm")
+OUTPUT_NORMS = (*NORMS, "none")
+QUANTIZERS = ("codebook", "fsq")
 FFNS = ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")
 
 
@@ -22,7 +24,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class StackConfig:
-    """One ST-transformer: `block_count` blocks, each a list of sublayers, all pre-norm with a residual.
+    """One ST-transformer: `block_count` blocks, each a list of sublayers, all with a norm and a residual.
 
     head_count * key_length need not equal embedding_length (Table 12 of the paper: 36 * 128 != 5120).
     """
@@ -38,6 +40,8 @@ class StackConfig:
     ffn: str = "gelu"
     qk_norm: bool = False
     bias: bool = False
+    norm_position: str = "pre"  # x + f(norm(x)), or "post": norm(x + f(x))
+    output_norm: str | None = None  # before the head; by default the kind of `norm`
 
     def __post_init__(self) -> None:
         for name in ("block_count", "embedding_length", "head_count", "key_length", "feed_forward_length"):
@@ -48,6 +52,11 @@ class StackConfig:
             raise ConfigError(f"sublayers {list(self.sublayers)} are not among {list(SUBLAYERS)}")
         if self.norm not in NORMS:
             raise ConfigError(f"norm {self.norm!r} is not among {list(NORMS)}")
+        if self.norm_position not in ("pre", "post"):
+            raise ConfigError(f"norm_position {self.norm_position!r} is neither pre nor post")
+        object.__setattr__(self, "output_norm", self.norm if self.output_norm is None else self.output_norm)
+        if self.output_norm not in OUTPUT_NORMS:
+            raise ConfigError(f"output_norm {self.output_norm!r} is not among {list(OUTPUT_NORMS)}")
         if self.ffn not in FFNS:
             raise ConfigError(f"ffn {self.ffn!r} is not among {list(FFNS)}")
 
@@ -62,6 +71,7 @@ class TokenizerConfig:
     patch_size: int = 4
     codebook_size: int = 1024
     latent_length: int = 32
+    quantizer: str = "codebook"  # or "fsq": latent_length digits (arXiv 2309.15505)
 
 
 @dataclass(frozen=True)
@@ -77,14 +87,24 @@ class LamConfig:
     # Show the encoder the change between frames instead of the frames: the scene, which says nothing about the action,
     # then does not use up the codes. A small LAM needs this; with it, actions separate in minutes on a CPU.
     difference: bool = False
+    quantizer: str = "codebook"
+    # "mean": of the tokens' latents. "pair": the means of two frames side by side through a head of its own, whose
+    # hidden layer has head_length; the encoder's output_norm is "none" then.
+    head: str = "mean"
+    head_length: int | None = None
 
 
 @dataclass(frozen=True)
 class DynamicsConfig:
-    """MaskGIT dynamics (section 2.1): token ids in, logits out, action embeddings added to every token."""
+    """MaskGIT dynamics (section 2.1): token ids in, logits out.
+
+    conditioning: "add" puts an action's embedding on every token of its frame, "film" gives every norm inside the
+    blocks a scale and a shift per action (arXiv 1709.07871).
+    """
 
     stack: StackConfig
     sampler: dict[str, Any] = field(default_factory=dict)
+    conditioning: str = "add"
 
 
 @dataclass(frozen=True)
@@ -98,12 +118,20 @@ class GenieConfig:
     frame_height: int = 64
     context_length: int = 16
     action_count: int = 8
+    action_names: list[str] = field(default_factory=list)  # what each latent action does; empty: nobody has looked
     card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for patch in (self.tokenizer.patch_size, self.lam.patch_size):
             if patch < 1 or self.frame_width % patch or self.frame_height % patch:
                 raise ConfigError(f"patch_size {patch} does not divide {self.frame_width}x{self.frame_height}")
+        for part in (self.tokenizer, self.lam):
+            if part.quantizer not in QUANTIZERS:
+                raise ConfigError(f"quantizer {part.quantizer!r} is not among {list(QUANTIZERS)}")
+        if self.dynamics.conditioning not in ("add", "film"):
+            raise ConfigError(f"conditioning {self.dynamics.conditioning!r} is neither add nor film")
+        if self.lam.head not in ("mean", "pair") or (self.lam.head == "pair") != (self.lam.head_length is not None):
+            raise ConfigError("lam.head is mean, or pair with a head_length")
         wanted = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime"}
         if self.tokenizer.kind not in wanted:
             raise ConfigError(f"tokenizer kind {self.tokenizer.kind!r} is not among {sorted(wanted)}")

@@ -6,9 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import GenieConfig
-from .stack import STStack, patchify, unpatchify
-from .vq import VectorQuantizer
+from .config import GenieConfig, StackConfig
+from .stack import Norm, STStack, patchify, unpatchify
+from .vq import FiniteScalarQuantizer, VectorQuantizer
+
+
+def _quantizer(kind: str, codes: int, length: int) -> FiniteScalarQuantizer | VectorQuantizer:
+    return FiniteScalarQuantizer(codes, length) if kind == "fsq" else VectorQuantizer(codes, length)
 
 
 class Tokenizer(nn.Module):
@@ -21,7 +25,7 @@ class Tokenizer(nn.Module):
         pixels = 3 * c.patch_size**2
         self.encoder_input = nn.Linear(pixels, c.encoder.embedding_length)
         self.encoder = STStack(c.encoder, g.token_count, g.context_length, c.latent_length)
-        self.vq = VectorQuantizer(c.codebook_size, c.latent_length)
+        self.vq = _quantizer(c.quantizer, c.codebook_size, c.latent_length)
         self.decoder_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
         self.decoder = STStack(c.decoder, g.token_count, g.context_length, pixels)
 
@@ -46,6 +50,20 @@ class Tokenizer(nn.Module):
         return self._pixels(codes), ids, commitment
 
 
+class PairHead(nn.Module):
+    """The means of each frame and the next, side by side -> a latent."""
+
+    def __init__(self, c: StackConfig, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.norm = Norm("layernorm", 2 * c.embedding_length, c.norm_epsilon)
+        self.up = nn.Linear(2 * c.embedding_length, hidden)
+        self.down = nn.Linear(hidden, latent)
+
+    def forward(self, z_BTE: Tensor) -> Tensor:
+        pair = torch.cat([z_BTE[:, :-1], z_BTE[:, 1:]], -1)
+        return self.down(F.gelu(self.up(self.norm(pair))))
+
+
 class LatentActionModel(nn.Module):
     """Which of `action_count` latent actions lies between frame t and t+1."""
 
@@ -56,8 +74,10 @@ class LatentActionModel(nn.Module):
         pixels = 3 * c.patch_size**2
         token_count = (g.frame_width // c.patch_size) * (g.frame_height // c.patch_size)
         self.encoder_input = nn.Linear(pixels, c.encoder.embedding_length)
-        self.encoder = STStack(c.encoder, token_count, g.context_length, c.latent_length)
-        self.vq = VectorQuantizer(g.action_count, c.latent_length)
+        pair = c.head_length is not None
+        self.encoder = STStack(c.encoder, token_count, g.context_length, 0 if pair else c.latent_length)
+        self.head = PairHead(c.encoder, c.head_length, c.latent_length) if c.head_length is not None else None
+        self.vq = _quantizer(c.quantizer, g.action_count, c.latent_length)
         if c.decoder is not None:
             self.decoder_input = nn.Linear(pixels, c.decoder.embedding_length)
             self.action_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
@@ -71,6 +91,8 @@ class LatentActionModel(nn.Module):
         x = patchify(video_BTHWC, self.patch)
         x = x[:, 1:] - x[:, :-1] if self.difference else x - 0.5
         z = self.encoder(self.encoder_input(x)).float().mean(2)
+        if self.head is not None:
+            return self.head(z)
         return z if self.difference else z[:, 1:]
 
     def infer(self, video_BTHWC: Tensor) -> Tensor:
@@ -98,19 +120,26 @@ class Dynamics(nn.Module):
         c = g.dynamics.stack
         self.g, self.mask_id = g, g.tokenizer.codebook_size
         self.token_embd = nn.Embedding(g.tokenizer.codebook_size + 1, c.embedding_length)
-        self.action_embd = nn.Embedding(g.action_count, c.embedding_length)
         nn.init.normal_(self.token_embd.weight, std=0.02)
-        nn.init.normal_(self.action_embd.weight, std=0.02)
-        self.stack = STStack(c, g.token_count, g.context_length, g.tokenizer.codebook_size)
+        film = g.action_count if g.dynamics.conditioning == "film" else None
+        self.action_embd = None if film else nn.Embedding(g.action_count, c.embedding_length)
+        if self.action_embd is not None:
+            nn.init.normal_(self.action_embd.weight, std=0.02)
+        self.stack = STStack(c, g.token_count, g.context_length, g.tokenizer.codebook_size, film)
 
     def embed(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
         """actions_BT[:, t] in 0..action_count-1 produced frame t; -1 means none (the first frame of a window)."""
+        if self.action_embd is None:
+            return self.token_embd(ids_BTP)
         action = self.action_embd(actions_BT.clamp(min=0)) * (actions_BT >= 0)[..., None]
         return self.token_embd(ids_BTP) + action[:, :, None]
 
     def forward(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
         """ids with `mask_id` where unknown -> logits [B, T, P, codebook_size]."""
-        return self.stack(self.embed(ids_BTP, actions_BT))
+        return self.stack(self.embed(ids_BTP, actions_BT), row_BT=self._rows(actions_BT))
+
+    def _rows(self, actions_BT: Tensor) -> Tensor:
+        return torch.where(actions_BT < 0, self.g.action_count, actions_BT)
 
     def teacher_forced(self, clean_BTP: Tensor, masked_BTP: Tensor, actions_BT: Tensor) -> Tensor:
         """Logits for `masked_BTP` where each masked frame sees the *clean* frames before it, as in generation.
@@ -124,7 +153,7 @@ class Dynamics(nn.Module):
         nothing = torch.zeros_like(itself)
         visible = torch.cat([torch.cat([before | itself, nothing], 1), torch.cat([before, itself], 1)])
         time = torch.arange(T, device=ids.device).repeat(2)
-        return self.stack(self.embed(ids, actions), visible, time, T)
+        return self.stack(self.embed(ids, actions), visible, time, T, self._rows(actions))
 
 
 class Genie(nn.Module):

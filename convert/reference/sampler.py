@@ -20,6 +20,7 @@ class Sampler:
     order: str = "confidence"
     noise: float = 0.0
     threshold: float = 0.0
+    schedule: str = "cosine"
 
 
 def fill(ids_P: Tensor, logits_PV: Tensor, s: Sampler, step: int, seed: int, frame: int) -> Tensor:
@@ -41,19 +42,30 @@ def fill(ids_P: Tensor, logits_PV: Tensor, s: Sampler, step: int, seed: int, fra
         quality = torch.from_numpy(uniform(seed, position, step, frame, 1))
     else:
         quality = log_p
+        if s.order == "largest-probability":
+            quality = -((logits - top) / (s.temperature or 1)).exp().double().sum(-1).log()
         scale = s.noise * (1 - (step + 1) / s.steps)
         if scale > 0:
             u = uniform(seed, position, step, frame, 1)
             quality = quality + torch.from_numpy(scale * -np.log(-np.log(u)))
-    stay = 0 if step == s.steps - 1 else math.floor(P * math.cos(math.pi / 2 * (step + 1) / s.steps))
     ids_P = ids_P.clone()
     if s.threshold > 0:
         sure = log_p >= math.log(s.threshold)
         ids_P[masked[sure]] = chosen[sure]
         masked, chosen, quality = masked[~sure], chosen[~sure], quality[~sure]
-    best = torch.sort(quality, descending=True, stable=True).indices[: max(len(masked) - stay, 0)]
+    best = torch.sort(quality, descending=True, stable=True).indices[: _filled(s, step, P, len(masked))]
     ids_P[masked[best]] = chosen[best]
     return ids_P
+
+
+def _filled(s: Sampler, step: int, P: int, masked: int) -> int:
+    """How many of the masked positions a step fills."""
+    if step == s.steps - 1:
+        return masked
+    if s.schedule == "cosine":
+        return max(masked - math.floor(P * math.cos(math.pi / 2 * (step + 1) / s.steps)), 0)
+    wanted = math.ceil(P * math.expm1(5 * step / s.steps) / math.expm1(5)) - (P - masked)
+    return min(max(wanted, P // 16, 1), masked)
 
 
 @torch.no_grad()
@@ -63,6 +75,6 @@ def next_frame(model: Dynamics, past_TP: Tensor, actions_T: Tensor, s: Sampler, 
     for step in range(s.steps):
         logits = model(torch.cat([past_TP, ids_P[None]])[None], actions_T[None])[0, -1]
         ids_P = fill(ids_P, logits, s, step, seed, frame)
-        if s.threshold > 0 and not (ids_P == model.mask_id).any():
+        if (s.threshold > 0 or s.schedule != "cosine") and not (ids_P == model.mask_id).any():
             break
     return ids_P

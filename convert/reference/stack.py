@@ -13,15 +13,24 @@ from .config import StackConfig
 
 
 class Norm(nn.Module):
-    """RMSNorm x / sqrt(mean(x^2) + eps) * w, or LayerNorm with weight and bias, over the last dimension."""
+    """RMSNorm x / sqrt(mean(x^2) + eps) * w, or LayerNorm with weight and bias, over the last dimension.
 
-    def __init__(self, kind: str, length: int, epsilon: float) -> None:
+    With `actions` (FiLM) there is a row of weights for each action and a last one for none; `row_BT` picks a frame's.
+    """
+
+    def __init__(self, kind: str, length: int, epsilon: float, actions: int | None = None) -> None:
         super().__init__()
         self.epsilon = epsilon
-        self.weight = nn.Parameter(torch.ones(length))
-        self.bias = nn.Parameter(torch.zeros(length)) if kind == "layernorm" else None
+        shape = (length,) if actions is None else (actions + 1, length)
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape)) if kind == "layernorm" else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, row_BT: Tensor | None = None) -> Tensor:
+        if row_BT is not None and self.weight.ndim == 2:
+            weight = self.weight[row_BT][:, :, None]
+            if self.bias is None:
+                return F.rms_norm(x, x.shape[-1:], eps=self.epsilon) * weight
+            return F.layer_norm(x, x.shape[-1:], eps=self.epsilon) * weight + self.bias[row_BT][:, :, None]
         if self.bias is not None:
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.epsilon)
         return F.rms_norm(x, x.shape[-1:], self.weight, self.epsilon)
@@ -33,11 +42,11 @@ class Attention(nn.Module):
     With qk_norm, q and k are RMS-normalised per head and scaled by a learned vector of key_length (section 2.1).
     """
 
-    def __init__(self, c: StackConfig, kind: str) -> None:
+    def __init__(self, c: StackConfig, kind: str, actions: int | None = None) -> None:
         super().__init__()
         self.kind, self.head_count, self.key_length = kind, c.head_count, c.key_length
         inner = c.head_count * c.key_length
-        self.norm = Norm(c.norm, c.embedding_length, c.norm_epsilon)
+        self.norm = Norm(c.norm, c.embedding_length, c.norm_epsilon, actions)
         self.q = nn.Linear(c.embedding_length, inner, bias=c.bias)
         self.k = nn.Linear(c.embedding_length, inner, bias=c.bias)
         self.v = nn.Linear(c.embedding_length, inner, bias=c.bias)
@@ -45,9 +54,8 @@ class Attention(nn.Module):
         self.q_norm = Norm("rmsnorm", c.key_length, c.norm_epsilon) if c.qk_norm else None
         self.k_norm = Norm("rmsnorm", c.key_length, c.norm_epsilon) if c.qk_norm else None
 
-    def forward(self, x_BTPE: Tensor, visible_TT: Tensor) -> Tensor:
-        B, T, P, _ = x_BTPE.shape
-        y = self.norm(x_BTPE)
+    def forward(self, y: Tensor, visible_TT: Tensor) -> Tensor:
+        B, T, P, _ = y.shape
         heads = (B, T, P, self.head_count, self.key_length)
         q, k, v = (linear(y).view(heads) for linear in (self.q, self.k, self.v))
         if self.q_norm is not None and self.k_norm is not None:
@@ -68,17 +76,16 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """up -> activation -> down; the gated kinds multiply by a second projection (act(gate x) * up x)."""
 
-    def __init__(self, c: StackConfig) -> None:
+    def __init__(self, c: StackConfig, actions: int | None = None) -> None:
         super().__init__()
         self.kind = c.ffn
-        self.norm = Norm(c.norm, c.embedding_length, c.norm_epsilon)
+        self.norm = Norm(c.norm, c.embedding_length, c.norm_epsilon, actions)
         self.up = nn.Linear(c.embedding_length, c.feed_forward_length, bias=c.bias)
         gated = c.ffn in ("swiglu", "geglu")
         self.gate = nn.Linear(c.embedding_length, c.feed_forward_length, bias=c.bias) if gated else None
         self.down = nn.Linear(c.feed_forward_length, c.embedding_length, bias=c.bias)
 
-    def forward(self, x: Tensor, visible_TT: Tensor) -> Tensor:
-        y = self.norm(x)
+    def forward(self, y: Tensor, visible_TT: Tensor) -> Tensor:
         up = self.up(y)
         if self.gate is not None:
             gate = self.gate(y)
@@ -89,9 +96,14 @@ class FeedForward(nn.Module):
 
 
 class STStack(nn.Module):
-    """x + pos_space[p] + pos_time[t], the blocks, a final norm and a linear head."""
+    """x + pos_space[p] + pos_time[t], the blocks, a final norm and a linear head (output_length 0: none).
 
-    def __init__(self, c: StackConfig, token_count: int, context_length: int, output_length: int) -> None:
+    actions: how many, where they condition the norms (FiLM).
+    """
+
+    def __init__(
+        self, c: StackConfig, token_count: int, context_length: int, output_length: int, actions: int | None = None
+    ) -> None:
         super().__init__()
         self.config = c
         self.pos_space = nn.Parameter(torch.randn(token_count, c.embedding_length) * 0.02)
@@ -100,11 +112,12 @@ class STStack(nn.Module):
         time = torch.randn(context_length, c.embedding_length) * 0.02 * across_time
         self.pos_time = nn.Parameter(time, requires_grad=across_time)
         self.blk = nn.ModuleList(
-            nn.ModuleDict({s: FeedForward(c) if s == "ffn" else Attention(c, s) for s in c.sublayers})
+            nn.ModuleDict({s: FeedForward(c, actions) if s == "ffn" else Attention(c, s, actions) for s in c.sublayers})
             for _ in range(c.block_count)
         )
-        self.output_norm = Norm(c.norm, c.embedding_length, c.norm_epsilon)
-        self.output = nn.Linear(c.embedding_length, output_length)
+        kind = c.output_norm or c.norm
+        self.output_norm = nn.Identity() if kind == "none" else Norm(kind, c.embedding_length, c.norm_epsilon)
+        self.output = nn.Linear(c.embedding_length, output_length) if output_length else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -112,9 +125,15 @@ class STStack(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(
-        self, x_BTPE: Tensor, visible_TT: Tensor | None = None, time_T: Tensor | None = None, last: int = 0
+        self,
+        x_BTPE: Tensor,
+        visible_TT: Tensor | None = None,
+        time_T: Tensor | None = None,
+        last: int = 0,
+        row_BT: Tensor | None = None,
     ) -> Tensor:
-        """Returns [B, T, P, output], or only the `last` frames. `visible_TT[i, j]`: may i see j (default: causal)."""
+        """Returns [B, T, P, output], or only the `last` frames. `visible_TT[i, j]`: may i see j (default: causal).
+        row_BT: the row of the norms of each frame, with FiLM."""
         T = x_BTPE.shape[1]
         if time_T is None:
             time_T = torch.arange(T, device=x_BTPE.device)
@@ -123,8 +142,12 @@ class STStack(nn.Module):
         x = x_BTPE + self.pos_space + self.pos_time[time_T][:, None]
         for block in self.blk:
             for sublayer in block.values():
-                x = x + sublayer(x, visible_TT)
-        return self.output(self.output_norm(x[:, -last:]))
+                if self.config.norm_position == "post":
+                    x = sublayer.norm(x + sublayer(x, visible_TT), row_BT)
+                else:
+                    x = x + sublayer(sublayer.norm(x, row_BT), visible_TT)
+        out: Tensor = self.output(self.output_norm(x[:, -last:]))
+        return out
 
 
 def patchify(video_BTHWC: Tensor, patch: int) -> Tensor:

@@ -1,10 +1,12 @@
-"""Vector quantizer: nearest unit-length code by cosine, codes kept by an exponential moving average (VQ-VAE)."""
+"""Quantizers: codes of unit length, nearest by cosine, kept by an exponential moving average (VQ-VAE); and FSQ."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .config import ConfigError
 
 
 class VectorQuantizer(nn.Module):
@@ -70,3 +72,35 @@ class VectorQuantizer(nn.Module):
             self.codebook[dead] = picked
             self.total[dead] = picked
             self.usage[dead] = 1.0
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """FSQ (arXiv 2309.15505): tanh, then each of `length` digits rounds half to even to one of `bins` values in -1…1.
+
+    The first digit is the least significant. The codes are no weights.
+    """
+
+    codebook: Tensor
+    place: Tensor
+
+    def __init__(self, codebook_size: int, length: int) -> None:
+        super().__init__()
+        self.bins = round(codebook_size ** (1 / length))
+        if self.bins < 2 or self.bins**length != codebook_size:
+            raise ConfigError(f"{codebook_size} codes are no whole number of bins to the power of {length}")
+        self.register_buffer("place", self.bins ** torch.arange(length), persistent=False)
+        digits = torch.arange(codebook_size)[:, None] // self.place % self.bins
+        self.register_buffer("codebook", 2 * digits.float() / (self.bins - 1) - 1, persistent=False)
+
+    def _bounded(self, z: Tensor) -> Tensor:
+        return 0.5 * (torch.tanh(z.float()) + 1) * (self.bins - 1)
+
+    def encode(self, z: Tensor) -> Tensor:
+        """[..., length] -> ids [...]."""
+        return (self._bounded(z).round().long() * self.place).sum(-1)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (quantized with straight-through gradient, ids, 0)."""
+        bounded = self._bounded(z)
+        digits = bounded + (bounded.round() - bounded).detach()
+        return 2 * digits / (self.bins - 1) - 1, self.encode(z), z.new_zeros(())

@@ -1,6 +1,6 @@
 """Measure a world on episodes it was never trained on, as it plays (through the C core):
 
-    python examples/training/evaluate.py -m world.gguf --data data/hopper --table docs/world.md --strip docs/actions.png
+    python examples/training/evaluate.py -m world.gguf --data data/meadow --table docs/world.md --strip docs/actions.png
 
 Prints reconstruction PSNR, the sampled next frame against copying the last one, the paper's controllability
 (delta-4 PSNR, section 4 of arXiv 2402.15391), latent x true actions, and how 100 frames of play hold together.

@@ -1,7 +1,7 @@
 """Train one part of a Genie; run for tokenizer, lam, dynamics in that order (tokenizer and lam are independent).
 
-    python examples/training/train.py tokenizer --config examples/hopper/config.json --data data/hopper \
-        --output runs/hopper --minutes 20
+    python examples/training/train.py tokenizer --config examples/meadow/config.json --data data/meadow \
+        --output runs/meadow --minutes 20
 
 Stops at its time budget or at Ctrl-C and keeps what it has; the same command goes on from there. Losses are appended
 to `<output>/<part>.csv`. The learning rate follows the share of the budget that has passed.
@@ -19,21 +19,51 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import Clips, to_float
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from torch import Tensor, nn
 
+from data import Clips, to_float
 from genie_cpp.convert.reference.config import GenieConfig
-from genie_cpp.convert.reference.model import Dynamics, Genie, LatentActionModel, Tokenizer
+from genie_cpp.convert.reference.model import Dynamics, Genie, LatentActionModel, Tokenizer, patchify, unpatchify
 from genie_cpp.convert.reference.stack import STStack
 
 Losses = dict[str, Tensor]
+Decoder = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[float], Losses]  # given the share of the budget that has passed
 
 
 def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
+
+
+class ShiftDecoder(nn.Module):
+    """Frames 1..T-1 and the code after each -> frames 2..T: each patch is a mixture of its old neighbours and itself.
+
+    The decoder of a latent action model is for training only. Where the configuration names none, this one serves: the
+    code, and the place, choose the mixture (the transformations of Finn et al. 2016, arXiv 1605.07157). It suits games
+    that move by whole patches, and finds their directions in minutes on a CPU where attention needs a GPU.
+    """
+
+    def __init__(self, g: GenieConfig, width: int = 64) -> None:
+        super().__init__()
+        self.patch = g.lam.patch_size
+        tokens = g.frame_width * g.frame_height // self.patch**2
+        self.choose = nn.Sequential(nn.Linear(g.lam.latent_length, width), nn.GELU(), nn.Linear(width, 9))
+        self.place = nn.Parameter(torch.zeros(tokens, 9))
+
+    def forward(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
+        past = video_BTHWC[:, :-1]
+        B, T, H, W, _ = past.shape
+        rows, columns = H // self.patch, W // self.patch
+        grid = patchify(past, self.patch).view(B, T, rows, columns, -1)
+        # What lies beyond the border is not known; a patch there is as likely as any to look like the border's.
+        wide = torch.cat([grid[:, :, :1], grid, grid[:, :, -1:]], 2)
+        wide = torch.cat([wide[:, :, :, :1], wide, wide[:, :, :, -1:]], 3)
+        moved = [wide[:, :, y : y + rows, x : x + columns].flatten(2, 3) for y in range(3) for x in range(3)]
+        share = (self.choose(codes_BTL)[:, :, None] + self.place).softmax(-1)
+        mixed = sum(share[..., k, None] * part for k, part in enumerate(moved))
+        return unpatchify(mixed, H, W, self.patch)
 
 
 def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
@@ -44,15 +74,19 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
 
 
-def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float, even: bool) -> Losses:
+def lam_step(model: LatentActionModel, decoder: Decoder, clips: Clips, batch: int, share: float, even: bool) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
     video = clips.batch(batch)
     if even:
         video[: batch // 2] = video[: batch // 2].flip(3)
-    # The encoder sees the clip moved by an amount the decoder is not told: "to column 5" is no use then, "left" is.
-    moves = torch.randint(video.shape[2], (batch, 2)).tolist()
-    seen = torch.stack([clip.roll(move, (1, 2)) for clip, move in zip(video, moves, strict=True)])
-    predicted, ids, commitment = model(video, seen)
+    seen = video
+    if not isinstance(decoder, ShiftDecoder):
+        # The encoder sees the clip moved by an amount the decoder is not told: "to column 5" is no use then, "left" is.
+        # (One that only shifts can make no use of a column.)
+        moves = torch.randint(video.shape[2], (batch, 2)).tolist()
+        seen = torch.stack([clip.roll(move, (1, 2)) for clip, move in zip(video, moves, strict=True)])
+    codes, ids, commitment = model.vq(model.latents(seen))
+    predicted = decoder(video, codes)
     error = (predicted.float() - video[:, 1:]).square().mean((-3, -2, -1))
     change = (video[:, :-1] - video[:, 1:]).square().mean((-3, -2, -1))
     mse, copied = error.mean(), change.mean()
@@ -60,7 +94,7 @@ def lam_step(model: LatentActionModel, clips: Clips, batch: int, share: float, e
     relative = (error / (change + 0.1 * copied)).mean()
     with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
         codes = F.embedding(ids.roll(1, 0), model.vq.codebook)
-        shuffled = F.mse_loss(model.predict(video, codes).float(), video[:, 1:])
+        shuffled = F.mse_loss(decoder(video, codes).float(), video[:, 1:])
     return {
         "loss": (relative if even else mse * 100) + 0.02 * commitment,
         "over_copy_db": 10 * (copied / mse).log10(),
@@ -93,6 +127,14 @@ def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, cor
         "accuracy": (right & hidden).sum() / hidden.sum(),
         "accuracy_changed": (right[:, 1:] & moved).sum() / moved.sum(),
     }
+
+
+def waves(rows: int, columns: int, length: int) -> Tensor:
+    """[rows * columns, length] sines of row and column, 2 to 32 places long: which tokens are neighbours."""
+    frequency = math.pi * (1 / 16) ** torch.linspace(0, 1, length // 4)
+    y, x = torch.arange(rows)[:, None] * frequency, torch.arange(columns)[:, None] * frequency
+    y, x = torch.cat([y.sin(), y.cos()], 1)[:, None], torch.cat([x.sin(), x.cos()], 1)[None]
+    return 0.03 * torch.cat([y.expand(-1, columns, -1), x.expand(rows, -1, -1)], -1).flatten(0, 1)
 
 
 @torch.no_grad()
@@ -202,7 +244,8 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
 
 def load_part(model: nn.Module, path: Path) -> None:
     """Load a trained part's weights into `model`."""
-    model.load_state_dict(torch.load(path.with_suffix(".training.pt"), weights_only=True, map_location="cpu")["model"])
+    state = torch.load(path.with_suffix(".training.pt"), weights_only=True, map_location="cpu")["model"]
+    model.load_state_dict({k: v for k, v in state.items() if not k.startswith("shift_decoder.")})
     model.eval()
 
 
@@ -232,6 +275,8 @@ def main() -> None:
     path = args.output / args.part
     model: nn.Module = getattr(genie, args.part)
     if args.part == "dynamics":
+        patch, positions = config.tokenizer.patch_size, genie.dynamics.stack.pos_space
+        positions.data.copy_(waves(config.frame_height // patch, config.frame_width // patch, positions.shape[1]))
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
         ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
@@ -247,8 +292,15 @@ def main() -> None:
     if args.part == "tokenizer":
         run(model, lambda _: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
     else:
+        decoder: Decoder = genie.lam.predict
+        if config.lam.decoder is None:
+            genie.lam.shift_decoder = decoder = ShiftDecoder(config).to(args.device)
         run(
-            model, lambda share: lam_step(genie.lam, clips, args.batch, share, args.even), path, args.minutes, args.rate
+            model,
+            lambda share: lam_step(genie.lam, decoder, clips, args.batch, share, args.even),
+            path,
+            args.minutes,
+            args.rate,
         )
 
 

@@ -38,7 +38,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 5
+#define GENIE_ABI_VERSION 6
 
 typedef enum {
     GENIE_OK = 0,
@@ -52,7 +52,7 @@ typedef enum {
 /* ggml's numbers. Q8_0: blocks of 32 {f16 d; int8 q[32]}; Q4_0: {f16 d; uint8 nibbles[16]}, value (n - 8) * d. */
 typedef enum { GENIE_TYPE_F32 = 0, GENIE_TYPE_F16 = 1, GENIE_TYPE_Q4_0 = 2, GENIE_TYPE_Q8_0 = 8 } genie_type;
 
-typedef enum { GENIE_NORM_RMS = 0, GENIE_NORM_LAYER = 1 } genie_norm_kind;
+typedef enum { GENIE_NORM_RMS = 0, GENIE_NORM_LAYER = 1, GENIE_NORM_NONE = 2 } genie_norm_kind;
 
 typedef enum {
     GENIE_FFN_GELU = 0,
@@ -69,19 +69,22 @@ typedef enum {
     GENIE_SUBLAYER_FFN = 3
 } genie_sublayer_kind;
 
+/* How an action reaches its frame: its embedding is added to every token, or it picks the row of every norm (FiLM). */
+typedef enum { GENIE_CONDITIONING_ADD = 0, GENIE_CONDITIONING_FILM = 1 } genie_conditioning;
+
 /* What genie_stack_set may set. Slots up to OUTPUT_BIAS belong to the stack (block = sublayer = -1). */
 typedef enum {
     GENIE_SLOT_INPUT = 0,       /* matrix [E, N]; feature stacks */
     GENIE_SLOT_INPUT_BIAS = 1,  /* [E] */
     GENIE_SLOT_TOKEN_EMBD = 2,  /* F32 [rows, E]; token stacks, last row is the mask token */
-    GENIE_SLOT_ACTION_EMBD = 3, /* F32 [actions, E]; optional */
+    GENIE_SLOT_ACTION_EMBD = 3, /* F32 [actions, E]; with GENIE_CONDITIONING_ADD */
     GENIE_SLOT_POS_SPACE = 4,   /* F32 [P, E] */
     GENIE_SLOT_POS_TIME = 5,    /* F32 [T, E] */
     GENIE_SLOT_OUTPUT_NORM = 6,
     GENIE_SLOT_OUTPUT_NORM_BIAS = 7,
     GENIE_SLOT_OUTPUT = 8, /* matrix [O, E] */
     GENIE_SLOT_OUTPUT_BIAS = 9,
-    GENIE_SLOT_NORM = 10, /* from here: of one sublayer */
+    GENIE_SLOT_NORM = 10, /* from here: of one sublayer; FILM: [actions + 1, E], the last row for no action */
     GENIE_SLOT_NORM_BIAS = 11,
     GENIE_SLOT_Q = 12,
     GENIE_SLOT_K = 13,
@@ -108,11 +111,14 @@ typedef struct {
     int32_t context_length; /* T */
     int32_t input_length;   /* N features per token, or 0: the input is token ids */
     int32_t input_rows;     /* rows of TOKEN_EMBD, or 0 */
-    int32_t action_count;   /* rows of ACTION_EMBD, or 0 */
-    int32_t output_length;  /* O */
-    int32_t norm;           /* genie_norm_kind */
+    int32_t action_count;   /* actions, or 0 */
+    int32_t output_length;  /* O, or 0: no head, the output is [P, E] */
+    int32_t norm;           /* genie_norm_kind of the sublayers, not NONE */
     int32_t ffn;            /* genie_ffn_kind */
     int32_t qk_norm, bias;  /* 0 or 1 */
+    int32_t post_norm;      /* 0: x + f(norm(x)); 1: norm(x + f(x)) */
+    int32_t output_norm;    /* genie_norm_kind before the head */
+    int32_t conditioning;   /* genie_conditioning */
     float norm_epsilon;
     int32_t sublayer_count;
     int32_t sublayers[8]; /* genie_sublayer_kind, in order, the same in every block */
@@ -121,10 +127,11 @@ typedef struct {
 /* docs/sampling.md is the specification. */
 typedef struct {
     int32_t steps;     /* N >= 1 */
-    int32_t order;     /* 0 confidence, 1 random */
+    int32_t order;     /* 0 confidence, 1 random, 2 largest-probability */
     float temperature; /* >= 0; 0 takes the likeliest token */
     float noise;       /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
     double threshold;  /* 0…1; a token of at least this probability is filled at once; 0: none is */
+    int32_t schedule;  /* 0 cosine, 1 exponential */
 } genie_sampler;
 
 typedef struct genie_pool genie_pool;
@@ -166,15 +173,16 @@ genie_status genie_state_copy(genie_state *to, const genie_state *from);
 
 /*
  * Run one frame at time index genie_state_length(state), which must be < T. Give ids_P (token stacks) or
- * features_PN (feature stacks). action -1: none. commit: the frame joins the window. output_PO: may be NULL when only
- * the commit is wanted.
+ * features_PN (feature stacks). action -1: none. commit: the frame joins the window. output_PO ([P, E] where O is 0):
+ * may be NULL when only the commit is wanted.
  */
 genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, genie_pool *pool, const int32_t *ids_P,
                                  const float *features_PN, int32_t action, int32_t commit, float *output_PO);
 
 /*
  * One MaskGIT step on the uncommitted frame: forward, then fill in and keep the best tokens. ids_P holds O (the mask
- * id) where a token is unknown; all of them before step 0. logits_PO may be NULL.
+ * id) where a token is unknown; all of them before step 0. logits_PO may be NULL. A step that finds nothing masked
+ * fills nothing.
  */
 genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, genie_pool *pool,
                                 const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
@@ -185,6 +193,10 @@ genie_status genie_vq_nearest(const char *isa, const float *codebook_VL, int32_t
                               const float *z_ML, int32_t count, int32_t *ids_M);
 genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t length, const int32_t *ids_M,
                              int32_t count, float *z_ML);
+
+/* Finite scalar quantization: ids_M[m] = sum of d_j bins^j, d_j = (tanh(z_j) + 1) / 2 (bins - 1), rounded half to even.
+ * bins >= 2, bins^length <= 2^24. */
+genie_status genie_fsq_nearest(int32_t bins, int32_t length, const float *z_ML, int32_t count, int32_t *ids_M);
 
 /* Philox4x32-10: out[4 i ..] of counter (i, c1, c2, c3). */
 void genie_philox(uint64_t seed, uint32_t c1, uint32_t c2, uint32_t c3, int32_t blocks, uint32_t *out);

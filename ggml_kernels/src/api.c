@@ -38,6 +38,25 @@ genie_status genie_vq_nearest(const char *isa, const float *codebook_VL, int32_t
     return GENIE_OK;
 }
 
+genie_status genie_fsq_nearest(int32_t bins, int32_t length, const float *z_ML, int32_t count, int32_t *ids_M) {
+    if (z_ML == NULL || ids_M == NULL || bins < 2 || length < 1 || count < 0)
+        return GENIE_ERROR_ARGUMENT;
+    int64_t codes = 1;
+    for (int32_t j = 0; j < length; j++)
+        if ((codes *= bins) > 1 << 24)
+            return GENIE_ERROR_ARGUMENT;
+    for (int32_t m = 0; m < count; m++) {
+        int32_t id = 0;
+        for (int32_t j = length; j-- > 0;) {
+            const float z = z_ML[(size_t)m * (size_t)length + (size_t)j];
+            const float digit = rintf(0.5f * (tanhf(z) + 1.0f) * (float)(bins - 1));
+            id = id * bins + (digit > 0 ? (int32_t)digit : 0); /* NaN becomes 0 */
+        }
+        ids_M[m] = id;
+    }
+    return GENIE_OK;
+}
+
 genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t length, const int32_t *ids_M,
                              int32_t count, float *z_ML) {
     if (codebook_VL == NULL || z_ML == NULL || ids_M == NULL || codes < 1 || length < 1 || count < 0)

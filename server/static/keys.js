@@ -15,6 +15,7 @@ export class Keys {
   constructor(changed) {
     this.map = {};
     this.count = 0;
+    this.names = []; // what the actions do, if the model says
     this.changed = changed;
     this.dialog = document.getElementById("keys-dialog");
     this.hint = document.getElementById("keys-hint");
@@ -28,6 +29,7 @@ export class Keys {
     this.#place = `genie.keys.${world.name}`;
     this.#proposed = world.keys;
     this.count = world.actions;
+    this.names = world.names;
     this.map = { ...world.keys };
     try {
       const kept = JSON.parse(localStorage.getItem(this.#place));
@@ -38,6 +40,10 @@ export class Keys {
     }
     this.#show();
     this.changed();
+  }
+
+  name(action) {
+    return this.names[action] ? `${action}: ${this.names[action]}` : `${action}`;
   }
 
   of(action) {
@@ -83,7 +89,7 @@ export class Keys {
       ...Array.from({ length: this.count }, (_, action) => {
         const row = document.createElement("div");
         row.className = "row";
-        const name = Object.assign(document.createElement("span"), { className: "name", textContent: `Action ${action}` });
+        const name = Object.assign(document.createElement("span"), { className: "name", textContent: `Action ${this.name(action)}` });
         const caps = this.of(action).map((key) => {
           const button = Object.assign(document.createElement("button"), { type: "button", title: "Remove", textContent: `${label(key)} ×` });
           button.setAttribute("aria-label", `Remove ${label(key)} from action ${action}`);

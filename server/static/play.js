@@ -84,13 +84,13 @@ async function open(index) {
   $("steps").max = world.max_steps;
   [$("steps").value, $("temperature").value] = [world.steps, world.temperature];
   $("temperature").max = Math.max(2, world.temperature);
+  keys.open(world);
   $("idle").replaceChildren(
     make("option", { value: "", textContent: "wait" }),
-    ...Array.from({ length: world.actions }, (_, value) => make("option", { value, textContent: `action ${value}` })),
+    ...Array.from({ length: world.actions }, (_, value) => make("option", { value, textContent: `action ${keys.name(value)}` })),
   );
   $("idle").value = localStorage.getItem(`genie.idle.${world.name}`) ?? "";
   lastAction = 0;
-  keys.open(world);
   showSettings();
   fitScreen();
   if (world.prompt) await reset();
@@ -327,9 +327,9 @@ function showPad() {
   const buttons = Array.from({ length: keys.count }, (_, action) => {
     const button = make("button", { type: "button" }), caps = make("span", { className: "caps" });
     button.dataset.action = action;
-    button.setAttribute("aria-label", `Action ${action}`);
+    button.setAttribute("aria-label", `Action ${keys.name(action)}`);
     caps.append(...keys.of(action).map((key) => make("kbd", { textContent: label(key) })));
-    button.append(make("span", { className: "name", textContent: action }), caps);
+    button.append(make("span", { className: "name", textContent: keys.names[action] ?? action }), caps);
     button.onpointerdown = (event) => {
       if (event.button) return;
       button.setPointerCapture(event.pointerId);
@@ -350,7 +350,7 @@ function showPad() {
   const rows = buttons.map((button, action) => {
     const row = make("tr", {}), cell = make("td", {});
     cell.append(...keys.of(action).flatMap((key) => [make("kbd", { textContent: label(key) }), " "]));
-    row.append(cell, make("td", { textContent: `action ${action}` }));
+    row.append(cell, make("td", { textContent: `action ${keys.name(action)}` }));
     return row;
   });
   $("help-keys").replaceChildren(...rows);

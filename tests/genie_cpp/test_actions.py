@@ -27,6 +27,20 @@ def test_forms(tmp_path: Path) -> None:
     assert len(random_actions(8, 7, 0)) == 7
 
 
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["right", "stay", "left", "left"]
+    assert parse_actions("left*2,0 stay", 4, names) == [2, 2, 0, 1]
+    assert read_actions("right*2, left", 4, None, 0, names) == [0, 0, 2]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "left").write_text("3")
+    assert read_actions("left", 4, None, 0, names) == [2]
+    assert read_actions("left", 4, None, 0) == [3]
+    with pytest.raises(ActionError, match="is not an action"):
+        parse_actions("left,jump", 4, names)
+    with pytest.raises(ActionError, match="neither a list of actions nor"):
+        read_actions("left,jump", 4, None, 0, names)
+
+
 BAD = ["8", "-1", "x", "1*", "*3", "1*0", "1*x", "", " ", ",", "1.5", "1*99999999", "٣", "9" * 5000]
 
 

@@ -71,14 +71,29 @@ def test_ranges_are_inclusive_and_held(key: Any) -> None:
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.low is None], ids=lambda key: key.name)
 def test_kinds_and_choices_are_held(key: Any) -> None:
-    wrong = {"bool": 1, "string": 7, "uint32": 1 << 20, "array of string": ["spatial", "spatial"]}[key.type]
+    wrong = {"bool": 1, "string": 7, "uint32": 1 << 20, "array of string": ["spatial", "Spatial*"]}[key.type]
     with pytest.raises(ModelError, match=r"^k must be"):
         key.check("k", wrong)
     for choice in key.choices:
         value = [choice] if key.type.startswith("array") else choice
         key.check("k", value)
     with pytest.raises(ModelError, match="not a uint8"):
-        key.check("k", key.choices[0] if key.choices else True, "uint8")
+        value = key.choices[0] if key.choices else True
+        key.check("k", ["left"] if key.type.startswith("array") and not key.choices else value, "uint8")
+
+
+def test_actions_may_have_names(hp: HParams, metadata: dict[str, Any]) -> None:
+    assert hp.action_names is None and "genie.action.names" not in metadata
+    names = ("left", "left", "jump-2")[: hp.action_count]
+    named = dataclasses.replace(hp, action_count=len(names), action_names=names)
+    rows = named.to_metadata(TensorType.F32)
+    assert rows["genie.action.names"] == ("array of string", list(names))
+    assert HParams.from_metadata({key: value for key, (_, value) in rows.items()}) == named
+    with pytest.raises(ModelError, match=r"genie\.action\.names has 1 names for 3 actions"):
+        dataclasses.replace(named, action_names=("left",)).to_metadata(TensorType.F32)
+    for wrong in ("", "3", "Left", "a" * 33, "up,down", "\x1b[2J"):
+        with pytest.raises(ModelError, match=r"genie\.action\.names must be an array of words"):
+            dataclasses.replace(named, action_names=("left", "up", wrong)).to_metadata(TensorType.F32)
 
 
 def test_the_writer_refuses_what_the_reader_would(hp: HParams) -> None:

@@ -104,7 +104,7 @@ static void codes(const char *isa) {
 static void stacks(const char *isa, genie_pool *pool) {
     enum { P = 10, T = 3, O = 40 };
     static const int32_t types[] = {GENIE_TYPE_F32, GENIE_TYPE_Q8_0};
-    for (int32_t norm = 0; norm < 2; norm++)
+    for (int32_t norm = 0; norm < 3; norm++) /* 2: after each sublayer, conditioned, and none at the end */
         for (int32_t ffn = 0; ffn < 5; ffn++)
             for (int t = 0; t < 2; t++) {
                 const genie_stack_params params = {
@@ -118,10 +118,13 @@ static void stacks(const char *isa, genie_pool *pool) {
                     .input_rows = O + 1,
                     .action_count = 3,
                     .output_length = O,
-                    .norm = norm,
+                    .norm = norm > 0,
+                    .post_norm = norm == 2,
+                    .output_norm = norm,
+                    .conditioning = norm == 2 ? GENIE_CONDITIONING_FILM : GENIE_CONDITIONING_ADD,
                     .ffn = ffn,
-                    .qk_norm = norm,
-                    .bias = norm,
+                    .qk_norm = norm > 0,
+                    .bias = norm > 0,
                     .norm_epsilon = 1e-5f,
                     .sublayer_count = 3,
                     .sublayers = {ffn == 4 ? GENIE_SUBLAYER_SPACETIME : GENIE_SUBLAYER_SPATIAL, GENIE_SUBLAYER_TEMPORAL,

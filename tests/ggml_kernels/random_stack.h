@@ -59,6 +59,7 @@ static void *random_matrix(int32_t type, int64_t rows, int64_t columns, size_t *
 /* Sets what the parameters call for: the core refuses the other slots, and sealing asks whether all are there. */
 static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_stack_params *p, int32_t type) {
     const int32_t E = p->embedding_length, A = p->head_count * p->key_length, F = p->feed_forward_length;
+    const int32_t norms = p->conditioning == GENIE_CONDITIONING_FILM ? p->action_count + 1 : 1;
     const struct {
         int32_t slot, matrix;
         int64_t rows, columns;
@@ -70,8 +71,8 @@ static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_
                        {GENIE_SLOT_OUTPUT_NORM_BIAS, 0, 1, E},
                        {GENIE_SLOT_OUTPUT, 1, p->output_length, E},
                        {GENIE_SLOT_OUTPUT_BIAS, 0, 1, p->output_length}},
-      block_slots[] = {{GENIE_SLOT_NORM, 0, 1, E},
-                       {GENIE_SLOT_NORM_BIAS, 0, 1, E},
+      block_slots[] = {{GENIE_SLOT_NORM, 0, norms, E},
+                       {GENIE_SLOT_NORM_BIAS, 0, norms, E},
                        {GENIE_SLOT_Q, 1, A, E},
                        {GENIE_SLOT_K, 1, A, E},
                        {GENIE_SLOT_V, 1, A, E},

@@ -126,6 +126,11 @@ def test_philox() -> None:
         Sampler(40, 0.0, threshold=0.06),
         Sampler(40, 0.7, noise=2.0, threshold=0.06),
         Sampler(40, 0.0, "random", threshold=0.06),
+        Sampler(10, 0.0, "largest-probability", schedule="exponential"),
+        Sampler(10, 0.5, "largest-probability", schedule="exponential"),
+        Sampler(3, 0.7, "largest-probability", noise=1.0),
+        Sampler(10, 0.7, "largest-probability", threshold=0.06, schedule="exponential"),
+        Sampler(4, 1.0, "random", schedule="exponential"),
     ],
     ids=str,
 )

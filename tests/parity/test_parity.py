@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def stack(**changes: object) -> StackConfig:
 def genie(kind: str = "st-vivit", mixing: tuple[str, ...] = ("spatial", "temporal", "ffn"), **changes: object) -> Genie:
     one = stack(sublayers=mixing, **changes)
     time = stack(**changes)
+    if changes.get("norm_position") == "post":
+        return seeded(post_norm_film_fsq(stack(**{**changes, "output_norm": "layernorm"}), time))
     config = GenieConfig(
         tokenizer=TokenizerConfig(one, one, kind, patch_size=8, codebook_size=48, latent_length=8),
         lam=LamConfig(time, None, patch_size=16, latent_length=8, difference=bool(changes.get("bias"))),
@@ -44,6 +47,23 @@ def genie(kind: str = "st-vivit", mixing: tuple[str, ...] = ("spatial", "tempora
         context_length=6,
         action_count=5,
     )
+    return seeded(config)
+
+
+def post_norm_film_fsq(encoder: StackConfig, plain: StackConfig) -> GenieConfig:
+    film = dataclasses.replace(plain, norm="layernorm", output_norm="none")
+    return GenieConfig(
+        tokenizer=TokenizerConfig(encoder, plain, patch_size=8, codebook_size=81, latent_length=4, quantizer="fsq"),
+        lam=LamConfig(plain, None, patch_size=16, latent_length=3, quantizer="fsq", head="pair", head_length=12),
+        dynamics=DynamicsConfig(film, {"steps": 4, "schedule": "exponential"}, conditioning="film"),
+        frame_width=48,
+        frame_height=32,
+        context_length=6,
+        action_count=8,
+    )
+
+
+def seeded(config: GenieConfig) -> Genie:
     torch.manual_seed(3)
     model = Genie(config).eval()
     with torch.no_grad():
@@ -59,6 +79,12 @@ SHAPES = {
     "geglu-odd-lengths": lambda: genie(embedding_length=60, key_length=20, feed_forward_length=50, ffn="geglu"),
     "relu-vit": lambda: genie("vit", ("spatial", "ffn"), ffn="relu"),
     "c-vivit": lambda: genie("c-vivit", ("spacetime", "ffn")),
+    "post-norm-film-fsq": lambda: genie(norm_position="post", output_norm="none", ffn="swiglu", bias=True),
+    "film-rms-pre-norm": lambda: seeded(
+        dataclasses.replace(
+            genie().config, dynamics=DynamicsConfig(stack(output_norm="layernorm"), {"steps": 4}, conditioning="film")
+        )
+    ),
 }
 
 
@@ -121,6 +147,7 @@ def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, w
     settings = {"steps": 3, "temperature": 1.0, "noise": 1.0} if name != "bundled" else {"steps": 4, "temperature": 1.0}
     frame_count = 64 if name != "bundled" or window == "half" else 20
     world = World(Model.open(path, threads=2), Sampler(**settings), window)  # type: ignore[arg-type]
+    settings["schedule"] = world.model.info.sampler_schedule
     oracle = ReferenceWorld(reference, ReferenceSampler(**settings), window, seed=11)  # type: ignore[arg-type]
     world.reset(frames(g, 1)[0], seed=11)
     oracle.reset(torch.from_numpy(world.tokens).long())
@@ -144,7 +171,8 @@ def test_adaptive_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: 
     played = {}
     for threads in (1, 2):
         world = World(Model.open(path, threads), Sampler(**settings), "half")  # type: ignore[arg-type]
-        oracle = ReferenceWorld(reference, ReferenceSampler(**settings), "half", seed=11)  # type: ignore[arg-type]
+        same = {**settings, "schedule": world.model.info.sampler_schedule}
+        oracle = ReferenceWorld(reference, ReferenceSampler(**same), "half", seed=11)  # type: ignore[arg-type]
         world.reset(frames(g, 1)[0], seed=11)
         oracle.reset(torch.from_numpy(world.tokens).long())
         for frame in range(10):

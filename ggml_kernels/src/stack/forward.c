@@ -33,22 +33,48 @@ static void quantize_rows(const pass *c, const genie_matrix *w, const float *x, 
                                    threads);
 }
 
-/* Norm and quantize this thread's rows of x for `w`; the caller puts the barrier. */
-static void norm_rows(const pass *c, const genie_matrix *w, const float *x, const float *weight, const float *bias,
-                      genie_activations a, int32_t thread, int32_t threads) {
+/* Norm this thread's rows of the residual stream into y_PE, or in place. */
+static void norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE, int32_t thread,
+                      int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     const int32_t E = p->embedding_length;
     int32_t begin, end;
     genie_share(p->token_count, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
-        const float *row = x + (size_t)i * (size_t)E;
-        float *y = c->state->y_PE + (size_t)i * (size_t)E;
-        if (p->norm == GENIE_NORM_LAYER)
+        const float *row = c->state->x_PE + (size_t)i * (size_t)E;
+        float *y = y_PE + (size_t)i * (size_t)E;
+        if (kind == GENIE_NORM_LAYER)
             c->stack->kernels->layer_norm(row, weight, bias, p->norm_epsilon, E, y);
         else
             c->stack->kernels->rms_norm(row, weight, p->norm_epsilon, E, y);
     }
-    quantize_rows(c, w, c->state->y_PE, E, a, thread, threads);
+}
+
+/* The norm of a sublayer; with FiLM the frame's action picks the row of its weights. */
+static void sublayer_norm(const pass *c, const genie_weights *w, float *y_PE, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const int32_t row = p->conditioning != GENIE_CONDITIONING_FILM ? 0 : c->action < 0 ? p->action_count : c->action;
+    const size_t at = (size_t)row * (size_t)p->embedding_length;
+    const float *bias = w->vector[GENIE_SLOT_NORM_BIAS];
+    norm_rows(c, p->norm, w->vector[GENIE_SLOT_NORM] + at, bias == NULL ? NULL : bias + at, y_PE, thread, threads);
+}
+
+/* What a sublayer reads, its rows of this thread normed where norms come first, and quantized for `matrix`; the caller
+ * puts the barrier. */
+static const float *sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
+                                   genie_activations a, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const float *x = p->post_norm ? c->state->x_PE : c->state->y_PE;
+    if (!p->post_norm)
+        sublayer_norm(c, w, c->state->y_PE, thread, threads);
+    quantize_rows(c, matrix, x, p->embedding_length, a, thread, threads);
+    return x;
+}
+
+/* After a sublayer was added to x and a barrier. The next reader of these rows is this thread, or waits for one. */
+static void sublayer_end(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+    if (c->stack->params.post_norm)
+        sublayer_norm(c, w, c->state->x_PE, thread, threads);
 }
 
 static void embed(const pass *c, int32_t thread, int32_t threads) {
@@ -64,7 +90,8 @@ static void embed(const pass *c, int32_t thread, int32_t threads) {
         genie_pool_barrier(c->pool);
     }
     const float *time = w->vector[GENIE_SLOT_POS_TIME] + (size_t)c->state->length * (size_t)E;
-    const float *action = c->action >= 0 ? w->vector[GENIE_SLOT_ACTION_EMBD] + (size_t)c->action * (size_t)E : NULL;
+    const float *actions = w->vector[GENIE_SLOT_ACTION_EMBD];
+    const float *action = c->action >= 0 && actions != NULL ? actions + (size_t)c->action * (size_t)E : NULL;
     int32_t begin, end;
     genie_share(P, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
@@ -213,8 +240,7 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, P = p->token_count,
                   T = p->context_length;
     genie_activations a = genie_activations_place(s->activations, P, E);
-    norm_rows(c, w->matrix[GENIE_SLOT_Q], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a,
-              thread, threads);
+    const float *x = sublayer_input(c, w, w->matrix[GENIE_SLOT_Q], a, thread, threads);
     genie_pool_barrier(c->pool);
     float *k = s->k, *v = s->v;
     const int narrow = c->stack->narrow;
@@ -226,9 +252,9 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
     } else if (kind == GENIE_SUBLAYER_SPACETIME) {
         v = (float *)cache->v + (size_t)s->length * (size_t)P * (size_t)HD;
     }
-    genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, s->y_PE, E, P, s->q, HD, 0, thread, threads);
-    genie_matrix_run(w->matrix[GENIE_SLOT_K], a, s->y_PE, E, P, k, stride, 0, thread, threads);
-    genie_matrix_run(w->matrix[GENIE_SLOT_V], a, s->y_PE, E, P, v, stride, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, x, E, P, s->q, HD, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_K], a, x, E, P, k, stride, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_V], a, x, E, P, v, stride, 0, thread, threads);
     genie_pool_barrier(c->pool);
     if (kind == GENIE_SUBLAYER_TEMPORAL && narrow)
         temporal_rows_bf16(c, w, cache, thread, threads);
@@ -246,6 +272,7 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
     genie_pool_barrier(c->pool);
     genie_matrix_run(w->matrix[GENIE_SLOT_OUT], a, s->att, HD, P, s->x_PE, E, 1, thread, threads);
     genie_pool_barrier(c->pool);
+    sublayer_end(c, w, thread, threads);
 }
 
 static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
@@ -253,12 +280,11 @@ static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, 
     genie_state *s = c->state;
     const int32_t E = p->embedding_length, F = p->feed_forward_length, P = p->token_count;
     genie_activations a = genie_activations_place(s->activations, P, E);
-    norm_rows(c, w->matrix[GENIE_SLOT_UP], s->x_PE, w->vector[GENIE_SLOT_NORM], w->vector[GENIE_SLOT_NORM_BIAS], a,
-              thread, threads);
+    const float *x = sublayer_input(c, w, w->matrix[GENIE_SLOT_UP], a, thread, threads);
     genie_pool_barrier(c->pool);
-    genie_matrix_run(w->matrix[GENIE_SLOT_UP], a, s->y_PE, E, P, s->up, F, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_UP], a, x, E, P, s->up, F, 0, thread, threads);
     if (w->matrix[GENIE_SLOT_GATE] != NULL)
-        genie_matrix_run(w->matrix[GENIE_SLOT_GATE], a, s->y_PE, E, P, s->gate, F, 0, thread, threads);
+        genie_matrix_run(w->matrix[GENIE_SLOT_GATE], a, x, E, P, s->gate, F, 0, thread, threads);
     genie_pool_barrier(c->pool);
     int32_t begin, end;
     genie_share(P, thread, threads, &begin, &end);
@@ -269,6 +295,7 @@ static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, 
     genie_pool_barrier(c->pool);
     genie_matrix_run(w->matrix[GENIE_SLOT_DOWN], a, s->up, F, P, s->x_PE, E, 1, thread, threads);
     genie_pool_barrier(c->pool);
+    sublayer_end(c, w, thread, threads);
 }
 
 static void run_pass(void *context, int32_t thread, int32_t threads) {
@@ -287,10 +314,21 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     const genie_weights *own = &c->stack->own;
     const int32_t E = p->embedding_length, P = p->token_count, O = p->output_length;
     const genie_activations a = genie_activations_place(c->state->activations, P, E);
-    norm_rows(c, own->matrix[GENIE_SLOT_OUTPUT], c->state->x_PE, own->vector[GENIE_SLOT_OUTPUT_NORM],
-              own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], a, thread, threads);
+    const float *x = p->output_norm == GENIE_NORM_NONE ? c->state->x_PE : c->state->y_PE;
+    if (p->output_norm != GENIE_NORM_NONE)
+        norm_rows(c, p->output_norm, own->vector[GENIE_SLOT_OUTPUT_NORM], own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS],
+                  c->state->y_PE, thread, threads);
+    if (O == 0) {
+        int32_t begin, end;
+        genie_share(P, thread, threads, &begin, &end);
+        const size_t from = (size_t)begin * (size_t)E, count = (size_t)(end - begin) * (size_t)E;
+        if (count > 0)
+            memcpy(c->output_PO + from, x + from, count * sizeof(float));
+        return;
+    }
+    quantize_rows(c, own->matrix[GENIE_SLOT_OUTPUT], x, E, a, thread, threads);
     genie_pool_barrier(c->pool);
-    genie_matrix_run(own->matrix[GENIE_SLOT_OUTPUT], a, c->state->y_PE, E, P, c->output_PO, O, 0, thread, threads);
+    genie_matrix_run(own->matrix[GENIE_SLOT_OUTPUT], a, x, E, P, c->output_PO, O, 0, thread, threads);
     if (c->sampler != NULL) {
         genie_pool_barrier(c->pool);
         genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, P, O, c->state, c->sampled_P,
@@ -339,8 +377,8 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
         return status;
     const genie_stack_params *p = &stack->params;
     if (sampler == NULL || p->input_length > 0 || p->input_rows != p->output_length + 1 || sampler->steps < 1 ||
-        step < 0 || step >= sampler->steps || sampler->order < 0 || sampler->order > 1 ||
-        !(sampler->temperature >= 0 && sampler->temperature <= 100) ||
+        step < 0 || step >= sampler->steps || sampler->order < 0 || sampler->order > 2 || sampler->schedule < 0 ||
+        sampler->schedule > 1 || !(sampler->temperature >= 0 && sampler->temperature <= 100) ||
         !(sampler->noise >= 0 && sampler->noise <= 100) || !(sampler->threshold >= 0 && sampler->threshold <= 1))
         return GENIE_ERROR_ARGUMENT;
     pass c = {.stack = stack,

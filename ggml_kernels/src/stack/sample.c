@@ -55,6 +55,22 @@ static void sort_by_quality(genie_candidate *list, int32_t n) {
     }
 }
 
+/* Step 5: how many of the n masked positions a step fills. */
+static int32_t filled(const genie_sampler *sampler, int32_t step, int32_t tokens, int32_t n) {
+    const double total = (double)tokens, steps = (double)sampler->steps;
+    if (step == sampler->steps - 1)
+        return n;
+    int32_t fill, least = 0;
+    if (sampler->schedule == 0) {
+        fill = n - (int32_t)floor(total * cos(pi / 2 * (double)(step + 1) / steps));
+    } else {
+        fill = (int32_t)ceil(total * expm1(5.0 * (double)step / steps) / expm1(5.0)) - (tokens - n);
+        least = tokens / 16 > 1 ? tokens / 16 : 1;
+    }
+    fill = fill > least ? fill : least;
+    return fill < n ? fill : n;
+}
+
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
                   uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
                   int32_t thread, int32_t thread_count) {
@@ -76,7 +92,15 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
             top = kernels->softmax_terms(logits, codes, 1.0f / sampler->temperature, terms);
             token = choose(logits, terms, codes, genie_uniform(seed, at, s, frame, 0));
         }
-        double log_p = 0, quality;
+        double log_p = 0, quality, largest = 0;
+        if (sampler->order == 2) { /* at the temperature, before `terms` are made anew at 1 */
+            if (sampler->temperature == 0)
+                kernels->softmax_terms(logits, codes, 1.0f, terms);
+            double total = 0;
+            for (int32_t v = 0; v < codes; v++)
+                total += (double)terms[v];
+            largest = -log(total);
+        }
         if (sampler->order == 0 || sampler->threshold > 0) {
             if (sampler->temperature != 1)
                 kernels->softmax_terms(logits, codes, 1.0f, terms);
@@ -88,7 +112,7 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
         if (sampler->order == 1) {
             quality = genie_uniform(seed, at, s, frame, 1);
         } else {
-            quality = log_p;
+            quality = sampler->order == 2 ? largest : log_p;
             if (noise > 0)
                 quality += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
         }
@@ -100,16 +124,14 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
     genie_pool_barrier(pool);
     if (thread != 0)
         return;
-    const int last = step == sampler->steps - 1;
-    const int32_t stay =
-        last ? 0 : (int32_t)floor((double)tokens * cos(pi / 2 * (double)(step + 1) / (double)sampler->steps));
     genie_candidate *list = state->candidates_P;
     int32_t n = 0;
     for (int32_t p = 0; p < tokens; p++)
         if (ids_P[p] == codes)
             list[n++] = (genie_candidate){state->quality_P[p], p};
     sort_by_quality(list, n);
-    for (int32_t i = 0; i < n - stay; i++)
+    const int32_t fill = filled(sampler, step, tokens, n);
+    for (int32_t i = 0; i < fill; i++)
         ids_P[list[i].position] = state->chosen_P[list[i].position];
 }
 

@@ -11,9 +11,10 @@ static int params_ok(const genie_stack_params *p) {
     if (!in_range(p->block_count, 1, 512) || !in_range(p->embedding_length, 1, 16384) ||
         !in_range(p->head_count, 1, 512) || !in_range(p->key_length, 1, GENIE_MAX_KEY_LENGTH) ||
         !in_range(p->feed_forward_length, 1, 131072) || !in_range(p->token_count, 1, 1 << 20) ||
-        !in_range(p->context_length, 1, GENIE_MAX_CONTEXT) || !in_range(p->output_length, 1, LIMIT) ||
+        !in_range(p->context_length, 1, GENIE_MAX_CONTEXT) || !in_range(p->output_length, 0, LIMIT) ||
         !in_range(p->action_count, 0, LIMIT) || !in_range(p->norm, 0, 1) || !in_range(p->ffn, 0, 4) ||
-        !in_range(p->qk_norm, 0, 1) || !in_range(p->bias, 0, 1) || !in_range(p->sublayer_count, 1, 8))
+        !in_range(p->qk_norm, 0, 1) || !in_range(p->bias, 0, 1) || !in_range(p->sublayer_count, 1, 8) ||
+        !in_range(p->post_norm, 0, 1) || !in_range(p->output_norm, 0, 2) || !in_range(p->conditioning, 0, 1))
         return 0;
     if ((p->input_length > 0) == (p->input_rows > 0) || !in_range(p->input_length, 0, LIMIT) ||
         !in_range(p->input_rows, 0, LIMIT))
@@ -101,6 +102,8 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
                      int *is_matrix) {
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, F = p->feed_forward_length;
     const int layer_norm = p->norm == GENIE_NORM_LAYER, own = kind < 0, ffn = kind == GENIE_SUBLAYER_FFN;
+    const int film = p->conditioning == GENIE_CONDITIONING_FILM;
+    const int32_t norms = film ? p->action_count + 1 : 1;
     const int attention = !own && !ffn, gated = p->ffn == GENIE_FFN_SWIGLU || p->ffn == GENIE_FFN_GEGLU;
     const struct {
         int32_t rows, columns;
@@ -109,15 +112,15 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
         [GENIE_SLOT_INPUT] = {E, p->input_length, 1, own && p->input_length > 0},
         [GENIE_SLOT_INPUT_BIAS] = {1, E, 0, own && p->input_length > 0},
         [GENIE_SLOT_TOKEN_EMBD] = {p->input_rows, E, 0, own && p->input_rows > 0},
-        [GENIE_SLOT_ACTION_EMBD] = {p->action_count, E, 0, own && p->action_count > 0},
+        [GENIE_SLOT_ACTION_EMBD] = {p->action_count, E, 0, own && p->action_count > 0 && !film},
         [GENIE_SLOT_POS_SPACE] = {p->token_count, E, 0, own},
         [GENIE_SLOT_POS_TIME] = {p->context_length, E, 0, own},
-        [GENIE_SLOT_OUTPUT_NORM] = {1, E, 0, own},
-        [GENIE_SLOT_OUTPUT_NORM_BIAS] = {1, E, 0, own && layer_norm},
-        [GENIE_SLOT_OUTPUT] = {p->output_length, E, 1, own},
-        [GENIE_SLOT_OUTPUT_BIAS] = {1, p->output_length, 0, own},
-        [GENIE_SLOT_NORM] = {1, E, 0, !own},
-        [GENIE_SLOT_NORM_BIAS] = {1, E, 0, !own && layer_norm},
+        [GENIE_SLOT_OUTPUT_NORM] = {1, E, 0, own && p->output_norm != GENIE_NORM_NONE},
+        [GENIE_SLOT_OUTPUT_NORM_BIAS] = {1, E, 0, own && p->output_norm == GENIE_NORM_LAYER},
+        [GENIE_SLOT_OUTPUT] = {p->output_length, E, 1, own && p->output_length > 0},
+        [GENIE_SLOT_OUTPUT_BIAS] = {1, p->output_length, 0, own && p->output_length > 0},
+        [GENIE_SLOT_NORM] = {norms, E, 0, !own},
+        [GENIE_SLOT_NORM_BIAS] = {norms, E, 0, !own && layer_norm},
         [GENIE_SLOT_Q] = {HD, E, 1, attention},
         [GENIE_SLOT_K] = {HD, E, 1, attention},
         [GENIE_SLOT_V] = {HD, E, 1, attention},

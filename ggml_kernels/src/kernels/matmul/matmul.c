@@ -54,7 +54,10 @@ static size_t row_bytes_of(int32_t type, int32_t columns) {
 
 /* ---- activations ---- */
 
-static size_t row_stride(int32_t columns) { return ((size_t)columns + LINE - 1) / LINE * LINE; }
+static size_t row_stride(int32_t columns) {
+    const size_t blocks = ((size_t)columns + GENIE_BLOCK - 1) / GENIE_BLOCK;
+    return (blocks * (GENIE_BLOCK + GENIE_NOTE_BYTES) + LINE - 1) / LINE * LINE;
+}
 
 size_t genie_activations_bytes(int32_t m, int32_t columns) {
     size_t bytes;

@@ -7,7 +7,7 @@
 
 #include "genie.h"
 
-enum { GENIE_BLOCK = 32, GENIE_Q8_0_BYTES = 34, GENIE_Q4_0_BYTES = 18 };
+enum { GENIE_BLOCK = 32, GENIE_Q8_0_BYTES = 34, GENIE_Q4_0_BYTES = 18, GENIE_NOTE_BYTES = 4 };
 
 /* One panel times m rows of x: y[m, channels] = x w^T + bias (+ y). */
 typedef struct {
@@ -40,7 +40,8 @@ struct genie_matmul_kernels {
     /*
      * q = round(x * 127 / max|x|), ties to even, and zeros up to `padded` columns; *scale = max|x| / 127. Rows whose
      * largest value is below GENIE_SMALLEST_ROW count as all zero: 127 / max|x| would overflow. A row that holds a NaN
-     * gets the scale NaN, so that it shows in the result.
+     * gets the scale NaN, so that it shows in the result. GENIE_NOTE_BYTES per block from q + padded on are the ISA's
+     * to note down what its product needs to know of a row.
      */
     void (*quantize_row)(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale);
 };

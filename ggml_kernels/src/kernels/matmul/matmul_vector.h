@@ -16,6 +16,7 @@
  *   void finish_block(block_q8 *)          called when d and w are there
  *   void quant_tile(rows, ...)             the int8 tile, see QUANT_TILE below
  *   RUN_Q8, RUN_Q4                         optional: the ISA's own in place of run_q8 and run_q4
+ *   void FINISH_ROW(uint8_t *q, int32_t padded)    optional: called when a row is quantized, to note what RUN_* need
  *
  * Sums over columns run in one order whatever the tile, so a row's result does not depend on its neighbours.
  */
@@ -220,26 +221,6 @@ static void pack_q4(const uint8_t *w, size_t row_bytes, int32_t channels, int32_
         }
 }
 
-static void unpack_q4(const block_q4 *from, int32_t blocks, block_q8 *to) {
-    typedef uint8_t bytes __attribute__((vector_size(4 * VL)));
-    enum { HALF = 16 * CHANNELS };
-    for (int32_t b = 0; b < blocks; b++) {
-        for (int v = 0; v < NV; v++)
-            vf_store(to[b].d + v * VL, vf_from_half(from[b].d + v * VL));
-        const uint8_t *nibbles = &from[b].w[0][0][0];
-        int8_t *w = &to[b].w[0][0][0];
-        for (int i = 0; i < HALF; i += 4 * VL) {
-            bytes pair;
-            memcpy(&pair, nibbles + i, sizeof pair);
-            /* As 32-bit lanes, for want of a shift of bytes: what comes in from the neighbour is masked away. */
-            const bytes low = (pair & 15) - 8, high = (((bytes)((vu)pair >> 4)) & 15) - 8;
-            memcpy(w + i, &low, sizeof low);
-            memcpy(w + HALF + i, &high, sizeof high);
-        }
-        finish_block(&to[b]);
-    }
-}
-
 static void quantize_row(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale) {
     /* Absolute values compared by their bits order like floats, with NaN above all. */
     const vi magnitude = (vi){0} + 0x7FFFFFFF;
@@ -263,6 +244,9 @@ static void quantize_row(const float *x, int32_t columns, int32_t padded, uint8_
     if (whole < columns)
         store_bytes(q + whole, vf_load(rest) * inverse); /* ends before `padded`, a multiple of 32 */
     *scale = zero ? 0.0f : top / 127.0f;
+#ifdef FINISH_ROW
+    FINISH_ROW(q, padded);
+#endif
 }
 
 /* QUANT_TILE: sum[rows][CHANNELS] = fma(float(exact integer dot of a block), d, sum), over the blocks in order. */
@@ -291,7 +275,28 @@ static void run_q8(const genie_panel_product *p) {
 }
 #endif
 
-static void run_q4(const genie_panel_product *p) {
+/* Inline, that an ISA which has its own may leave them unused. */
+static inline void unpack_q4(const block_q4 *from, int32_t blocks, block_q8 *to) {
+    typedef uint8_t bytes __attribute__((vector_size(4 * VL)));
+    enum { HALF = 16 * CHANNELS };
+    for (int32_t b = 0; b < blocks; b++) {
+        for (int v = 0; v < NV; v++)
+            vf_store(to[b].d + v * VL, vf_from_half(from[b].d + v * VL));
+        const uint8_t *nibbles = &from[b].w[0][0][0];
+        int8_t *w = &to[b].w[0][0][0];
+        for (int i = 0; i < HALF; i += 4 * VL) {
+            bytes pair;
+            memcpy(&pair, nibbles + i, sizeof pair);
+            /* As 32-bit lanes, for want of a shift of bytes: what comes in from the neighbour is masked away. */
+            const bytes low = (pair & 15) - 8, high = (((bytes)((vu)pair >> 4)) & 15) - 8;
+            memcpy(w + i, &low, sizeof low);
+            memcpy(w + HALF + i, &high, sizeof high);
+        }
+        finish_block(&to[b]);
+    }
+}
+
+static inline void run_q4(const genie_panel_product *p) {
     const block_q4 *blocks = (const block_q4 *)(const void *)p->panel;
     const int32_t all = p->columns / GENIE_BLOCK;
     block_q8 scratch[QUANT_CHUNK] __attribute__((aligned(64)));
@@ -309,7 +314,6 @@ static void run_q4(const genie_panel_product *p) {
         store_rows(p, first, rows, sum, p->scale + first);
     }
 }
-
 #ifndef RUN_Q4
 #define RUN_Q4 run_q4
 #endif

@@ -1,4 +1,4 @@
-"""Play Hopper at random and keep the frames: python examples/hopper/collect.py -o data/hopper"""
+"""Play Meadow at random and keep the frames: python examples/meadow/collect.py -o data/meadow"""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""Checkpoints of other projects. One file per family; nothing else in the package knows a family's name.
+
+A family module has
+    NAME      what `--family` calls it
+    LOOKED_FOR  in words, the tensors it is known by
+    INERT     classes its files pickle beside tensors (files.load_pickle)
+    part_of(shapes) -> str | None   which part of a world a file with these tensors is
+    load(parts, context_length) -> Checkpoint   from {part: Part}; checks everything
+and joins FAMILIES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from genie_cpp.errors import CheckpointError
+from genie_cpp.gguf_file import quoted
+
+from .. import native
+from ..files import import_torch, load_pickle
+from . import tinyworlds
+from .part import Part
+
+
+class Family(Protocol):
+    """What a module of this folder has."""
+
+    NAME: str
+    LOOKED_FOR: str
+    INERT: tuple[str, ...]
+
+    def part_of(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None: ...
+
+    def load(self, parts: Mapping[str, Part], context_length: int | None) -> native.Checkpoint: ...
+
+
+FAMILIES: tuple[Family, ...] = (tinyworlds,)
+NAMES = ("native", *(family.NAME for family in FAMILIES))
+_STATE, _WEIGHTS = "state.pt", "model_state_dict.pt"
+_TABLES = ("model", "state_dict", "model_state_dict")
+
+
+def load(paths: Sequence[Path], family: str | None = None, context_length: int | None = None) -> native.Checkpoint:
+    """Read and check a checkpoint of any family, in one file or folder or several.
+
+    family: one of NAMES, or None to recognise it. context_length: frames in the window, where a family leaves it open.
+    Nothing in the files is executed. Raises CheckpointError.
+    """
+    if family is not None and family not in NAMES:
+        raise CheckpointError(f"unknown family {quoted(family)}", f"choose among {', '.join(NAMES)}")
+    if context_length is not None and not 2 <= context_length <= 1024:
+        raise CheckpointError(f"the window must hold 2…1024 frames, not {context_length}", "3 is usual")
+    found = [file for path in paths for file in _expand(path)]
+    if family == "native" or (family is None and len(paths) == 1 and not found):
+        if len(paths) != 1:
+            raise CheckpointError(f"a native checkpoint is one folder, not {len(paths)}", "give its folder")
+        if context_length is not None:
+            raise CheckpointError("a native checkpoint has its own context_length", "leave --context-length out")
+        return native.load(paths[0])
+    for path in paths:
+        if not _expand(path):
+            native.find_weights(path)  # says why it is nothing at all
+            raise CheckpointError(f"{quoted(str(path))} is a native checkpoint among others", "convert it alone")
+    wanted = [one for one in FAMILIES if family in (None, one.NAME)]
+    parts = [_open(path, [name for one in wanted for name in one.INERT]) for path in found]
+    for one in wanted:
+        kinds = [one.part_of(part.shapes) for part in parts]
+        if any(kinds):
+            return _load(one, dict(zip(parts, kinds, strict=True)), context_length)
+    looked = "; ".join(f"{one.NAME}: {one.LOOKED_FOR}" for one in wanted)
+    names = ", ".join(list(parts[0].tensors)[:4])
+    raise CheckpointError(
+        f"{quoted(str(parts[0].path))} is of no family known here: {len(parts[0].tensors)} tensors, "
+        f"{quoted(names, 200)[1:-1]} …",
+        f"looked for {looked}; native: config.json beside the weights",
+    )
+
+
+def _load(family: Family, kinds: Mapping[Part, str | None], context_length: int | None) -> native.Checkpoint:
+    parts: dict[str, Part] = {}
+    for part, kind in kinds.items():
+        if kind is None:
+            raise CheckpointError(
+                f"{quoted(str(part.path))} is no part of a {family.NAME} world, as the other files are",
+                f"looked for {family.LOOKED_FOR}",
+            )
+        if kind in parts:
+            raise CheckpointError(
+                f"{quoted(str(parts[kind].path))} and {quoted(str(part.path))} are both the {kind}", "give one of them"
+            )
+        parts[kind] = part
+    return family.load(parts, context_length)
+
+
+def _expand(path: Path) -> list[Path]:
+    """The files with weights that a path stands for; none where it is for the native reader (or for nobody)."""
+    if path.is_file():
+        native_too = path.suffix == ".safetensors" or (path.parent / "config.json").is_file()
+        return [] if native_too or path.suffix not in (".pt", ".pth") else [path]
+    if not path.is_dir() or (path / "config.json").exists() or (path / "model.safetensors").exists():
+        return []
+    if (path / _WEIGHTS).is_file():
+        return [path / _WEIGHTS]
+    inside = sorted(entry for entry in path.iterdir() if entry.suffix in (".pt", ".pth") and entry.is_file())
+    return inside + sorted(entry / _WEIGHTS for entry in path.iterdir() if (entry / _WEIGHTS).is_file())
+
+
+def _open(path: Path, inert: Sequence[str]) -> Part:
+    """A file of tensors by name, bare or in a dictionary with settings; or the weights of a folder with state.pt."""
+    where, torch = quoted(str(path)), import_torch()
+    data = load_pickle(path, inert)
+    settings: dict[str, Any] = {}
+    if isinstance(data, dict):
+        for key in _TABLES:
+            if isinstance(data.get(key), dict):
+                data, settings = data[key], data
+                break
+    files: tuple[Path, ...] = (path,)
+    if path.name == _WEIGHTS and (path.parent / _STATE).is_file():
+        beside = load_pickle(path.parent / _STATE, inert)
+        settings, files = beside if isinstance(beside, dict) else {}, (path, path.parent / _STATE)
+    if isinstance(data, dict) and ({"state", "param_groups"} <= set(data) or "optimizer_state_dict" in data):
+        raise CheckpointError(f"{where} holds an optimizer's state and no weights", f"give {_WEIGHTS}")
+    ok = isinstance(data, dict) and data
+    if not ok or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in data.items()):
+        raise CheckpointError(f"{where} is not a table of tensors by name", "save model.state_dict()")
+    config = settings.get("config")
+    plain = {k: v for k, v in config.items() if isinstance(v, (bool, int, str))} if isinstance(config, dict) else {}
+    # Compiled models have a prefix before every name.
+    tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in data.items()}
+    shown = path.parent if path.name == _WEIGHTS else path
+    return Part(shown, files, tensors, plain)

@@ -1,0 +1,71 @@
+"""One file of a world, opened: its tensors, its settings, and the checks every family makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genie_cpp.errors import CheckpointError
+from genie_cpp.gguf_file import quoted
+
+from ..files import as_float32, import_torch
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """`path` for messages, `files` that were read, tensors by name (torch), plain values of the training settings."""
+
+    path: Path
+    files: tuple[Path, ...]
+    tensors: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @property
+    def where(self) -> str:
+        return quoted(str(self.path))
+
+    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
+        """Shape of a tensor that must be there. Raises CheckpointError naming it."""
+        if name not in self.tensors:
+            raise CheckpointError(f"{self.where}: tensor {name} is missing", "is the file whole?")
+        shape = tuple(self.tensors[name].shape)
+        if len(shape) != dimensions or not all(shape):
+            raise CheckpointError(
+                f"{self.where}: tensor {name} must have {dimensions} dimensions, not {list(shape)}",
+                "is the file whole?",
+            )
+        return shape
+
+    def number(self, key: str, otherwise: int) -> int:
+        """A whole number >= 1 of the settings, or what stands in for it."""
+        value = self.config.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else otherwise
+
+    def check(self, wanted: Mapping[str, tuple[int, ...]], ignored: tuple[str, ...]) -> None:
+        """Exactly these tensors, and any that begin with one of `ignored`. Raises CheckpointError naming the first."""
+        for name, shape in wanted.items():
+            if self.shape(name, len(shape)) != shape:
+                raise CheckpointError(
+                    f"{self.where}: tensor {name} must be {list(shape)}, not {list(self.tensors[name].shape)}",
+                    "do the settings in the file belong to its weights?",
+                )
+        for name in self.tensors:
+            if name not in wanted and not name.startswith(ignored):
+                raise CheckpointError(f"{self.where}: unknown tensor {quoted(name)}", "it may be of a later version")
+
+    def tensor(self, name: str) -> Any:
+        """A tensor as torch.float32, all finite. Raises CheckpointError."""
+        values = import_torch().from_numpy(as_float32(self.tensors[name], name, self.where).copy())
+        if not math.isfinite(float(values.abs().max())):
+            raise CheckpointError(
+                f"{self.where}: tensor {name} has NaN or infinite values",
+                "the training diverged, or the file is damaged; take an earlier checkpoint",
+            )
+        return values

@@ -1,0 +1,455 @@
+"""tinyworlds: FSQ tokenizer, latent action model and MaskGIT dynamics, each in a file of its own.
+
+Its blocks norm after the residual, its actions modulate the norms of the dynamics, its positions are fixed sinusoids.
+What is fixed is folded into tensors here: positions, the dynamics' latents into token embeddings, actions into rows of
+norms, the pixel range and the order of a patch's values into the first and the last matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_cpp.errors import CheckpointError, ModelError
+from genie_cpp.gguf_file import TensorType
+from genie_cpp.hparams import STACKS, HParams, StackParams, expected_tensors, fsq_bins
+
+from ..files import import_torch
+from ..native import Checkpoint
+from .part import Part
+
+NAME = "tinyworlds"
+LOOKED_FOR = (
+    "encoder.latent_head.1.weight (tokenizer), encoder.action_head.1.weight (latent actions), output_mlp.weight"
+)
+INERT: tuple[str, ...] = ("utils.config.",)  # enums and settings for distributed training
+PARTS = ("tokenizer", "latent action model", "dynamics")
+_SIGNS = ("encoder.latent_head.1.weight", "encoder.action_head.1.weight", "output_mlp.weight")
+_TRAINING = ("decoder.",)  # of the latent action model
+_EPSILON = 1e-5
+# What the files may leave open: the defaults of the published worlds.
+_HEADS, _FRAME = 8, 64
+_CONTEXT, _STEPS, _TEMPERATURE = 2, 10, 0.5  # of the inference script
+
+_Read = Callable[[], Any]
+
+
+def part_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Which of PARTS a file with these tensors is."""
+    return next((part for part, sign in zip(PARTS, _SIGNS, strict=True) if sign in shapes), None)
+
+
+def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
+    """Three parts -> a checkpoint with all hyper-parameters. context_length: by default the inference script's.
+
+    Raises CheckpointError naming what is missing, misshapen or does not fit together.
+    """
+    for part in PARTS:
+        if part not in parts:
+            given = ", ".join(f"{kind} {one.path.name!r}" for kind, one in parts.items())
+            raise CheckpointError(f"the {part} of this {NAME} world is missing; given: {given}", "give all three files")
+    tokenizer, lam, dynamics = (parts[part] for part in PARTS)
+    assumed: list[str] = []
+    sizes = {
+        "tokenizer.encoder": _Stack(tokenizer, "encoder.transformer.", assumed),
+        "tokenizer.decoder": _Stack(tokenizer, "decoder.transformer.", assumed),
+        "lam.encoder": _Stack(lam, "encoder.transformer.", assumed),
+        "dynamics": _Stack(dynamics, "transformer.", assumed),
+    }
+    hp = _hparams(tokenizer, lam, dynamics, sizes, context_length, assumed)
+    read = _tensors(hp, tokenizer, lam, dynamics, sizes)
+    expected = expected_tensors(hp)
+    assert set(read) == set(expected)
+
+    def values(name: str) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = np.ascontiguousarray(read[name]().detach().numpy(), np.float32)
+        assert array.shape == expected[name][0][::-1], name
+        return array
+
+    files = tuple(file for part in PARTS for file in parts[part].files)
+    recognised = f"{NAME}: " + ", ".join(f"{part} {parts[part].path.name!r}" for part in PARTS)
+    return Checkpoint(hp, _card(dynamics), expected, files, values, recognised, tuple(dict.fromkeys(assumed)))
+
+
+class _Stack:
+    """One transformer: its sizes from its shapes, held to every tensor it must have."""
+
+    def __init__(self, part: Part, prefix: str, assumed: list[str]) -> None:
+        self.part, self.prefix = part, prefix
+        first = f"{prefix}blocks.0."
+        if f"{first}ffn.router.weight" in part.tensors:
+            raise CheckpointError(
+                f"{part.where} has mixtures of experts, which this version does not run",
+                "train the dynamics with use_moe: false",
+            )
+        self.film = f"{first}ffn.norm.to_gamma_beta.1.weight" in part.tensors
+        self.width = part.shape(f"{first}spatial_attn.q_proj.weight", 2)[0]
+        self.hidden = part.shape(f"{first}ffn.w_v.weight", 2)[0]
+        self.actions = part.shape(f"{first}ffn.norm.to_gamma_beta.1.weight", 2)[1] if self.film else 0
+        self.blocks = part.number("num_blocks", len({n.split(".")[len(prefix.split("."))] for n in self._names()}))
+        if not 1 <= self.blocks <= 512:
+            raise CheckpointError(f"{part.where} has {self.blocks} blocks", "512 are the most")
+        if "num_heads" not in part.config:
+            assumed.append(f"{_HEADS} attention heads in {part.path.name!r}, whose settings could not be read")
+        self.heads = part.number("num_heads", _HEADS)
+        if self.width % self.heads:
+            raise CheckpointError(
+                f"{part.where}: {self.heads} heads do not divide a width of {self.width}",
+                "the number of heads is not in the weights",
+            )
+
+    def _names(self) -> list[str]:
+        return [name for name in self.part.tensors if name.startswith(f"{self.prefix}blocks.")]
+
+    @property
+    def padded(self) -> int:
+        """The hidden length in whole quantization blocks: values beyond `hidden` are zero and change nothing."""
+        return -(-self.hidden // 32) * 32
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the blocks."""
+        E, h = self.width, self.hidden
+        found: dict[str, tuple[int, ...]] = {}
+        for i in range(self.blocks):
+            at = f"{self.prefix}blocks.{i}."
+            linears: dict[str, tuple[int, ...]]
+            linears = {f"{a}_attn.{p}_proj": (E, E) for a in ("spatial", "temporal") for p in ("q", "k", "v", "out")}
+            linears |= {"ffn.w_v": (h, E), "ffn.w_g": (h, E), "ffn.w_o": (E, h)}
+            for sublayer in ("spatial_attn", "temporal_attn", "ffn"):
+                if self.film:
+                    linears[f"{sublayer}.norm.to_gamma_beta.1"] = (2 * E, self.actions)
+                else:
+                    found[f"{at}{sublayer}.norm.rms.weight"] = (E,)
+            found |= {f"{at}{name}.weight": shape for name, shape in linears.items()}
+            found |= {f"{at}{name}.bias": shape[:1] for name, shape in linears.items()}
+        return found
+
+    def params(self, output_norm: str) -> StackParams:
+        return StackParams(
+            block_count=self.blocks,
+            embedding_length=self.width,
+            feed_forward_length=self.padded,
+            head_count=self.heads,
+            key_length=self.width // self.heads,
+            qk_norm=False,
+            sublayers=("spatial", "temporal", "ffn"),
+            norm="layernorm" if self.film else "rmsnorm",
+            norm_epsilon=_EPSILON,
+            ffn="swiglu",
+            bias=True,
+            norm_position="post",
+            output_norm=output_norm,
+        )
+
+    def tensors(self, name: str, codes_AL: Any) -> dict[str, _Read]:
+        """The blocks by GGUF name. codes_AL: the latent of every action, where they modulate the norms."""
+        found: dict[str, _Read] = {}
+        for i in range(self.blocks):
+            to, at = f"{name}.blk.{i}.", f"{self.prefix}blocks.{i}."
+            for kind in ("spatial", "temporal"):
+                for part in ("q", "k", "v", "out"):
+                    for end in ("weight", "bias"):
+                        found[f"{to}{kind}.{part}.{end}"] = self._plain(f"{at}{kind}_attn.{part}_proj.{end}")
+            for part, theirs in (("up", "w_g"), ("gate", "w_v")):
+                for end in ("weight", "bias"):
+                    found[f"{to}ffn.{part}.{end}"] = self._rows_padded(f"{at}ffn.{theirs}.{end}")
+            found[f"{to}ffn.down.weight"] = self._columns_padded(f"{at}ffn.w_o.weight")
+            found[f"{to}ffn.down.bias"] = self._plain(f"{at}ffn.w_o.bias")
+            for kind, theirs in (("spatial", "spatial_attn"), ("temporal", "temporal_attn"), ("ffn", "ffn")):
+                norm = f"{at}{theirs}.norm."
+                if not self.film:
+                    found[f"{to}{kind}.norm.weight"] = self._plain(f"{norm}rms.weight")
+                    continue
+                for half, end in enumerate(("weight", "bias")):
+                    found[f"{to}{kind}.norm.{end}"] = self._modulation(f"{norm}to_gamma_beta.1.", codes_AL, half)
+        return found
+
+    def _plain(self, name: str) -> _Read:
+        return lambda: self.part.tensor(name)
+
+    def _rows_padded(self, name: str) -> _Read:
+        def read() -> Any:
+            values = self.part.tensor(name)
+            padding = values.new_zeros(self.padded - self.hidden, *values.shape[1:])
+            return import_torch().cat([values, padding])
+
+        return read
+
+    def _columns_padded(self, name: str) -> _Read:
+        return lambda: import_torch().nn.functional.pad(self.part.tensor(name), (0, self.padded - self.hidden))
+
+    def _modulation(self, name: str, codes_AL: Any, half: int) -> _Read:
+        """1 + gamma (half 0) or beta (half 1) of every action, then of none."""
+
+        def read() -> Any:
+            torch = import_torch()
+            linear = torch.nn.functional.linear
+            both = linear(torch.nn.functional.silu(codes_AL), *(self.part.tensor(name + e) for e in ("weight", "bias")))
+            rows = torch.cat([both.chunk(2, dim=-1)[half], both.new_zeros(1, self.width)])
+            return rows + 1 if half == 0 else rows
+
+        return read
+
+
+def _hparams(
+    tokenizer: Part,
+    lam: Part,
+    dynamics: Part,
+    sizes: Mapping[str, _Stack],
+    context_length: int | None,
+    assumed: list[str],
+) -> HParams:
+    encoder, actor, player = sizes["tokenizer.encoder"], sizes["lam.encoder"], sizes["dynamics"]
+    patches = [_patch(part) for part in (tokenizer, lam)]
+    latent = tokenizer.shape("encoder.latent_head.1.weight", 2)[0]
+    codes, width = dynamics.shape("output_mlp.weight", 2)
+    action_latent = lam.shape("encoder.action_head.3.weight", 2)[0]
+    hidden = lam.shape("encoder.action_head.1.weight", 2)[0]
+    p3, E = 3 * patches[0] ** 2, encoder.width
+    tokenizer.check(
+        {
+            **encoder.shapes(),
+            **sizes["tokenizer.decoder"].shapes(),
+            "encoder.patch_embed.proj.weight": (E, p3, 1, 1),
+            "encoder.patch_embed.proj.bias": (E,),
+            **{f"encoder.latent_head.0.{end}": (E,) for end in ("weight", "bias")},
+            "encoder.latent_head.1.weight": (latent, E),
+            "encoder.latent_head.1.bias": (latent,),
+            "decoder.latent_embed.weight": (sizes["tokenizer.decoder"].width, latent),
+            "decoder.latent_embed.bias": (sizes["tokenizer.decoder"].width,),
+            "decoder.frame_head.to_pixels.weight": (p3, sizes["tokenizer.decoder"].width, 1, 1),
+            "decoder.frame_head.to_pixels.bias": (p3,),
+            "quantizer.basis": (latent,),
+        },
+        (),
+    )
+    pair = 2 * actor.width
+    lam.check(
+        {
+            **actor.shapes(),
+            "encoder.patch_embed.proj.weight": (actor.width, 3 * patches[1] ** 2, 1, 1),
+            "encoder.patch_embed.proj.bias": (actor.width,),
+            **{f"encoder.action_head.0.{end}": (pair,) for end in ("weight", "bias")},
+            "encoder.action_head.1.weight": (hidden, pair),
+            "encoder.action_head.1.bias": (hidden,),
+            "encoder.action_head.3.weight": (action_latent, hidden),
+            "encoder.action_head.3.bias": (action_latent,),
+            "quantizer.basis": (action_latent,),
+        },
+        _TRAINING,
+    )
+    if not player.film:
+        raise CheckpointError(
+            f"{dynamics.where} was trained without actions, which this version does not play",
+            "train it with use_actions: true",
+        )
+    dynamics.check(
+        {
+            **player.shapes(),
+            "mask_token": (1, 1, 1, dynamics.shape("latent_embed.weight", 2)[1]),
+            "latent_embed.weight": (player.width, dynamics.shape("latent_embed.weight", 2)[1]),
+            "latent_embed.bias": (player.width,),
+            "output_mlp.weight": (codes, player.width),
+            "output_mlp.bias": (codes,),
+        },
+        (),
+    )
+    theirs = dynamics.shape("latent_embed.weight", 2)[1]
+    bins = fsq_bins(codes, latent)
+    stored = _stored_bins(tokenizer, latent, bins)
+    if theirs != latent or bins is None or stored != bins:
+        raise CheckpointError(
+            f"{dynamics.where} predicts {codes} tokens and takes {theirs} digits; the tokenizer {tokenizer.where} "
+            f"gives {latent} digits of {stored} values",
+            "the files are of different worlds",
+        )
+    if player.actions != action_latent:
+        raise CheckpointError(
+            f"{dynamics.where} takes actions of {player.actions} digits, {lam.where} gives {action_latent}",
+            "the files are of different worlds",
+        )
+    if action_latent > 12:
+        raise CheckpointError(f"{lam.where} has 2^{action_latent} actions", "4096 are the most")
+    if context_length is None:
+        context_length = _CONTEXT + 1
+        assumed.append(f"a window of {_CONTEXT} frames and the new one (--context-length)")
+    assumed.append(f"{_STEPS} steps, temperature {_TEMPERATURE}, as the inference script has them")
+    side = _frame(tokenizer, lam, dynamics, assumed)
+    hp = HParams(
+        frame_width=side,
+        frame_height=side,
+        context_length=context_length,
+        action_count=2**action_latent,
+        window_policy="retokenize",
+        tokenizer_kind="st-vivit",
+        tokenizer_patch_size=patches[0],
+        codebook_size=codes,
+        tokenizer_latent_length=latent,
+        lam_patch_size=patches[1],
+        lam_latent_length=action_latent,
+        lam_difference=False,
+        sampler_steps=_STEPS,
+        sampler_temperature=_TEMPERATURE,
+        sampler_order="largest-probability",
+        sampler_noise=0.0,
+        stacks={name: sizes[name].params("layernorm" if name == "tokenizer.encoder" else "none") for name in STACKS},
+        action_conditioning="film",
+        tokenizer_quantizer="fsq",
+        lam_quantizer="fsq",
+        lam_head="pair",
+        lam_head_length=hidden,
+        sampler_schedule="exponential",
+    )
+    try:
+        hp.to_metadata(TensorType.F32)
+    except ModelError as error:
+        raise CheckpointError(
+            f"this {NAME} world is beyond what runs here: {error}", "docs/gguf.md has the limits"
+        ) from None
+    return hp
+
+
+def _stored_bins(tokenizer: Part, latent: int, otherwise: int | None) -> int | None:
+    """Values per digit as the tokenizer's own file has them: the place of its second digit."""
+    basis = tokenizer.tensors["quantizer.basis"]
+    if basis.is_floating_point() or basis.is_complex():
+        raise CheckpointError(
+            f"{tokenizer.where}: tensor quantizer.basis must hold whole numbers, not {basis.dtype}",
+            "it is no weight; save the model as it is",
+        )
+    return int(basis[1]) if latent > 1 else tokenizer.number("num_bins", otherwise or 0)
+
+
+def _patch(part: Part) -> int:
+    """The side of a patch, from the first matrix."""
+    values = part.shape("encoder.patch_embed.proj.weight", 4)[1]
+    patch = round((values / 3) ** 0.5)
+    if 3 * patch * patch != values or part.number("patch_size", patch) != patch:
+        raise CheckpointError(
+            f"{part.where}: encoder.patch_embed.proj.weight takes {values} values, which is no patch of "
+            f"{part.number('patch_size', max(patch, 1))} pixels",
+            "do the settings in the file belong to its weights?",
+        )
+    return patch
+
+
+def _frame(tokenizer: Part, lam: Part, dynamics: Part, assumed: list[str]) -> int:
+    """Pixels a side: positions are no weights, so only the settings know."""
+    known = {part.where: part.number("frame_size", 0) for part in (tokenizer, lam, dynamics)}
+    sides = sorted({side for side in known.values() if side})
+    if len(sides) > 1:
+        texts = ", ".join(f"{where} has {side}" for where, side in known.items() if side)
+        raise CheckpointError(f"the frames are of different sizes: {texts}", "the files are of different worlds")
+    if not sides:
+        assumed.append(f"frames of {_FRAME}x{_FRAME} pixels")
+    return sides[0] if sides else _FRAME
+
+
+def _card(dynamics: Part) -> dict[str, str]:
+    data = dynamics.config.get("dataset")
+    card = {"general.name": f"{NAME} {data.lower()}" if isinstance(data, str) and data else NAME}
+    if isinstance(data, str) and data:
+        card["general.dataset"] = data
+    return card
+
+
+def _tensors(hp: HParams, tokenizer: Part, lam: Part, dynamics: Part, sizes: Mapping[str, _Stack]) -> dict[str, _Read]:
+    actions = _codes(hp.action_count, hp.lam_latent_length)
+    found: dict[str, _Read] = {}
+    for name, stack in sizes.items():
+        found |= stack.tensors(name, actions)
+        found |= _positions(hp, name, stack.width)
+    for name, part, patch in (
+        ("tokenizer.encoder", tokenizer, hp.tokenizer_patch_size),
+        ("lam.encoder", lam, hp.lam_patch_size),
+    ):
+        # Their pixels are twice ours.
+        found[f"{name}.input.weight"] = _patch_columns(part, "encoder.patch_embed.proj.weight", patch, 2.0)
+        found[f"{name}.input.bias"] = _of(part, "encoder.patch_embed.proj.bias")
+    for end in ("weight", "bias"):
+        found[f"tokenizer.encoder.output_norm.{end}"] = _of(tokenizer, f"encoder.latent_head.0.{end}")
+        found[f"tokenizer.encoder.output.{end}"] = _of(tokenizer, f"encoder.latent_head.1.{end}")
+        found[f"tokenizer.decoder.input.{end}"] = _of(tokenizer, f"decoder.latent_embed.{end}")
+        to_pixels = f"decoder.frame_head.to_pixels.{end}"
+        found[f"tokenizer.decoder.output.{end}"] = _patch_rows(tokenizer, to_pixels, hp.tokenizer_patch_size, 0.5)
+        for ours, theirs in (("norm", 0), ("up", 1), ("down", 3)):
+            found[f"lam.head.{ours}.{end}"] = _of(lam, f"encoder.action_head.{theirs}.{end}")
+        found[f"dynamics.output.{end}"] = _of(dynamics, f"output_mlp.{end}")
+
+    def embeddings() -> Any:
+        torch = import_torch()
+        codes = _codes(hp.codebook_size, hp.tokenizer_latent_length)
+        rows = torch.cat([codes, dynamics.tensor("mask_token").reshape(1, -1)])
+        weights = (dynamics.tensor(f"latent_embed.{end}") for end in ("weight", "bias"))
+        return torch.nn.functional.linear(rows, *weights)
+
+    found["dynamics.token_embd.weight"] = embeddings
+    return found
+
+
+def _of(part: Part, name: str) -> _Read:
+    return lambda: part.tensor(name)
+
+
+def _patch_columns(part: Part, name: str, patch: int, scale: float) -> _Read:
+    """[E, 3 p p, 1, 1] in the order channel, row, column -> [E, p p 3]."""
+
+    def read() -> Any:
+        values = part.tensor(name)
+        return values.reshape(-1, 3, patch, patch).permute(0, 2, 3, 1).reshape(len(values), -1) * scale
+
+    return read
+
+
+def _patch_rows(part: Part, name: str, patch: int, scale: float) -> _Read:
+    """[3 p p, …] -> [p p 3, …]."""
+
+    def read() -> Any:
+        values = part.tensor(name)
+        rows = values.reshape(3, patch, patch, -1).permute(1, 2, 0, 3).reshape(len(values), -1) * scale
+        return rows if name.endswith("weight") else rows.reshape(-1)
+
+    return read
+
+
+def _codes(count: int, length: int) -> Any:
+    """FSQ values of every index, [count, length]."""
+    torch = import_torch()
+    bins = fsq_bins(count, length) or 2
+    digits = torch.arange(count)[:, None] // bins ** torch.arange(length) % bins
+    return 2 * digits / (bins - 1) - 1
+
+
+def _positions(hp: HParams, name: str, width: int) -> dict[str, _Read]:
+    """Sinusoids: a third of the width for the column, a third for the row, the rest (even) for time."""
+    patch = hp.lam_patch_size if name.startswith("lam.") else hp.tokenizer_patch_size
+    across, down = hp.frame_width // patch, hp.frame_height // patch
+    time = width // 3 & ~1
+    x = (width - time) // 2 & ~1
+    y = width - time - x
+    if min(time, x, y) < 2 or y % 2:
+        raise CheckpointError(f"a width of {width} does not split into even parts for positions", "is it the file's?")
+
+    def space() -> Any:
+        torch = import_torch()
+        columns, rows = _sinusoids(across, x).repeat(down, 1), _sinusoids(down, y).repeat_interleave(across, 0)
+        return torch.cat([columns, rows, torch.zeros(across * down, time)], 1)
+
+    def moments() -> Any:
+        torch = import_torch()
+        T = hp.context_length
+        return torch.cat([torch.zeros(T, width - time), _sinusoids(T, time)], 1)
+
+    return {f"{name}.pos_space.weight": space, f"{name}.pos_time.weight": moments}
+
+
+def _sinusoids(count: int, width: int) -> Any:
+    """sin at even places and cos at odd ones, of i / 10000^(2j / width)."""
+    torch = import_torch()
+    angles = torch.arange(count, dtype=torch.float32)[:, None] / torch.pow(
+        torch.tensor(10000.0), 2 * torch.arange(width // 2, dtype=torch.float32) / width
+    )
+    return torch.stack([angles.sin(), angles.cos()], -1).reshape(count, width)

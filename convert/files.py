@@ -1,0 +1,93 @@
+"""Reading other people's files: nothing in them is executed, and every fault is a CheckpointError of one line."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_cpp.errors import CheckpointError
+from genie_cpp.gguf_file import quoted
+
+INSTALL = "pip install 'genie_cpp[convert]'"
+
+
+class Inert:
+    """Stands for an object of a class that is not needed: it takes any arguments and any state, and keeps nothing."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def import_torch() -> Any:
+    """The torch module. Raises CheckpointError where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        raise CheckpointError("converting needs PyTorch, which is not installed", INSTALL) from None
+    return torch
+
+
+def as_float32(tensor: Any, name: str, where: str) -> NDArray[np.float32]:
+    """A dense CPU tensor -> a contiguous float32 array. A float64 too large for float32 comes out infinite."""
+    torch = import_torch()
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise CheckpointError(f"{where}: tensor {quoted(name)} has the type {tensor.dtype}", "save it as float32")
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise CheckpointError(f"{where}: tensor {quoted(name)} is not a dense CPU tensor", "save it as float32")
+    with np.errstate(over="ignore"):
+        values: NDArray[np.float32] = tensor.detach().to(torch.float32).contiguous().numpy()
+    return values
+
+
+def load_pickle(path: Path, inert: Sequence[str] = ()) -> Any:
+    """What `torch.save` wrote, through PyTorch's `weights_only` reader, which builds tensors and plain values only.
+
+    inert: names of classes, or of modules ending in ".", that may occur and become `Inert`; they are not imported.
+    Raises CheckpointError for a file that needs anything else, and for a damaged one.
+    """
+    torch = import_torch()
+    where = quoted(str(path))
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < (2, 6):  # CVE-2025-32434: weights_only=True could be made to run code
+        raise CheckpointError(
+            f"PyTorch {torch.__version__} cannot read {where} safely", "pip install 'torch>=2.6', or use a .safetensors"
+        )
+    needed = _needed(torch, path)
+    known = [name for name in needed if any(name == one or (one[-1] == "." and name.startswith(one)) for one in inert)]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.serialization.safe_globals([(type("Inert", (Inert,), {}), name) for name in known]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        others = ", ".join(sorted(set(needed) - set(known))[:3])
+        raise CheckpointError(
+            f"{where} is refused: it holds more than tensors ({quoted(others)[1:-1] if others else one_line(error)})",
+            "nothing in it was run; save model.state_dict() as .safetensors and convert that",
+        ) from None
+    except Exception as error:  # damaged zip and pickle data fail in many ways, all of them harmless
+        raise CheckpointError(f"{where} is not a PyTorch checkpoint: {one_line(error)}", "get the file again") from None
+
+
+def _needed(torch: Any, path: Path) -> list[str]:
+    """What a file would import beyond tensors; the pickle is disassembled, not run."""
+    try:
+        names: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return names
+    except Exception:  # an old format, or damage: torch.load says what is wrong
+        return []
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of another library's message, safe for a terminal."""
+    text = str(error).strip()
+    return quoted(text.splitlines()[0] if text else type(error).__name__, 120)[1:-1]

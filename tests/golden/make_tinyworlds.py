@@ -1,0 +1,220 @@
+"""Make tests/golden/tinyworlds: random checkpoints by the upstream's own classes and what they answer.
+
+    python tests/golden/make_tinyworlds.py UPSTREAM --size small -o tests/golden/tinyworlds
+    python tests/golden/make_tinyworlds.py UPSTREAM --size sonic -o SOMEWHERE
+
+UPSTREAM is a checkout of AlmondGod/tinyworlds; it needs einops and omegaconf. Each run writes
+
+    tokenizer.pth                  a dictionary with the optimizer's state and `config`, as published in 2025
+    latent_actions_step_5/         a folder with model_state_dict.pt and state.pt, as the later code writes it
+    dynamics.pth                   as the tokenizer, with the `_orig_mod.` prefix of compiled models
+    expected.npz                   inputs and the upstream's outputs, float32
+
+Keys of expected.npz (T frames of P tokens, V codes, N steps): video uint8 [T, H, W, 3]; tokens [T, P] of the video;
+actions [T-1]; decoded float32 [T, H, W, 3] in -1…1, of `tokens`; forced_actions [C]; step_ids [N, P] and step_logits
+[N, P, V], input and output of every MaskGIT step at temperature 0 after the first C frames; sampled [P];
+loop_actions [F], loop_tokens [F, P] and loop_frames float32 [F, H, W, 3] of the inference script's loop; schedule rows
+(P, N, m, tokens wanted).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    # 256 / 16 tokens: odd feed-forward lengths, several heads, more blocks where it matters.
+    "small": {
+        "tokenizer": {
+            "embed_dim": 24,
+            "num_heads": 3,
+            "hidden_dim": 50,
+            "num_blocks": 1,
+            "latent_dim": 3,
+            "num_bins": 4,
+        },
+        "actions": {"embed_dim": 24, "num_heads": 2, "hidden_dim": 40, "num_blocks": 1, "n_actions": 4},
+        "dynamics": {
+            "embed_dim": 24,
+            "num_heads": 3,
+            "hidden_dim": 50,
+            "num_blocks": 2,
+            "latent_dim": 3,
+            "num_bins": 4,
+        },
+        "all": {"frame_size": 16, "patch_size": 4, "context_length": 4, "dataset": "GOLDEN"},
+    },
+    "sonic": {
+        "tokenizer": {
+            "embed_dim": 128,
+            "num_heads": 8,
+            "hidden_dim": 256,
+            "num_blocks": 4,
+            "latent_dim": 6,
+            "num_bins": 4,
+        },
+        "actions": {"embed_dim": 128, "num_heads": 8, "hidden_dim": 256, "num_blocks": 4, "n_actions": 16},
+        "dynamics": {
+            "embed_dim": 128,
+            "num_heads": 8,
+            "hidden_dim": 256,
+            "num_blocks": 4,
+            "latent_dim": 6,
+            "num_bins": 4,
+        },
+        "all": {"frame_size": 64, "patch_size": 4, "context_length": 4, "dataset": "SONIC"},
+    },
+}
+STEPS, CONTEXT = 10, 2
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Weights large enough that every operation moves the output, also where the upstream starts at zero."""
+    for name, p in model.named_parameters():
+        with torch.no_grad():
+            if "rms.weight" in name or name.endswith(("latent_head.0.weight", "action_head.0.weight")):
+                p.normal_(1.0, 0.1)
+            elif p.dim() == 1:
+                p.normal_(0.0, 0.1)
+            elif "latent_head" in name or "action_head.3" in name:  # codes of all kinds
+                p.normal_(0.0, 2.5 / math.sqrt(p.shape[1]))
+            elif "to_gamma_beta" in name or "mask_token" in name:
+                p.normal_(0.0, 0.3)
+            else:
+                p.normal_(0.0, 1.2 / math.sqrt(p[0].numel()))
+
+
+def frames(size: int, count: int) -> np.ndarray:
+    """Smooth random pictures that move."""
+    rng = np.random.default_rng(0)
+    small = (rng.random((1, 4, 4, 3)) + 0.15 * rng.standard_normal((count, 4, 4, 3)).cumsum(0)) % 1
+    return (small.repeat(size // 4, 1).repeat(size // 4, 2) * 255).astype(np.uint8)
+
+
+def save(model: torch.nn.Module, config: dict[str, Any], path: Path, prefix: str = "") -> None:
+    """The dictionary of the published files; one step of Adam makes its optimizer state a real one."""
+    optimizer = torch.optim.AdamW(list(model.parameters())[:1])
+    optimizer.step()
+    weights = {prefix + name: value for name, value in model.state_dict().items()}
+    state = {
+        "model": weights,
+        "optimizer_state_dict": optimizer.state_dict(),
+        "scheduler_state_dict": None,
+        "config": config,
+        "step": 5,
+        "timestamp": "2025_09_17_06_20_26",
+    }
+    torch.save(state, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("upstream", type=Path)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--frames", type=int, default=6, help="frames of the loop")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    sys.path.insert(0, str(args.upstream))
+    from models.dynamics import DynamicsModel  # type: ignore[import-not-found]
+    from models.latent_actions import LatentActionModel  # type: ignore[import-not-found]
+    from models.video_tokenizer import VideoTokenizer  # type: ignore[import-not-found]
+    from utils.config import DeviceType, DistributedConfig  # type: ignore[import-not-found]
+    from utils.utils import save_training_state  # type: ignore[import-not-found]
+
+    torch.manual_seed(1)
+    size = SIZES[args.size]
+    every = size["all"]
+    side = every["frame_size"]
+    common = {"frame_size": (side, side), "patch_size": every["patch_size"]}
+    tokenizer = VideoTokenizer(**common, **size["tokenizer"]).eval()
+    lam = LatentActionModel(**common, **size["actions"]).eval()
+    dynamics = DynamicsModel(**common, **size["dynamics"], conditioning_dim=lam.action_dim).eval()
+    for model in (tokenizer, lam, dynamics):
+        randomise(model)
+
+    out: Path = args.output
+    out.mkdir(parents=True, exist_ok=True)
+    save(tokenizer, {**every, **size["tokenizer"]}, out / "tokenizer.pth")
+    save(dynamics, {**every, **size["dynamics"]}, out / "dynamics.pth", "_orig_mod.")
+    config = {**every, **size["actions"], "distributed": DistributedConfig(), "device": DeviceType.CPU}
+    adam = torch.optim.AdamW(list(lam.parameters())[:1])
+    save_training_state(lam, adam, None, config, str(out), "latent_actions", 5)
+
+    expected = answers(tokenizer, lam, dynamics, side, args.frames)
+    np.savez_compressed(out / "expected.npz", **expected)
+    for name, value in expected.items():
+        print(name, value.dtype, value.shape)
+
+
+@torch.no_grad()
+def answers(tokenizer: Any, lam: Any, dynamics: Any, side: int, count: int) -> dict[str, np.ndarray]:
+    """What expected.npz holds."""
+    video = frames(side, 4)
+    pixels = ((torch.from_numpy(video).float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2)[None]
+    latents_of = tokenizer.quantizer.get_latents_from_indices
+    tokens = tokenizer.tokenize(pixels)
+    found: dict[str, Any] = {"video": video, "tokens": tokens[0]}
+    found["actions"] = lam.quantizer.get_indices_from_latents(lam.encode(pixels))[0]
+    found["decoded"] = picture(tokenizer.detokenize(latents_of(tokens))[0])
+
+    forced = torch.arange(CONTEXT) % lam.quantizer.codebook_size
+    conditioning = lam.quantizer.get_latents_from_indices(forced[None])
+    found["forced_actions"] = forced
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    original = dynamics.forward
+
+    def forward(latents: torch.Tensor, **rest: Any) -> Any:
+        result = original(latents, **rest)
+        seen.append((latents[0, -1].clone(), result[0][0, -1].clone()))
+        return result
+
+    dynamics.forward = forward
+    context = latents_of(tokens[:, :CONTEXT])
+    done = dynamics.forward_inference(context, 1, STEPS, latents_of, conditioning=conditioning, temperature=0.0)
+    del dynamics.forward
+    codes, mask = dynamics.output_mlp.out_features, dynamics.mask_token.reshape(-1)
+    index = tokenizer.quantizer.get_indices_from_latents
+    found["step_ids"] = torch.stack([torch.where((z == mask).all(-1), codes, index(z)) for z, _ in seen])
+    found["step_logits"] = torch.stack([logits for _, logits in seen])
+    found["sampled"] = index(done[0, -1])
+
+    # The inference script's loop, interactive: pixels go round as the decoder left them.
+    generated, given, loop = pixels[:, :CONTEXT].clone(), [], []
+    for i in range(count):
+        given.append(int((3 * i + 1) % lam.quantizer.codebook_size))
+        context_frames = generated[:, -CONTEXT:]
+        ids = tokenizer.tokenize(context_frames)
+        recent = given[-CONTEXT:]
+        act = lam.quantizer.get_latents_from_indices(torch.tensor([recent]))
+        if len(recent) < CONTEXT:
+            before = lam.quantizer(lam.encode(context_frames[:, : CONTEXT - len(recent) + 1]))
+            act = torch.cat([before, act], 1)
+        z = dynamics.forward_inference(latents_of(ids), 1, STEPS, latents_of, conditioning=act, temperature=0.0)
+        new = tokenizer.detokenize(z)[:, -1:]
+        generated = torch.cat([generated, new], 1)
+        loop.append(index(z[0, -1]))
+    found["loop_actions"], found["loop_tokens"] = torch.tensor(given), torch.stack(loop)
+    found["loop_frames"] = picture(generated[0, CONTEXT:])
+
+    rows = []
+    for total in (1, 7, 16, 63, 64, 100, 256, 1024):
+        for steps in (1, 2, 5, 10, 16, 25, 64):
+            for m in range(steps):
+                raw = dynamics.exp_schedule_torch(m, steps, total, 5.0, "cpu")
+                rows.append((total, steps, m, int(torch.ceil(raw).item())))
+    found["schedule"] = torch.tensor(rows)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def picture(frames_TCHW: torch.Tensor) -> torch.Tensor:
+    return frames_TCHW.permute(0, 2, 3, 1).contiguous()
+
+
+if __name__ == "__main__":
+    main()

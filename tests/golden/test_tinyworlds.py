@@ -1,0 +1,138 @@
+"""What the upstream's own code answered (make_tinyworlds.py), against the converted checkpoints.
+
+GENIE_GOLDEN=folder[:folder] adds folders that the script made elsewhere, such as the full-size ones.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genie_cpp import Model, Sampler, World
+from genie_cpp.convert.reference import sampler as reference
+from genie_cpp.convert.writer import Report, convert
+
+SMALL = Path(__file__).parent / "tinyworlds"
+FOLDERS = [SMALL, *(Path(name) for name in os.environ.get("GENIE_GOLDEN", "").split(":") if name)]
+PARTS = ("tokenizer.pth", "latent_actions_step_5", "dynamics.pth")
+TOLERANCE = 1e-4  # of the largest value
+
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda path: path.name)
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Model, dict]:
+    folder: Path = request.param
+    output = tmp_path_factory.mktemp("golden") / "f32.gguf"
+    report = convert([folder / name for name in PARTS], output, "f32")
+    with np.load(folder / "expected.npz") as data:
+        return report, Model.open(output, threads=2), dict(data)
+
+
+def near(got: np.ndarray, want: np.ndarray) -> None:
+    error = np.abs(got - want).max() / np.abs(want).max()
+    print(f"{error:.1e} of the largest")
+    assert error <= TOLERANCE
+
+
+def test_what_is_said(golden) -> None:  # type: ignore[no-untyped-def]
+    report, model, _ = golden
+    assert report.recognised == (
+        "tinyworlds: tokenizer 'tokenizer.pth', latent action model 'latent_actions_step_5', dynamics 'dynamics.pth'"
+    )
+    assert [line.split()[0] for line in report.assumed] == ["a", "10"]  # the window, the sampler
+    assert model.sampler == Sampler(10, 0.5, "largest-probability") and model.info.context_length == 3
+
+
+def test_tokens_of_frames(golden) -> None:  # type: ignore[no-untyped-def]
+    _, model, want = golden
+    got = []
+    for start in (0, 1):  # the window holds three frames
+        got.append(model.tokenize(want["video"][start : start + 3]))
+    np.testing.assert_array_equal(got[0], want["tokens"][:3])
+
+
+def test_tokens_in_a_longer_window(golden, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """--context-length 4: all that upstream saw in one pass."""
+    report, model, want = golden
+    folder = next(folder for folder in FOLDERS if (folder / PARTS[0]).exists() and same(folder, want))
+    convert([folder / name for name in PARTS], tmp_path / "w.gguf", "f32", context_length=4)
+    longer = Model.open(tmp_path / "w.gguf", threads=2)
+    np.testing.assert_array_equal(longer.tokenize(want["video"]), want["tokens"])
+    np.testing.assert_array_equal(longer.infer_actions(want["video"]), want["actions"])
+    state, patches = longer.state("tokenizer.decoder"), []
+    for ids in want["tokens"]:
+        patches.append(longer._joined(state.forward(longer.codes(ids.astype(np.int32)))))
+    near(2 * np.stack(patches), want["decoded"])
+    pixels = np.rint((want["decoded"].clip(-1, 1) + 1) / 2 * 255)
+    assert np.abs(longer.detokenize(want["tokens"]) - pixels).max() <= 1
+
+
+def same(folder: Path, want: dict) -> bool:
+    with np.load(folder / "expected.npz") as data:
+        return np.array_equal(data["video"], want["video"])
+
+
+def test_logits_of_every_step(golden) -> None:  # type: ignore[no-untyped-def]
+    _, model, want = golden
+    state = model.state("dynamics")
+    for index, ids in enumerate(want["tokens"][:2]):
+        state.forward(ids.astype(np.int32), -1 if index == 0 else int(want["forced_actions"][index - 1]))
+    for ids, logits in zip(want["step_ids"], want["step_logits"], strict=True):
+        got = state.forward(ids.astype(np.int32), int(want["forced_actions"][-1]), commit=False)
+        assert got is not None
+        near(got, logits)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_frame_of_tokens(golden, threads: int) -> None:  # type: ignore[no-untyped-def]
+    _, model, want = golden
+    world = World(Model.open(model.path, threads), Sampler(10, 0.0, model.sampler.order))
+    world.reset(want["video"][:2], actions=want["forced_actions"][:1].tolist())
+    world.step(int(want["forced_actions"][1]))
+    np.testing.assert_array_equal(world.tokens, want["sampled"])
+
+
+def test_the_loop(golden) -> None:  # type: ignore[no-untyped-def]
+    """Pixels go round unclamped: tokens identical, frames to within rounding; saved and restored on the way."""
+    _, model, want = golden
+    world = World(model, Sampler(10, 0.0, model.sampler.order))
+    assert world.window == "retokenize"
+    world.reset(want["video"][:2])
+    for index, action in enumerate(want["loop_actions"].tolist()):
+        if index % 2:
+            saved, world = world.save(), World(model)
+            shown = world.restore(saved)
+            np.testing.assert_array_equal(shown, world.fork().frame)
+        elif index:
+            world = world.fork()
+        frame = world.step(action)
+        np.testing.assert_array_equal(world.tokens, want["loop_tokens"][index], err_msg=f"frame {index}")
+        pixels = np.rint((want["loop_frames"][index].clip(-1, 1) + 1) / 2 * 255)
+        assert np.abs(frame - pixels).max() <= 1
+        assert not world.rewind(1)
+
+
+def test_the_schedule() -> None:
+    """How many tokens are wanted after each step, upstream in float32, here in double."""
+    with np.load(SMALL / "expected.npz") as data:
+        rows = data["schedule"].tolist()
+    for total, steps, m, wanted in rows:
+        got = reference._filled(reference.Sampler(steps, schedule="exponential"), m, total, total)
+        assert got == min(max(wanted, total // 16, 1), total), (total, steps, m)
+
+
+def test_quantized_types_run(tmp_path: Path) -> None:
+    with np.load(SMALL / "expected.npz") as data:
+        video = data["video"]
+    for type in ("f16", "q8_0", "q4_0"):
+        convert([SMALL / name for name in PARTS], tmp_path / f"{type}.gguf", type)
+        world = World.load(tmp_path / f"{type}.gguf", threads=2)
+        frames = {}
+        for window in ("retokenize", "exact", "half"):
+            world = World(world.model, window=window)
+            world.reset(video[0], seed=3)
+            frames[window] = world.rollout([1, 2, 3, 0, 1])
+            assert world.timings["steps"] <= 50
+        np.testing.assert_array_equal(frames["exact"], frames["half"])  # with a window of three they are the same
