@@ -121,6 +121,8 @@ def run(
     past = None if session is None else _replayed(session, bookmark, opened, console)
     hp, default = opened.info, opened.sampler if past is None else past.sampler
     seed = past.world.seed if past else seed or 0
+    if past and window not in (None, past.world.window):
+        raise GenieError(f"--from goes on with the session's window, {past.world.window}", "leave --window out")
     auto = steps == "auto"
     if threshold is None:
         threshold = AUTO_THRESHOLD if auto else default.threshold
@@ -131,7 +133,7 @@ def run(
         default.noise if noise is None else noise,
         threshold,
     )
-    world = World(opened, sampler, window or past.world.window if past else window)
+    world = World(opened, sampler, past.world.window if past else window)
     check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
     source = session or prompt_frame
     assert source is not None
@@ -151,8 +153,7 @@ def run(
         assert picture is not None
         frames = [world.reset(fit(picture, hp.frame_width, hp.frame_height, how), seed)]
     else:
-        policy, frames = world.window, [world.restore(past.world.save())]
-        world.sampler, world.window = sampler, policy
+        frames, world.sampler = [world.restore(past.world.save())], sampler
     started, interrupted = time.perf_counter(), False
     try:
         with _progress(console) as progress:

@@ -21,7 +21,7 @@ from .model import Model
 from .sampler import Sampler
 from .session import MAX_BOOKMARKS, Node, Prompt, Session, pixels, png
 from .version import __version__
-from .world import WINDOWS
+from .world import WINDOWS, World
 
 KEY = "genie_session"
 MAGIC = f'{{"{KEY}": '.encode()
@@ -180,7 +180,8 @@ class Replay:
             raise StateError(f"the session was played on another model, {file.model_name!r}", "open that one")
         self.file, self.model = file, model
         self.session = Session(model) if max_bytes is None else Session(model, max_bytes)
-        self.session.world.window = file.window
+        if self.session.world.window != file.window:
+            self.session.world = World(model, window=file.window)
         self.drifted = 0
         self._wanted: Iterable[int] = range(len(file.frames)) if to is None else file.line(to)
         self.total = len(file.frames) if to is None else len(file.line(to))

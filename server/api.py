@@ -175,7 +175,7 @@ def planned(session: ServedSession, actions: Sequence[int] | str, sessions: Sess
     """The actions of a rollout, checked before the first step. Raises ActionError, ApiError."""
     count, most = session.model.info.action_count, sessions.limits.rollout_frames
     if isinstance(actions, str):
-        plan = parse_actions(actions, count)
+        plan = parse_actions(actions, count, session.model.info.action_names)
     else:
         plan = [*actions]
         if wrong := [action for action in plan if not 0 <= action < count]:

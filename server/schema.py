@@ -24,7 +24,7 @@ class SamplerSettings(_Asked):
 
     steps: StrictInt | None = Field(None, ge=1, description="MaskGIT passes per frame.")
     temperature: float | None = Field(None, ge=0, le=100)
-    order: Literal["confidence", "random"] | None = None
+    order: Literal["confidence", "random", "largest-probability"] | None = None
     noise: float | None = Field(None, ge=0, le=100)
     threshold: float | None = Field(None, ge=0, le=1)
 
@@ -76,6 +76,7 @@ class ModelInfo(BaseModel):
     width: int
     height: int
     actions: int = Field(description="Latent actions: 0…actions-1.")
+    action_names: list[str] = Field(description="What each does, where the model says so; else empty.")
     tokens: int = Field(description="Tokens of a frame.")
     codebook_size: int
     context_length: int
@@ -120,7 +121,8 @@ def model_info(index: int, model: Model, prompt: bool) -> ModelInfo:
     hp = model.info
     return ModelInfo(
         index=index, name=model.name, weights=model.type, width=hp.frame_width, height=hp.frame_height,
-        actions=hp.action_count, tokens=model.token_count, codebook_size=hp.codebook_size,
+        actions=hp.action_count,
+        action_names=list(hp.action_names or ()), tokens=model.token_count, codebook_size=hp.codebook_size,
         context_length=hp.context_length, prompt=prompt, sampler=sampler_info(model.sampler), isa=model.isa,
         threads=model.threads, sha256=model.sha256,
     )  # fmt: skip

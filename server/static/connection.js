@@ -28,6 +28,10 @@ export class Connection {
     return this.#expect();
   }
 
+  get open() {
+    return this.#socket.readyState === WebSocket.OPEN;
+  }
+
   close() {
     this.#socket.onclose = null;
     this.#socket.close();

@@ -144,7 +144,7 @@ function show(answer) {
 async function draw(answer) {
   if (!answer) return;
   const bitmap = await createImageBitmap(answer.picture);
-  if (answer.world !== world) return; // another model was chosen in the meantime
+  if (answer.world !== world || !connection.open) return; // another model was chosen in the meantime, or the end came
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   frame = answer;
