@@ -55,7 +55,7 @@ def test_tokens_of_frames(golden) -> None:  # type: ignore[no-untyped-def]
 
 def test_tokens_in_a_longer_window(golden, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """--context-length 4: all that upstream saw in one pass."""
-    report, model, want = golden
+    _, _, want = golden
     folder = next(folder for folder in FOLDERS if (folder / PARTS[0]).exists() and same(folder, want))
     convert([folder / name for name in PARTS], tmp_path / "w.gguf", "f32", context_length=4)
     longer = Model.open(tmp_path / "w.gguf", threads=2)
