@@ -14,6 +14,7 @@ import pytest
 from genie_cpp import Model, Sampler, World
 from genie_cpp.convert.reference import sampler as reference
 from genie_cpp.convert.writer import Report, convert
+from genie_cpp.session import Prompt, Session
 
 SMALL = Path(__file__).parent / "tinyworlds"
 FOLDERS = [SMALL, *(Path(name) for name in os.environ.get("GENIE_GOLDEN", "").split(":") if name)]
@@ -112,6 +113,16 @@ def test_the_loop(golden) -> None:  # type: ignore[no-untyped-def]
         pixels = np.rint((want["loop_frames"][index].clip(-1, 1) + 1) / 2 * 255)
         assert np.abs(frame - pixels).max() <= 1
         assert not world.rewind(1)
+
+
+def test_a_session_goes_back(golden) -> None:  # type: ignore[no-untyped-def]
+    """A window from pixels does not rewind; the saved state it is restored from gives the same frames."""
+    _, model, want = golden
+    session = Session(model)
+    session.reset(Prompt(want["video"][0]), seed=4)
+    first = [session.step(action % 4).png for action in range(5)]
+    session.seek(2)
+    assert [session.step(action % 4).png for action in range(2, 5)] == first[2:]
 
 
 def test_the_schedule() -> None:
