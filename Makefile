@@ -87,7 +87,7 @@ format: build
 demo:
 	$(PYTHON) -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/pip install -q .
-	$(DEMO_VENV)/bin/genie-run --prompt-frame examples/coinrun/frame.png --actions '3*12,1*12,5*12' -o demo.gif -y
+	$(DEMO_VENV)/bin/genie-run --prompt-frame examples/meadow/frame.png --actions 'right*12,down*12,left*12' -o demo.gif -y
 	@echo 'the GIF is $(CURDIR)/demo.gif'
 
 # The engines that genie_cpp is measured beside live apart from what it needs itself. ggml twice: the wheel, limited to
@@ -150,7 +150,7 @@ tsan: build
 	$(call sanitized,tsan,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:suppressions=ggml_kernels/tsan.supp)
 
 world:
-	@sed -n '/^```sh/,/^```/p' examples/coinrun/README.md | grep -v '^```'
+	@sed -n '/^```sh/,/^```/p' examples/meadow/README.md | grep -v '^```'
 
 clean:
 	rm -rf build dist demo.gif .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

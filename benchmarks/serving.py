@@ -28,17 +28,16 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from genie_cpp import Model, World, _native
-from genie_cpp.frames import fit, load_image
+from genie_cpp.frames import fit
+from genie_cpp.session import Prompt
 
-ROOT = Path(__file__).resolve().parents[1]
 SERVE = Path(sysconfig.get_path("scripts")) / "genie-serve"
-PICTURE = ROOT / "examples/coinrun/frame.png"
 COUNTS = (1, 2, 4, 8)
 
 
 def client(address: str, seconds: float, start: Any, out: Any) -> None:
     warnings.simplefilter("ignore")
-    request = urllib.request.Request(f"{address}/v1/sessions", PICTURE.read_bytes(), method="POST")
+    request = urllib.request.Request(f"{address}/v1/sessions", method="POST")
     place = urllib.request.urlopen(request).headers["Location"]
     uri = address.replace("http", "ws") + f"{place}/ws"
     with connect(uri, subprotocols=[Subprotocol("genie-serve.1")], max_size=None) as socket:
@@ -72,7 +71,9 @@ def served(address: str, count: int, seconds: float) -> dict[str, float]:
 def engine(model: Model, count: int, seconds: float) -> float:
     """Frames/s of `count` worlds together."""
     hp, made = model.info, [0] * count
-    frame = fit(load_image(PICTURE), hp.frame_width, hp.frame_height)
+    prompt = Prompt.beside(model)
+    assert prompt is not None
+    frame = fit(prompt.picture, hp.frame_width, hp.frame_height)
     worlds = [World(model) for _ in range(count)]
     for world in worlds:
         world.reset(frame)

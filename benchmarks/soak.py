@@ -36,7 +36,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-ROOT = Path(__file__).resolve().parents[1]
 SERVE = Path(sysconfig.get_path("scripts")) / "genie-serve"
 IDLE, CLIENTS = 3, 12
 GROWTH_MIB = 10.0  # from the second quarter to the last, of the ninth decile: with all sessions open
@@ -193,8 +192,7 @@ def main() -> int:
     parser.add_argument("--threads", "-t", default="1")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    prompt = [] if given.model else ["-p", str(ROOT / "examples/coinrun/frame.png")]
-    words = [str(SERVE), "--port", "0", "--idle", str(IDLE), "-t", given.threads, *prompt]
+    words = [str(SERVE), "--port", "0", "--idle", str(IDLE), "-t", given.threads]
     process = subprocess.Popen(
         [*words, *(["-m", given.model] if given.model else [])], stdout=subprocess.PIPE, text=True
     )

@@ -84,7 +84,9 @@ def run(
     temperature: Annotated[
         float | None, typer.Option(envvar=_env("TEMPERATURE"), help="0 takes the likeliest token. [the model's]")
     ] = None,
-    order: Annotated[str | None, typer.Option(envvar=_env("ORDER"), help="confidence or random. [the model's]")] = None,
+    order: Annotated[
+        str | None, typer.Option(envvar=_env("ORDER"), help="confidence, random or largest-probability. [the model's]")
+    ] = None,
     noise: Annotated[
         float | None, typer.Option(envvar=_env("NOISE"), help="Gumbel noise on the confidence. [the model's]")
     ] = None,
@@ -93,7 +95,8 @@ def run(
         typer.Option(envvar=_env("THRESHOLD"), help="Fill tokens of at least this probability at once. [0: off]"),
     ] = None,
     window: Annotated[
-        str | None, typer.Option(envvar=_env("WINDOW"), help="What a full window does: half or exact. [the model's]")
+        str | None,
+        typer.Option(envvar=_env("WINDOW"), help="What a full window does: half, exact or retokenize. [the model's]"),
     ] = None,
     how: Annotated[str, typer.Option("--fit", envvar=_env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
     threads: Annotated[

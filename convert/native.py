@@ -145,7 +145,7 @@ def _hparams(path: Path) -> tuple[HParams, dict[str, str]]:
     except (GenieError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{where} has a value of a wrong kind: {detail}", "see examples/coinrun/config.json"
+            f"{where} has a value of a wrong kind: {detail}", "see examples/meadow/config.json"
         ) from None
 
 

@@ -24,7 +24,7 @@ from .sampler import Sampler
 
 Frame = NDArray[np.uint8]
 Ids = NDArray[np.int32]
-BUNDLED = "coinrun-q8_0.gguf"
+BUNDLED = "meadow-q8_0.gguf"
 
 
 def bundled_path() -> Path:

@@ -205,7 +205,7 @@ def _hparams(
     encoder, actor, player = sizes["tokenizer.encoder"], sizes["lam.encoder"], sizes["dynamics"]
     patches = [_patch(part) for part in (tokenizer, lam)]
     latent = tokenizer.shape("encoder.latent_head.1.weight", 2)[0]
-    codes, width = dynamics.shape("output_mlp.weight", 2)
+    codes = dynamics.shape("output_mlp.weight", 2)[0]
     action_latent = lam.shape("encoder.action_head.3.weight", 2)[0]
     hidden = lam.shape("encoder.action_head.1.weight", 2)[0]
     p3, E = 3 * patches[0] ** 2, encoder.width

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -22,7 +21,6 @@ from torch.distributions import Categorical
 
 import genie_cpp.gym  # noqa: F401 (registers genie_cpp/World-v0)
 
-PROMPT = Path(__file__).resolve().parents[1] / "coinrun/frame.png"
 GAMMA, LAMBDA, CLIP, ENTROPY, EPOCHS, MINIBATCHES = 0.99, 0.95, 0.2, 0.01, 4, 4
 
 
@@ -61,7 +59,7 @@ class Agent(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a Genie GGUF; the bundled world if none is given")
-    parser.add_argument("--prompt", default=str(PROMPT))
+    parser.add_argument("--prompt", help="a picture; the one beside the model if none is given")
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--envs", type=int, default=4)
     parser.add_argument("--rollout", type=int, default=25, help="frames of each environment between updates")

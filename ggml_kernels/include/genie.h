@@ -211,7 +211,7 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
 /*
  * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few 1: the kernel for one query;
  * few 2: the same, each query with its own keys and values, k_QKHD and v_QKHD, as a temporal window has them; bf16:
- * with operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 32 == 0). The kernel runs `repeats` times on
+ * with operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 16 == 0). The kernel runs `repeats` times on
  * one thread.
  */
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,

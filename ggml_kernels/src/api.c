@@ -97,7 +97,7 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
         return GENIE_ERROR_ISA;
     if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || queries > 1 << 20 ||
         keys < 1 || keys > 1 << 20 || heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
-        few < 0 || few > 2 || (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 32 != 0) || repeats < 1)
+        few < 0 || few > 2 || (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 16 != 0) || repeats < 1)
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D;
     const int32_t key_rows = few == 2 ? queries * keys : keys;

@@ -247,7 +247,7 @@ def test_a_stand_in_keeps_nothing(tmp_path: Path) -> None:
     state = load_pickle(GOLDEN / LAM / "state.pt", CONFIG_CLASSES)
     assert state["config"]["num_heads"] == 2
     assert isinstance(state["config"]["distributed"], Inert) and vars(state["config"]["distributed"]) == {}
-    with pytest.raises(CheckpointError, match="utils.config"):
+    with pytest.raises(CheckpointError, match=r"utils\.config"):
         load_pickle(GOLDEN / LAM / "state.pt")
     (tmp_path / "p.pt").write_bytes(pickle.dumps(Bomb("true")))
     with pytest.raises(CheckpointError):

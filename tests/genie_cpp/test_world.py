@@ -26,7 +26,7 @@ def prompt(model: Model) -> np.ndarray:
 ACTIONS = [0, 1, 2, 1, 0, 2, 2, 1, 0, 1]
 
 
-@pytest.mark.parametrize("window", ["half", "exact"])
+@pytest.mark.parametrize("window", ["half", "exact", "retokenize"])
 def test_save_restore_and_fork_change_nothing(model: Model, prompt: np.ndarray, window: str) -> None:
     world = World(model, window=window)
     world.reset(prompt, seed=9)
@@ -144,7 +144,62 @@ def test_faults(model: Model, prompt: np.ndarray) -> None:
         Model.open(model.path, threads=0)
 
 
+def changed_state(state: bytes, **changes: object) -> bytes:
+    """A saved world with other arrays or other values in its head."""
+    with np.load(io.BytesIO(state)) as data:
+        parts = dict(data)
+    head = json.loads(parts["head"].tobytes())
+    for key, value in changes.items():
+        if key in parts:
+            parts[key] = value
+        else:
+            head[key] = value
+    parts["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
+    out = io.BytesIO()
+    np.savez(out, **parts)
+    return out.getvalue()
+
+
+def test_windows_from_pixels(model: Model, prompt: np.ndarray) -> None:
+    """`retokenize` starts as the others do, then goes its own way; it does not rewind, and what it saves has pixels."""
+    start = np.stack([prompt, 255 - prompt, prompt // 2])
+    worlds = {window: World(model, Sampler(2, 0.0), window) for window in ("exact", "retokenize")}
+    for world in worlds.values():
+        world.reset(start, actions=[1, 2])
+    first = {window: world.step(0) for window, world in worlds.items()}
+    np.testing.assert_array_equal(first["exact"], first["retokenize"])
+    assert not worlds["retokenize"].rewind(1)
+    with np.load(io.BytesIO(worlds["retokenize"].save())) as data:
+        assert data["pixels"].shape == (4, model.token_count, 48) and data["pixels"].dtype == np.float32
+        np.testing.assert_array_equal(model.pixels(data["pixels"][-1]), first["retokenize"])
+    # Inferred actions are inferred again once the window has moved; given ones stay.
+    moved, given = World(model, Sampler(2, 0.0), "retokenize"), worlds["retokenize"]
+    moved.reset(start)
+    led = model.infer_actions(start).tolist()
+    moved.step(0)
+    moved.step(1)
+    given.step(1)
+    seen = [model.patches(frame, model.info.tokenizer_patch_size) for frame in start]
+    assert led and moved._actions == [-1, int(model.infer_from_patches(seen[1:])[0]), 0, 1]
+    assert given._actions == [-1, 2, 0, 1]
+
+
 def test_damaged_states(model: Model, prompt: np.ndarray) -> None:
+    for changes in (
+        {"pixels": np.zeros((3, model.token_count, 47), np.float32)},
+        {"pixels": np.zeros((3, model.token_count, 48))},
+        {"pixels": np.full((3, model.token_count, 48), np.nan, np.float32)},
+        {"pixels": np.zeros((2, model.token_count, 48), np.float32)},
+        {"inferred": 3},
+        {"inferred": -1},
+        {"inferred": "1"},
+        {"inferred": None},
+    ):
+        world = World(model, window="retokenize")
+        world.reset(prompt)
+        world.rollout([0, 1])
+        with pytest.raises(StateError):
+            world.restore(changed_state(world.save(), **changes))
     world = World(model)
     world.reset(prompt)
     world.rollout([0, 1])
@@ -152,20 +207,6 @@ def test_damaged_states(model: Model, prompt: np.ndarray) -> None:
     for bad in (b"", b"PK", good[:50], good[:-30], b"x" * 1000):
         with pytest.raises(StateError):
             world.restore(bad)
-
-    def changed(**changes: object) -> bytes:
-        with np.load(io.BytesIO(good)) as data:
-            parts = dict(data)
-        head = json.loads(parts["head"].tobytes())
-        for key, value in changes.items():
-            if key in parts:
-                parts[key] = value
-            else:
-                head[key] = value
-        parts["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
-        out = io.BytesIO()
-        np.savez(out, **parts)
-        return out.getvalue()
 
     ids = np.zeros((2, model.token_count), np.int32)
     for changes in (
@@ -184,7 +225,7 @@ def test_damaged_states(model: Model, prompt: np.ndarray) -> None:
         {"frame_number": 1.5},
     ):
         with pytest.raises(StateError):
-            world.restore(changed(**changes))
+            world.restore(changed_state(good, **changes))
     out = io.BytesIO()
     np.savez_compressed(out, head=np.zeros(10_000_000, np.uint8))
     with pytest.raises(StateError):

@@ -65,7 +65,8 @@ def test_attention_of_queries_with_their_own_keys(isa: str) -> None:
 def test_attention_bf16(isa: str, few: int) -> None:
     """Against the scalar twin, closely, and against exact attention, within what bf16 loses."""
     rng = np.random.default_rng(0)
-    for queries, keys, heads, d in ((1, 1, 1, 32), (5, 3, 2, 64), (64, 64, 3, 32), (9, 300, 2, 96), (7, 1023, 1, 64)):
+    sizes = ((1, 1, 1, 32), (5, 3, 2, 64), (64, 64, 3, 32), (9, 300, 2, 96), (7, 1023, 1, 64))
+    for queries, keys, heads, d in (*sizes, (1, 1, 1, 16), (256, 3, 8, 16), (67, 256, 8, 16), (9, 200, 1, 48)):
         q, k, v = (rng.standard_normal((n, heads, d)).astype(np.float32) * 2 for n in (queries, keys, keys))
 
         def run(isa: str, bf16: int, q=q, k=k, v=v, shape=(queries, keys, heads, d)) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
     python tests/golden/make_tinyworlds.py UPSTREAM --size small -o tests/golden/tinyworlds
     python tests/golden/make_tinyworlds.py UPSTREAM --size sonic -o SOMEWHERE
+    python tests/golden/make_tinyworlds.py UPSTREAM --size clips --video tests/parity/clips.npz --train 600 -o CLIPS
 
 UPSTREAM is a checkout of AlmondGod/tinyworlds; it needs einops and omegaconf. Each run writes
 
@@ -49,6 +50,27 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "num_bins": 4,
         },
         "all": {"frame_size": 16, "patch_size": 4, "context_length": 4, "dataset": "GOLDEN"},
+    },
+    # For --train: small enough for a CPU to learn a few clips in minutes.
+    "clips": {
+        "tokenizer": {
+            "embed_dim": 64,
+            "num_heads": 4,
+            "hidden_dim": 192,
+            "num_blocks": 2,
+            "latent_dim": 5,
+            "num_bins": 4,
+        },
+        "actions": {"embed_dim": 32, "num_heads": 2, "hidden_dim": 96, "num_blocks": 1, "n_actions": 8},
+        "dynamics": {
+            "embed_dim": 64,
+            "num_heads": 4,
+            "hidden_dim": 192,
+            "num_blocks": 2,
+            "latent_dim": 5,
+            "num_bins": 4,
+        },
+        "all": {"frame_size": 64, "patch_size": 4, "context_length": 4, "dataset": "CLIPS"},
     },
     "sonic": {
         "tokenizer": {
@@ -118,6 +140,10 @@ def main() -> None:
     parser.add_argument("upstream", type=Path)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--frames", type=int, default=6, help="frames of the loop")
+    parser.add_argument("--video", type=Path, help="npz with frames uint8 [clips, T, H, W, 3], instead of random ones")
+    parser.add_argument(
+        "--train", type=int, default=0, help="steps of training on the video, instead of random weights"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     sys.path.insert(0, str(args.upstream))
@@ -135,8 +161,16 @@ def main() -> None:
     tokenizer = VideoTokenizer(**common, **size["tokenizer"]).eval()
     lam = LatentActionModel(**common, **size["actions"]).eval()
     dynamics = DynamicsModel(**common, **size["dynamics"], conditioning_dim=lam.action_dim).eval()
-    for model in (tokenizer, lam, dynamics):
-        randomise(model)
+    if args.video:
+        with np.load(args.video) as data:
+            clips = data["frames"]
+    else:
+        clips = frames(side, 4)[None]
+    if args.train:
+        train(tokenizer, lam, dynamics, to_model(clips), args.train)
+    else:
+        for model in (tokenizer, lam, dynamics):
+            randomise(model)
 
     out: Path = args.output
     out.mkdir(parents=True, exist_ok=True)
@@ -146,17 +180,56 @@ def main() -> None:
     adam = torch.optim.AdamW(list(lam.parameters())[:1])
     save_training_state(lam, adam, None, config, str(out), "latent_actions", 5)
 
-    expected = answers(tokenizer, lam, dynamics, side, args.frames)
+    expected = answers(tokenizer, lam, dynamics, clips[0, :4], args.frames)
     np.savez_compressed(out / "expected.npz", **expected)
     for name, value in expected.items():
         print(name, value.dtype, value.shape)
 
 
+def to_model(clips: np.ndarray) -> torch.Tensor:
+    """uint8 [B, T, H, W, 3] -> [B, T, 3, H, W] in -1…1."""
+    return ((torch.from_numpy(clips).float() / 255 - 0.5) / 0.5).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def train(tokenizer: Any, lam: Any, dynamics: Any, clips: torch.Tensor, steps: int) -> None:
+    """The upstream's losses, each model after the one it needs, on windows of 4 frames."""
+
+    def windows(count: int) -> torch.Tensor:
+        starts = torch.randint(clips.shape[1] - 3, (count,)).tolist()
+        batch = torch.stack([clips[i % len(clips), start : start + 4] for i, start in enumerate(starts)])
+        return batch.flip(-1) if torch.rand(()) < 0.5 else batch
+
+    def fit(model: Any, loss_of: Any, steps: int, rate: float) -> None:
+        model.train()
+        adam = torch.optim.AdamW(model.parameters(), rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
+        for step in range(steps):
+            loss = loss_of()
+            adam.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            adam.step()
+            schedule.step()
+            if step % 50 == 0:
+                print(type(model).__name__, step, f"{loss.item():.4f}", flush=True)
+        model.eval()
+
+    def predicted() -> torch.Tensor:
+        batch = windows(4)
+        with torch.no_grad():
+            ids, actions = tokenizer.tokenize(batch), lam.encode(batch)
+        latents = tokenizer.quantizer.get_latents_from_indices(ids)
+        return dynamics(latents, training=True, conditioning=actions, targets=ids)[2]
+
+    fit(tokenizer, lambda: tokenizer(windows(4))[0], steps, 2e-3)
+    fit(lam, lambda: lam(windows(4))[0], steps // 4, 1e-3)
+    fit(dynamics, predicted, steps // 2, 2e-3)
+
+
 @torch.no_grad()
-def answers(tokenizer: Any, lam: Any, dynamics: Any, side: int, count: int) -> dict[str, np.ndarray]:
+def answers(tokenizer: Any, lam: Any, dynamics: Any, video: np.ndarray, count: int) -> dict[str, np.ndarray]:
     """What expected.npz holds."""
-    video = frames(side, 4)
-    pixels = ((torch.from_numpy(video).float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2)[None]
+    pixels = to_model(video[None])
     latents_of = tokenizer.quantizer.get_latents_from_indices
     tokens = tokenizer.tokenize(pixels)
     found: dict[str, Any] = {"video": video, "tokens": tokens[0]}

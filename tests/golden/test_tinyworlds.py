@@ -14,6 +14,7 @@ import pytest
 from genie_cpp import Model, Sampler, World
 from genie_cpp.convert.reference import sampler as reference
 from genie_cpp.convert.writer import Report, convert
+from genie_cpp.session import Prompt, Session
 
 SMALL = Path(__file__).parent / "tinyworlds"
 FOLDERS = [SMALL, *(Path(name) for name in os.environ.get("GENIE_GOLDEN", "").split(":") if name)]
@@ -55,7 +56,7 @@ def test_tokens_of_frames(golden) -> None:  # type: ignore[no-untyped-def]
 
 def test_tokens_in_a_longer_window(golden, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """--context-length 4: all that upstream saw in one pass."""
-    report, model, want = golden
+    _, _, want = golden
     folder = next(folder for folder in FOLDERS if (folder / PARTS[0]).exists() and same(folder, want))
     convert([folder / name for name in PARTS], tmp_path / "w.gguf", "f32", context_length=4)
     longer = Model.open(tmp_path / "w.gguf", threads=2)
@@ -112,6 +113,16 @@ def test_the_loop(golden) -> None:  # type: ignore[no-untyped-def]
         pixels = np.rint((want["loop_frames"][index].clip(-1, 1) + 1) / 2 * 255)
         assert np.abs(frame - pixels).max() <= 1
         assert not world.rewind(1)
+
+
+def test_a_session_goes_back(golden) -> None:  # type: ignore[no-untyped-def]
+    """A window from pixels does not rewind; the saved state it is restored from gives the same frames."""
+    _, model, want = golden
+    session = Session(model)
+    session.reset(Prompt(want["video"][0]), seed=4)
+    first = [session.step(action % 4).png for action in range(5)]
+    session.seek(2)
+    assert [session.step(action % 4).png for action in range(2, 5)] == first[2:]
 
 
 def test_the_schedule() -> None:

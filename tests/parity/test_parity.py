@@ -19,7 +19,7 @@ from genie_cpp.convert.reference.sampler import Sampler as ReferenceSampler
 from genie_cpp.convert.writer import convert
 
 BUDGETS = json.loads((Path(__file__).parent / "budgets.json").read_text())
-BUNDLED = Path(__file__).parents[2] / "examples" / "coinrun" / "checkpoint"
+BUNDLED = Path(__file__).parents[2] / "examples" / "meadow" / "checkpoint"
 
 
 def stack(**changes: object) -> StackConfig:

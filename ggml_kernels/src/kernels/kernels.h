@@ -35,7 +35,7 @@ typedef struct genie_kernels {
                           float scale, float *y);
 
     /*
-     * The same with operands rounded to bf16 (sums stay float), for quantized stacks whose d is a multiple of 32; NULL
+     * The same with operands rounded to bf16 (sums stay float), for quantized stacks whose d is a multiple of 16; NULL
      * where the CPU has no such products. Keys in panels of pairs, kp[n_k / 32][d / 2][32][2]; values of two keys side
      * by side, vp[n_k / 2][v_stride][2], zero beyond n_k.
      */

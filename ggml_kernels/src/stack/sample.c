@@ -4,27 +4,70 @@
 #include "../base/philox.h"
 
 #include <math.h>
+#include <string.h>
 
 static const double pi = 3.14159265358979323846;
 
-/* Step 2: a token for one masked position. `terms` are exp((l - max) / temperature), or NULL for the likeliest. */
-static int32_t choose(const float *logits, const float *terms, int32_t codes, double u) {
-    if (terms == NULL) {
-        int32_t best = 0;
-        for (int32_t v = 1; v < codes; v++)
-            best = logits[v] > logits[best] ? v : best;
-        return best;
+/*
+ * Sums in double precision are chains of dependent additions, so those of ROWS positions run side by side. `mark` keeps
+ * what a sum was after each of MARKS stretches, for `drawn` to begin near its end.
+ */
+enum { ROWS = 4, MARKS = 64 };
+
+typedef struct {
+    int32_t count; /* 1..ROWS; further rows repeat the first */
+    int32_t codes;
+    int32_t position[ROWS];
+    const float *logits[ROWS];
+    float *terms[ROWS];
+    double total[ROWS];
+    double mark[MARKS][ROWS];
+} row_group;
+
+static int32_t stretch(int32_t codes) { return (codes + MARKS - 1) / MARKS; }
+
+static void sum_terms(row_group *g) {
+    const float *a = g->terms[0], *b = g->terms[1], *c = g->terms[2], *d = g->terms[3];
+    double sum_a = 0, sum_b = 0, sum_c = 0, sum_d = 0;
+    const int32_t length = stretch(g->codes);
+    for (int32_t begin = 0, i = 0; begin < g->codes; begin += length, i++) {
+        const int32_t end = g->codes - begin < length ? g->codes : begin + length;
+        for (int32_t v = begin; v < end; v++) {
+            sum_a += (double)a[v];
+            sum_b += (double)b[v];
+            sum_c += (double)c[v];
+            sum_d += (double)d[v];
+        }
+        const double sums[ROWS] = {sum_a, sum_b, sum_c, sum_d};
+        memcpy(g->mark[i], sums, sizeof sums);
+        memcpy(g->total, sums, sizeof sums);
     }
-    double total = 0, running = 0;
-    for (int32_t v = 0; v < codes; v++)
-        total += (double)terms[v];
-    const double target = u * total;
-    for (int32_t v = 0; v < codes; v++) {
-        running += (double)terms[v];
+}
+
+/* Step 2 with a temperature: the first token at which the running sum of terms exceeds u times their total. */
+static int32_t drawn(const row_group *g, int32_t row, double u) {
+    const double target = u * g->total[row];
+    const int32_t length = stretch(g->codes);
+    int32_t i = 0, v = 0;
+    while (v < g->codes && !(g->mark[i][row] > target)) {
+        i++;
+        v += length;
+    }
+    double running = i > 0 ? g->mark[i - 1][row] : 0;
+    for (; v < g->codes; v++) {
+        running += (double)g->terms[row][v];
         if (running > target)
             return v;
     }
-    return codes - 1;
+    return g->codes - 1;
+}
+
+/* Step 2 without one: the first of the likeliest. */
+static int32_t likeliest(const float *logits, int32_t codes) {
+    int32_t best = 0;
+    for (int32_t v = 1; v < codes; v++)
+        best = logits[v] > logits[best] ? v : best;
+    return best;
 }
 
 static int worse(const genie_candidate *a, const genie_candidate *b) {
@@ -71,55 +114,83 @@ static int32_t filled(const genie_sampler *sampler, int32_t step, int32_t tokens
     return fill < n ? fill : n;
 }
 
+/* The first of the likeliest, whose value is known to be `top`; logits that are no numbers are another matter. */
+static int32_t first_at(const float *logits, int32_t codes, float top) {
+    for (int32_t v = 0; v < codes; v++)
+        if (logits[v] == top)
+            return v;
+    return likeliest(logits, codes);
+}
+
+/* Steps 2 to 4 for a group of masked positions. */
+static void sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
+                        uint32_t frame, row_group *g, genie_state *state, int32_t *ids_P) {
+    const double noise = (double)sampler->noise * (1.0 - (double)(step + 1) / (double)sampler->steps);
+    const float temperature = sampler->temperature;
+    const int largest = sampler->order == 2, log_p_wanted = sampler->order == 0 || sampler->threshold > 0;
+    const int summed = log_p_wanted || largest; /* whether a greedy step needs sums at all */
+    const uint32_t s = (uint32_t)step;
+    int32_t token[ROWS] = {0};
+    float top[ROWS] = {0};
+    double log_p[ROWS] = {0}, quality[ROWS] = {0};
+    if (temperature > 0) {
+        for (int32_t r = 0; r < g->count; r++)
+            top[r] = kernels->softmax_terms(g->logits[r], g->codes, 1.0f / temperature, g->terms[r]);
+        sum_terms(g);
+        for (int32_t r = 0; r < g->count; r++)
+            token[r] = drawn(g, r, genie_uniform(seed, (uint32_t)g->position[r], s, frame, 0));
+    } else {
+        for (int32_t r = 0; r < g->count; r++) {
+            if (summed)
+                top[r] = kernels->softmax_terms(g->logits[r], g->codes, 1.0f, g->terms[r]);
+            token[r] = summed ? first_at(g->logits[r], g->codes, top[r]) : likeliest(g->logits[r], g->codes);
+            top[r] = g->logits[r][token[r]];
+        }
+        if (summed)
+            sum_terms(g);
+    }
+    for (int32_t r = 0; largest && r < g->count; r++)
+        quality[r] = -log(g->total[r]); /* of the largest probability at this temperature */
+    if (log_p_wanted && temperature > 0 && temperature != 1) {
+        for (int32_t r = 0; r < g->count; r++)
+            kernels->softmax_terms(g->logits[r], g->codes, 1.0f, g->terms[r]);
+        sum_terms(g);
+    }
+    for (int32_t r = 0; log_p_wanted && r < g->count; r++)
+        log_p[r] = (double)(g->logits[r][token[r]] - top[r]) - log(g->total[r]);
+    for (int32_t r = 0; r < g->count; r++) {
+        const int32_t p = g->position[r];
+        const uint32_t at = (uint32_t)p;
+        double q = largest ? quality[r] : log_p[r];
+        if (sampler->order == 1)
+            q = genie_uniform(seed, at, s, frame, 1);
+        else if (noise > 0)
+            q += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
+        if (sampler->threshold > 0 && log_p[r] >= log(sampler->threshold))
+            ids_P[p] = token[r];
+        state->chosen_P[p] = token[r];
+        state->quality_P[p] = isnan(q) ? -INFINITY : q;
+    }
+}
+
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
                   uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
                   int32_t thread, int32_t thread_count) {
-    const double noise = (double)sampler->noise * (1.0 - (double)(step + 1) / (double)sampler->steps);
     int32_t begin, end;
     genie_share(tokens, thread, thread_count, &begin, &end);
-    for (int32_t p = begin; p < end; p++) {
-        if (ids_P[p] != codes)
-            continue;
-        const float *logits = state->logits_PO + (size_t)p * (size_t)codes;
-        float *terms = state->terms_PO + (size_t)p * (size_t)codes;
-        const uint32_t at = (uint32_t)p, s = (uint32_t)step;
-        int32_t token;
-        float top = 0;
-        if (sampler->temperature == 0) {
-            token = choose(logits, NULL, codes, 0);
-            top = logits[token];
-        } else {
-            top = kernels->softmax_terms(logits, codes, 1.0f / sampler->temperature, terms);
-            token = choose(logits, terms, codes, genie_uniform(seed, at, s, frame, 0));
+    row_group g = {.codes = codes};
+    for (int32_t p = begin; p < end;) {
+        g.count = 0;
+        for (; p < end && g.count < ROWS; p++)
+            if (ids_P[p] == codes)
+                g.position[g.count++] = p;
+        for (int32_t r = 0; g.count > 0 && r < ROWS; r++) {
+            const size_t at = (size_t)g.position[r < g.count ? r : 0] * (size_t)codes;
+            g.logits[r] = state->logits_PO + at;
+            g.terms[r] = state->terms_PO + at;
         }
-        double log_p = 0, quality, largest = 0;
-        if (sampler->order == 2) { /* at the temperature, before `terms` are made anew at 1 */
-            if (sampler->temperature == 0)
-                kernels->softmax_terms(logits, codes, 1.0f, terms);
-            double total = 0;
-            for (int32_t v = 0; v < codes; v++)
-                total += (double)terms[v];
-            largest = -log(total);
-        }
-        if (sampler->order == 0 || sampler->threshold > 0) {
-            if (sampler->temperature != 1)
-                kernels->softmax_terms(logits, codes, 1.0f, terms);
-            double total = 0;
-            for (int32_t v = 0; v < codes; v++)
-                total += (double)terms[v];
-            log_p = (double)(logits[token] - top) - log(total);
-        }
-        if (sampler->order == 1) {
-            quality = genie_uniform(seed, at, s, frame, 1);
-        } else {
-            quality = sampler->order == 2 ? largest : log_p;
-            if (noise > 0)
-                quality += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
-        }
-        if (sampler->threshold > 0 && log_p >= log(sampler->threshold))
-            ids_P[p] = token;
-        state->chosen_P[p] = token;
-        state->quality_P[p] = isnan(quality) ? -INFINITY : quality;
+        if (g.count > 0)
+            sample_rows(kernels, sampler, step, seed, frame, &g, state, ids_P);
     }
     genie_pool_barrier(pool);
     if (thread != 0)

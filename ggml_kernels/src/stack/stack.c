@@ -211,7 +211,7 @@ static genie_status weights_seal(const genie_stack_params *p, int32_t kind, geni
  */
 static int narrow(const genie_stack *stack) {
     const genie_stack_params *p = &stack->params;
-    if (!stack->kernels->prefers_bf16 || p->key_length % 32 != 0)
+    if (!stack->kernels->prefers_bf16 || p->key_length % 16 != 0)
         return 0;
     for (int32_t i = 0; i < p->block_count * p->sublayer_count; i++) {
         const genie_matrix *q = stack->sublayer[i].matrix[GENIE_SLOT_Q];

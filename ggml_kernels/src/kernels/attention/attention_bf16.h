@@ -6,6 +6,11 @@
 
 static inline __m512bh bf16_pairs(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512((const void *)p); }
 
+/* Eight pairs, and zeros. */
+static inline __m512bh bf16_half(const uint16_t *p) {
+    return (__m512bh)_mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
 static inline __m512bh bf16_pair_of_all(const uint16_t *p) {
     int32_t pair;
     memcpy(&pair, p, sizeof pair);
@@ -193,10 +198,14 @@ static void attention_one_bf16_avx512(const float *q, const uint16_t *k, const u
         __m512 sum[16];
         for (int i = 0; i < 16; i++)
             sum[i] = _mm512_setzero_ps();
-        for (int32_t i = 0; i < n; i++)
-            for (int32_t c = 0; c < d; c += 32)
-                sum[i] = _mm512_dpbf16_ps(sum[i], bf16_pairs(q16 + c),
-                                          bf16_pairs(k + (size_t)(j + i) * (size_t)kv_stride + c));
+        for (int32_t i = 0; i < n; i++) {
+            const uint16_t *key = k + (size_t)(j + i) * (size_t)kv_stride;
+            int32_t c = 0;
+            for (; c + 32 <= d; c += 32)
+                sum[i] = _mm512_dpbf16_ps(sum[i], bf16_pairs(q16 + c), bf16_pairs(key + c));
+            if (c < d)
+                sum[i] = _mm512_dpbf16_ps(sum[i], bf16_half(q16 + c), bf16_half(key + c));
+        }
         const __m512 scores = _mm512_mul_ps(sums_of_16(sum), _mm512_set1_ps(scale * LOG2_E));
         tops = _mm512_mask_max_ps(tops, lanes_there(n), tops, scores);
         _mm512_storeu_ps(p + j, scores);
@@ -208,7 +217,8 @@ static void attention_one_bf16_avx512(const float *q, const uint16_t *k, const u
         _mm512_storeu_ps(p + j, e);
     }
     const __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(terms));
-    for (int32_t c = 0; c < d; c += 32) {
+    int32_t c = 0;
+    for (; c + 32 <= d; c += 32) {
         __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
         for (int32_t j = 0; j < n_k; j++)
             for (int i = 0; i < 2; i++)
@@ -216,5 +226,11 @@ static void attention_one_bf16_avx512(const float *q, const uint16_t *k, const u
                                          _mm512_set1_ps(p[j]), sum[i]);
         for (int i = 0; i < 2; i++)
             _mm512_storeu_ps(y + c + 16 * i, _mm512_mul_ps(sum[i], share));
+    }
+    if (c < d) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int32_t j = 0; j < n_k; j++)
+            sum = _mm512_fmadd_ps(bf16_widen(v + (size_t)j * (size_t)kv_stride + c), _mm512_set1_ps(p[j]), sum);
+        _mm512_storeu_ps(y + c, _mm512_mul_ps(sum, share));
     }
 }
