@@ -178,3 +178,24 @@ def test_ctrl_c_keeps_what_exists(place: Path) -> None:
 def test_starting_needs_no_torch() -> None:
     code = "import sys, genie_cpp, genie_cpp.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
+
+
+def test_a_world_in_several_files(place: Path) -> None:
+    """Another project's three files, converted and played as its own loop does and as ours."""
+    golden = Path(__file__).parents[1] / "golden" / "tinyworlds"
+    parts = [golden / name for name in ("dynamics.pth", "tokenizer.pth", "latent_actions_step_5")]
+    done = command("genie-convert", *parts, "-o", "other.gguf", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("recognised tinyworlds: tokenizer 'tokenizer.pth'") and "\nassumed " in done.stderr
+    for window in ("retokenize", "exact"):
+        done = command(
+            "genie-run", "-m", "other.gguf", "--prompt-frame", "p.png", "--actions", "0,3*4", "--window", window, "-o",
+            f"{window}.gif", cwd=place,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        made = command("genie-info", f"{window}.gif", cwd=place).stdout
+        assert f"--window {window}" in made and "--order largest-probability" in made
+    (place / "spoiled.pth").write_bytes(parts[0].read_bytes()[:3000])
+    done = command("genie-convert", place / "spoiled.pth", *parts[1:], "-o", "never.gguf", cwd=place)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "\nhint: " in done.stderr
+    assert not list(place.glob("*never*"))
