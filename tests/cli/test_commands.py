@@ -226,3 +226,24 @@ def test_a_run_goes_on_from_a_bookmark_and_can_be_made_again(tmp_path: Path, tin
         done = command("genie-run", "-m", model.path, *more, "-o", "c.gif", cwd=tmp_path)
         said = " ".join(done.stderr.replace("│", " ").split())
         assert done.returncode in (1, 2) and why in said and not (tmp_path / "c.gif").exists(), done.stderr
+
+
+def test_a_world_in_several_files(place: Path) -> None:
+    """Another project's three files, converted and played as its own loop does and as ours."""
+    golden = Path(__file__).parents[1] / "golden" / "tinyworlds"
+    parts = [golden / name for name in ("dynamics.pth", "tokenizer.pth", "latent_actions_step_5")]
+    done = command("genie-convert", *parts, "-o", "other.gguf", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("recognised tinyworlds: tokenizer 'tokenizer.pth'") and "\nassumed " in done.stderr
+    for window in ("retokenize", "exact"):
+        done = command(
+            "genie-run", "-m", "other.gguf", "--prompt-frame", "p.png", "--actions", "0,3*4", "--window", window, "-o",
+            f"{window}.gif", cwd=place,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        made = command("genie-info", f"{window}.gif", cwd=place).stdout
+        assert f"--window {window}" in made and "--order largest-probability" in made
+    (place / "spoiled.pth").write_bytes(parts[0].read_bytes()[:3000])
+    done = command("genie-convert", place / "spoiled.pth", *parts[1:], "-o", "never.gguf", cwd=place)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "\nhint: " in done.stderr
+    assert not list(place.glob("*never*"))
