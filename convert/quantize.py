@@ -19,13 +19,14 @@ _ENDS = (".input.weight", ".output.weight", ".token_embd.weight")
 def choose_type(name: str, row: int, matrix: bool, wanted: TensorType, largest: float) -> TensorType:
     """The type of one tensor. `row`: length of its rows; `largest`: its largest magnitude.
 
-    Only matrices are quantized, rows that are not whole blocks stay F16, and with Q4_0 the ends of the stacks keep
-    Q8_0, where four bits cost the most. What would overflow float16 stays F32.
+    Only matrices are quantized, rows that are not whole blocks stay F16, and with Q4_0 the ends of the stacks and the
+    tokenizer keep Q8_0: there four bits are seen at once, and a step of the dynamics reads neither tokenizer stack.
+    What would overflow float16 stays F32.
     """
     if not matrix or wanted is TensorType.F32:
         return TensorType.F32
     kind = wanted
-    if kind is TensorType.Q4_0 and name.endswith(_ENDS):
+    if kind is TensorType.Q4_0 and (name.endswith(_ENDS) or name.startswith("tokenizer.")):
         kind = TensorType.Q8_0
     if row % BLOCKS[kind][0]:
         kind = TensorType.F16
