@@ -13,20 +13,20 @@ TYPES: dict[str, TensorType] = {kind.name.lower(): kind for kind in TensorType}
 _F16_MAX = 65504.0
 # Largest value whose block scale still is a finite float16.
 _LARGEST = {TensorType.F16: _F16_MAX, TensorType.Q8_0: _F16_MAX * 127, TensorType.Q4_0: _F16_MAX * 8}
-_ENDS = (".input.weight", ".output.weight", ".token_embd.weight")
+_EIGHT_BITS = (".input.weight", ".output.weight", ".token_embd.weight", ".v.weight")
 
 
 def choose_type(name: str, row: int, matrix: bool, wanted: TensorType, largest: float) -> TensorType:
     """The type of one tensor. `row`: length of its rows; `largest`: its largest magnitude.
 
-    Only matrices are quantized, rows that are not whole blocks stay F16, and with Q4_0 the ends of the stacks and the
-    tokenizer keep Q8_0: there four bits are seen at once, and a step of the dynamics reads neither tokenizer stack.
-    What would overflow float16 stays F32.
+    Only matrices are quantized, rows that are not whole blocks stay F16. With Q4_0 the ends of the stacks and attention's
+    values keep Q8_0, where four bits cost the most, and so does the tokenizer: there they are seen at once, and a step of
+    the dynamics reads none of it. What would overflow float16 stays F32.
     """
     if not matrix or wanted is TensorType.F32:
         return TensorType.F32
     kind = wanted
-    if kind is TensorType.Q4_0 and (name.endswith(_ENDS) or name.startswith("tokenizer.")):
+    if kind is TensorType.Q4_0 and (name.endswith(_EIGHT_BITS) or name.startswith("tokenizer.")):
         kind = TensorType.Q8_0
     if row % BLOCKS[kind][0]:
         kind = TensorType.F16

@@ -115,6 +115,12 @@ def frames(g: GenieConfig, count: int, seed: int = 0) -> np.ndarray:
     return (big[:, : g.frame_height, : g.frame_width] * 255).astype(np.uint8)
 
 
+def real_clips() -> np.ndarray:
+    """[4, 8, H, W, 3] of the bundled world's own, from episodes never trained on."""
+    with np.load(Path(__file__).parent / "clips.npz") as data:
+        return data["frames"]
+
+
 @every_world
 def test_logits_and_pixels(worlds: dict[str, tuple[Genie, Path]], name: str) -> None:
     reference, path = worlds[name]
@@ -149,7 +155,8 @@ def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, w
     world = World(Model.open(path, threads=2), Sampler(**settings), window)  # type: ignore[arg-type]
     settings["schedule"] = world.model.info.sampler_schedule
     oracle = ReferenceWorld(reference, ReferenceSampler(**settings), window, seed=11)  # type: ignore[arg-type]
-    world.reset(frames(g, 1)[0], seed=11)
+    # A trained model sees many codes alike in a picture that is none: ties that the last bit of a float decides.
+    world.reset(frames(g, 1)[0] if name != "bundled" else real_clips()[0, 0], seed=11)
     oracle.reset(torch.from_numpy(world.tokens).long())
     rng = np.random.default_rng(5)
     for frame in range(frame_count):
@@ -247,8 +254,7 @@ def test_quantized_budget(worlds: dict[str, tuple[Genie, Path]], type: str, tmp_
     reference, path = worlds["bundled"]
     convert(BUNDLED, tmp_path / "w.gguf", type)
     model, exact = Model.open(tmp_path / "w.gguf"), Model.open(path)
-    with np.load(Path(__file__).parent / "clips.npz") as data:
-        clips = data["frames"]
+    clips = real_clips()
     divergence, same, decibel = [], [], []
     for clip in clips:
         ids = exact.tokenize(clip)
