@@ -19,9 +19,9 @@ _EIGHT_BITS = (".input.weight", ".output.weight", ".token_embd.weight", ".v.weig
 def choose_type(name: str, row: int, matrix: bool, wanted: TensorType, largest: float) -> TensorType:
     """The type of one tensor. `row`: length of its rows; `largest`: its largest magnitude.
 
-    Only matrices are quantized, rows that are not whole blocks stay F16. With Q4_0 the ends of the stacks and attention's
-    values keep Q8_0, where four bits cost the most, and so does the tokenizer: there they are seen at once, and a step of
-    the dynamics reads none of it. What would overflow float16 stays F32.
+    Only matrices are quantized, rows that are not whole blocks stay F16. With Q4_0 the ends of the stacks and
+    attention's values keep Q8_0, where four bits cost the most, and so does the tokenizer: there they are seen at once,
+    and a step of the dynamics reads none of it. What would overflow float16 stays F32.
     """
     if not matrix or wanted is TensorType.F32:
         return TensorType.F32

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from data import Clips, to_float
 from train import load_part
 
-from data import Clips, to_float
 from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.reference.model import Genie

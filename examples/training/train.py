@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from data import Clips, to_float
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from torch import Tensor, nn
 
-from data import Clips, to_float
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.reference.model import Dynamics, Genie, LatentActionModel, Tokenizer, patchify, unpatchify
 from genie_cpp.convert.reference.stack import STStack
