@@ -164,6 +164,8 @@ def main() -> None:
     if args.video:
         with np.load(args.video) as data:
             clips = data["frames"]
+        top, left = (clips.shape[2] - side) // 2, (clips.shape[3] - side) // 2
+        clips = clips[:, :, top : top + side, left : left + side]  # the middle
     else:
         clips = frames(side, 4)[None]
     if args.train:
