@@ -13,6 +13,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +174,21 @@ def main() -> None:
             "versions": versions(),
             "notes": notes,
         }
+        earlier: list[str] = []
         for name, measure in sections.items():
             kept = args.work / f"{name}.json"
             if kept.exists() and (only or args.resume) and name not in only:
                 results[name] = json.loads(kept.read_text())
+                day = datetime.fromtimestamp(kept.stat().st_mtime, timezone.utc)
+                earlier.append(f"{name} {day:%Y-%m-%dT%H:%MZ}")
                 continue
             print(f"{name} …", flush=True)
             started = time.perf_counter()
             results[name] = measure()
             kept.write_text(json.dumps(results[name], indent=1))
             print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    if earlier:
+        notes.append(f"Measured before this run: {', '.join(earlier)}.")
     plots = {}
     if peers.have("matplotlib"):
         from plots import draw
