@@ -15,36 +15,31 @@ from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 
-
-def _env(name: str) -> str:
-    return f"GENIE_{name}"
+from .options import Fit, Models, env
 
 
 def play(
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", envvar=_env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
-    ] = None,
+    model: Models = None,
     prompt_frame: Annotated[
         Path | None,
         typer.Option(
             "--prompt-frame",
             "-p",
-            envvar=_env("PROMPT_FRAME"),
+            envvar=env("PROMPT_FRAME"),
             help="The picture to start from. [world.png beside world.gguf; else the page asks for one]",
         ),
     ] = None,
-    how: Annotated[str, typer.Option("--fit", envvar=_env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
+    how: Fit = "crop",
     terminal: Annotated[bool, typer.Option("--terminal", help="Play in this terminal, without a browser.")] = False,
     seed: Annotated[
-        int, typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1, help="In the terminal.")
+        int, typer.Option("--seed", "-s", envvar=env("SEED"), min=0, max=2**64 - 1, help="In the terminal.")
     ] = 0,
-    port: Annotated[int, typer.Option(envvar=_env("PORT"), min=0, max=65535, help="0: any that is free.")] = 8173,
+    port: Annotated[int, typer.Option(envvar=env("PORT"), min=0, max=65535, help="0: any that is free.")] = 8173,
     open_page: Annotated[
         bool | None, typer.Option("--open/--no-open", help="Open the page. [where there is a display]")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", "-t", envvar=_env("THREADS"), min=1, max=1024, help="[all CPUs]")
+        int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
 ) -> None:
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""

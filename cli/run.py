@@ -27,15 +27,13 @@ from genie_cpp.session_file import Replay, SessionFile
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
-
-def _env(name: str) -> str:
-    return f"GENIE_{name}"
+from .options import env
 
 
 def run(
     prompt_frame: Annotated[
         Path | None,
-        typer.Option("--prompt-frame", "-p", envvar=_env("PROMPT_FRAME"), help="The picture to start from."),
+        typer.Option("--prompt-frame", "-p", envvar=env("PROMPT_FRAME"), help="The picture to start from."),
     ] = None,
     session: Annotated[
         Path | None, typer.Option("--from", help="Or a session that genie-play saved (.genie), to go on from.")
@@ -44,16 +42,16 @@ def run(
         int, typer.Option(min=0, max=MAX_BOOKMARKS, help="With --from: the number of a bookmark; 0: where it was left.")
     ] = 0,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", envvar=_env("MODEL"), help="A Genie GGUF. [the bundled world]")
+        Path | None, typer.Option("--model", "-m", envvar=env("MODEL"), help="A Genie GGUF. [the bundled world]")
     ] = None,
     actions: Annotated[
         str | None,
-        typer.Option(envvar=_env("ACTIONS"), help="0,3*8,1 (3*8: action 3 eight times), a file, or random. [random]"),
+        typer.Option(envvar=env("ACTIONS"), help="0,3*8,1 (3*8: action 3 eight times), a file, or random. [random]"),
     ] = None,
     actions_from: Annotated[
         Path | None,
         typer.Option(
-            envvar=_env("ACTIONS_FROM"), help="Take the actions from an animation, through the latent action model."
+            envvar=env("ACTIONS_FROM"), help="Take the actions from an animation, through the latent action model."
         ),
     ] = None,
     n: Annotated[
@@ -61,53 +59,53 @@ def run(
         typer.Option(
             "-n",
             "--frames",
-            envvar=_env("FRAMES"),
+            envvar=env("FRAMES"),
             min=1,
             max=1_000_000,
             help="Frames to generate: cuts or repeats the actions. [as many as actions; 32 if random]",
         ),
     ] = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", envvar=_env("OUTPUT"), help="out.gif, .webp, .png, .mp4, or a folder/.")
+        str, typer.Option("--output", "-o", envvar=env("OUTPUT"), help="out.gif, .webp, .png, .mp4, or a folder/.")
     ] = "out.gif",
     seed: Annotated[
         int | None,
-        typer.Option("--seed", "-s", envvar=_env("SEED"), min=0, max=2**64 - 1, help="[0, or the session's]"),
+        typer.Option("--seed", "-s", envvar=env("SEED"), min=0, max=2**64 - 1, help="[0, or the session's]"),
     ] = None,
     steps: Annotated[
         str | None,
         typer.Option(
-            envvar=_env("STEPS"),
+            envvar=env("STEPS"),
             help=f"MaskGIT passes per frame, or auto: up to the model's, --threshold {AUTO_THRESHOLD}. [the model's]",
         ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(envvar=_env("TEMPERATURE"), help="0 takes the likeliest token. [the model's]")
+        float | None, typer.Option(envvar=env("TEMPERATURE"), help="0 takes the likeliest token. [the model's]")
     ] = None,
     order: Annotated[
-        str | None, typer.Option(envvar=_env("ORDER"), help="confidence, random or largest-probability. [the model's]")
+        str | None, typer.Option(envvar=env("ORDER"), help="confidence, random or largest-probability. [the model's]")
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(envvar=_env("NOISE"), help="Gumbel noise on the confidence. [the model's]")
+        float | None, typer.Option(envvar=env("NOISE"), help="Gumbel noise on the confidence. [the model's]")
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(envvar=_env("THRESHOLD"), help="Fill tokens of at least this probability at once. [0: off]"),
+        typer.Option(envvar=env("THRESHOLD"), help="Fill tokens of at least this probability at once. [0: off]"),
     ] = None,
     window: Annotated[
         str | None,
-        typer.Option(envvar=_env("WINDOW"), help="What a full window does: half, exact or retokenize. [the model's]"),
+        typer.Option(envvar=env("WINDOW"), help="What a full window does: half, exact or retokenize. [the model's]"),
     ] = None,
-    how: Annotated[str, typer.Option("--fit", envvar=_env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
+    how: Annotated[str, typer.Option("--fit", envvar=env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
     threads: Annotated[
-        int | None, typer.Option("--threads", "-t", envvar=_env("THREADS"), min=1, max=1024, help="[all CPUs]")
+        int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
-    fps: Annotated[int, typer.Option(envvar=_env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
-    scale: Annotated[int, typer.Option(envvar=_env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
+    fps: Annotated[int, typer.Option(envvar=env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
+    scale: Annotated[int, typer.Option(envvar=env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
     as_json: Annotated[
-        bool, typer.Option("--json", envvar=_env("JSON"), help="Print one JSON object instead of the output's path.")
+        bool, typer.Option("--json", envvar=env("JSON"), help="Print one JSON object instead of the output's path.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--yes", "-y", envvar=_env("YES"), help="Overwrite the output.")] = False,
+    overwrite: Annotated[bool, typer.Option("--yes", "-y", envvar=env("YES"), help="Overwrite the output.")] = False,
 ) -> None:
     """Play a world from a picture, or on from a session, and write what was seen."""
     console = Console(stderr=True, highlight=False, markup=False)

@@ -13,36 +13,30 @@ from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 
+from .options import Fit, Models, env
 from .play import paths
 
 
-def _env(name: str) -> str:
-    return f"GENIE_{name}"
-
-
 def serve(
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", envvar=_env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
-    ] = None,
+    model: Models = None,
     prompt_frame: Annotated[
         Path | None,
         typer.Option(
             "--prompt-frame",
             "-p",
-            envvar=_env("PROMPT_FRAME"),
+            envvar=env("PROMPT_FRAME"),
             help="The picture to start from. [world.png beside world.gguf; else clients send one]",
         ),
     ] = None,
-    how: Annotated[str, typer.Option("--fit", envvar=_env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
+    how: Fit = "crop",
     host: Annotated[
-        str, typer.Option(envvar=_env("HOST"), help="Address to listen on; beyond loopback a key is needed.")
+        str, typer.Option(envvar=env("HOST"), help="Address to listen on; beyond loopback a key is needed.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar=_env("PORT"), min=0, max=65535, help="0: any that is free.")] = 8174,
+    port: Annotated[int, typer.Option(envvar=env("PORT"), min=0, max=65535, help="0: any that is free.")] = 8174,
     api_key: Annotated[
         str,
         typer.Option(
-            envvar=_env("API_KEY"), help="What clients must send. Others see command lines: prefer GENIE_API_KEY."
+            envvar=env("API_KEY"), help="What clients must send. Others see command lines: prefer GENIE_API_KEY."
         ),
     ] = "",
     cors_origin: Annotated[
@@ -54,7 +48,7 @@ def serve(
     max_pixels: Annotated[int, typer.Option(min=1, max=64, help="Megapixels of a picture.")] = 16,
     idle: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds until an unused session is closed.")] = 600,
     threads: Annotated[
-        int | None, typer.Option("--threads", "-t", envvar=_env("THREADS"), min=1, max=1024, help="[all CPUs]")
+        int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
 ) -> None:
     """Serve worlds to programs: REST and a websocket, described at /docs and /openapi.json."""

@@ -76,7 +76,7 @@ HEADS = {
     "left": ("...hhhhhhhhhh...", "..hhhhhhhhhhhh..", "hhhhhhhhhhhhhh..", "..sssssssshhhh..", "..sesssssshhhh..",
              "..sessssssshhh..", "..ssssssssssh...", "...ssssssssss..."),
 }  # fmt: skip
-# By facing and phase: standing, and the two halves of a stride. Each looks like no other, whichever way it is told.
+# Standing, and the two halves of a stride. No two look alike: the latent action model sees differences of frames.
 COATS = {
     "down": (
         ("..cccccccccccc..", ".cccccccccccccc.", ".cckkkkkkkkkkcc.", ".sccccccccccccs.", "...cccccccccc..."),

@@ -74,13 +74,13 @@ def action_table(model: Model, clips: np.ndarray, true_actions: np.ndarray) -> n
     return table
 
 
-def strip(world: World, prompt: np.ndarray, frames: int = 8, scale: int = 2) -> np.ndarray:
+def strip(world: World, prompt: np.ndarray, frames: int = 8) -> np.ndarray:
     """One row per latent action: the prompt, then the same action held."""
     rows = []
     for action in range(world.model.info.action_count):
         first = world.reset(prompt, seed=1)
         rows.append(np.concatenate([first, *world.rollout([action] * frames)], 1))
-    return np.concatenate(rows).repeat(scale, 0).repeat(scale, 1)
+    return np.concatenate(rows)
 
 
 def endurance(world: World, prompts: np.ndarray, frames: int = 100) -> dict[str, float]:
@@ -146,7 +146,7 @@ def main() -> None:
     if args.table:
         args.table.write_text("\n".join(lines) + "\n")
     if args.strip:
-        Image.fromarray(strip(world, frames[args.prompt, 0])).save(args.strip)
+        Image.fromarray(strip(world, frames[args.prompt, 0])).quantize(256).save(args.strip)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,19 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def env(name: str) -> str:
+    """The environment variable that stands in for an option."""
+    return f"GENIE_{name}"
+
+
+Models = Annotated[
+    str | None,
+    typer.Option("--model", "-m", envvar=env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
+]
+Fit = Annotated[str, typer.Option("--fit", envvar=env("FIT"), help="Fit the prompt by crop or pad.")]
