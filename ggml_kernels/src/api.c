@@ -70,13 +70,13 @@ genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t le
     return GENIE_OK;
 }
 
-/* One head's keys in panels and values in pairs, as attention_bf16 wants them, from rows of HD. */
-static void lay_out_bf16(const uint16_t *k, const uint16_t *v, int32_t keys, size_t HD, int32_t D, uint16_t *kp,
-                         uint16_t *vp) {
+/* One head's keys in panels of `wide` and values in pairs, as the bf16 kernels want them, from rows of HD. */
+static void lay_out_bf16(const uint16_t *k, const uint16_t *v, int32_t keys, size_t HD, int32_t D, int32_t wide,
+                         uint16_t *kp, uint16_t *vp) {
     for (int32_t j = 0; j < keys; j++)
         for (int32_t c = 0; c < D; c++) {
-            const size_t from = (size_t)j * HD + (size_t)c, panel = (size_t)(j / GENIE_KEY_PANEL);
-            const size_t at = (panel * (size_t)(D / 2) + (size_t)(c / 2)) * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL;
+            const size_t from = (size_t)j * HD + (size_t)c, panel = (size_t)(j / wide);
+            const size_t at = (panel * (size_t)(D / 2) + (size_t)(c / 2)) * (size_t)wide + (size_t)(j % wide);
             kp[at * 2 + c % 2] = k[from];
             vp[((size_t)(j / 2) * (size_t)D + (size_t)c) * 2 + j % 2] = v[from];
         }
@@ -102,16 +102,19 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     const int32_t D = key_length, HD = heads * D;
     const int32_t key_rows = few == 2 ? queries * keys : keys;
     const size_t padded = (size_t)(keys + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
-    const size_t head = few ? 0 : padded * (size_t)D, row = (size_t)HD;
+    const size_t head = padded * (size_t)D, row = (size_t)HD;
     const float scale = 1.0f / sqrtf((float)D);
-    /* kt, or for bf16: kp, vp and the rounded q, k, v. */
-    const size_t bytes = bf16 ? 2 * (2 * head + ((size_t)queries + 2 * (size_t)key_rows) * row) : head * sizeof(float);
+    /* kt, or for bf16: every head's kp, its vp, and the rounded q, k, v. */
+    const size_t windows = (size_t)heads * (size_t)(few == 2 ? queries : 1);
+    const size_t bytes = bf16  ? 2 * (2 * windows * head + ((size_t)queries + 2 * (size_t)key_rows) * row)
+                         : few ? 0
+                               : head * sizeof(float);
     void *storage = genie_alloc(bytes);
     if (storage == NULL)
         return GENIE_ERROR_MEMORY;
     memset(storage, 0, bytes);
     float *kt = storage;
-    uint16_t *kp = storage, *vp = kp + head, *q16 = vp + head, *k16 = q16 + (size_t)queries * row;
+    uint16_t *kp = storage, *vp = kp + windows * head, *q16 = vp + windows * head, *k16 = q16 + (size_t)queries * row;
     uint16_t *v16 = k16 + (size_t)key_rows * row;
     for (int32_t i = 0; bf16 && i < queries; i++)
         kernels->to_bf16(q_QHD + (size_t)i * row, HD, q16 + (size_t)i * row);
@@ -122,7 +125,7 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     for (int32_t h = 0; !few && h < heads; h++) {
         const size_t at = (size_t)h * (size_t)D;
         if (bf16)
-            lay_out_bf16(k16 + at, v16 + at, keys, row, D, kp, vp);
+            lay_out_bf16(k16 + at, v16 + at, keys, row, D, GENIE_KEY_PANEL, kp, vp);
         else
             lay_out(k_KHD + at, keys, row, D, kt);
         for (int32_t time = 0; time < repeats; time++) {
@@ -132,12 +135,20 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
                 kernels->attention(q_QHD + at, HD, queries, kt, v_KHD + at, HD, keys, D, scale, y_QHD + at, HD);
         }
     }
+    /* The last key is the query's own. */
+    const size_t own = (size_t)(keys - 1) * row;
+    for (size_t i = 0; few && bf16 && i < windows; i++) {
+        const size_t from = i / (size_t)heads * (size_t)keys * row + i % (size_t)heads * (size_t)D;
+        lay_out_bf16(k16 + from, v16 + from, keys - 1, row, D, GENIE_PAST_PANEL, kp + i * head, vp + i * head);
+    }
     for (int64_t i = 0; few && i < (int64_t)repeats * queries; i++)
         for (int32_t h = 0; h < heads; h++) {
             const size_t query = (size_t)(i % queries), at = (size_t)h * (size_t)D, to = query * row + at;
             const size_t from = (few == 2 ? query * (size_t)keys * row : 0) + at;
+            const size_t window = ((few == 2 ? query * (size_t)heads : 0) + (size_t)h) * head;
             if (bf16)
-                kernels->attention_one_bf16(q_QHD + to, k16 + from, v16 + from, HD, keys, D, scale, y_QHD + to);
+                kernels->attention_past_bf16(q16 + to, k16 + from + own, v16 + from + own, kp + window, vp + window,
+                                             keys - 1, D, scale, y_QHD + to);
             else
                 kernels->attention_one(q_QHD + to, k_KHD + from, v_KHD + from, HD, keys, D, scale, y_QHD + to);
         }

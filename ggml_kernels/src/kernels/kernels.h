@@ -7,6 +7,7 @@
 #define GENIE_MAX_KEY_LENGTH 1024
 #define GENIE_MAX_CONTEXT 1024
 #define GENIE_KEY_PANEL 32
+#define GENIE_PAST_PANEL 16
 
 /* Kernels of the matmul folder (layout of packed panels included); defined in kernels/matmul/matmul_kernels.h. */
 struct genie_matmul_kernels;
@@ -41,8 +42,12 @@ typedef struct genie_kernels {
      */
     void (*attention_bf16)(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp, const uint16_t *vp,
                            int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride);
-    void (*attention_one_bf16)(const float *q, const uint16_t *k, const uint16_t *v, int32_t kv_stride, int32_t n_k,
-                               int32_t d, float scale, float *y);
+    /*
+     * One query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / 16][d / 2][16][2] and vp[past / 2][d][2]
+     * (the last ones of any content beyond `past`), and over its own key k and value v, whose weight stays float.
+     */
+    void (*attention_past_bf16)(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                                const uint16_t *vp, int32_t past, int32_t d, float scale, float *y);
     /* Nearest, ties to even; subnormals become zero. */
     void (*to_bf16)(const float *x, int32_t n, uint16_t *y);
     int prefers_bf16; /* quantized stacks use the above; the scalar table has them as a specification only */

@@ -10,7 +10,7 @@ const genie_kernels genie_kernels_avx512bf16 = {
     VECTOR_KERNELS,
     .matmul = &genie_matmul_avx512vnni,
     .attention_bf16 = attention_bf16_avx512,
-    .attention_one_bf16 = attention_one_bf16_avx512,
+    .attention_past_bf16 = attention_past_bf16_avx512,
     .to_bf16 = to_bf16_avx512,
     .prefers_bf16 = 1,
     .peak_int8 = peak_int8_avx512vnni,

@@ -72,6 +72,25 @@ static inline float vf_max(vf v) {
     return top;
 }
 
+static inline int32_t vi_top(vi v) {
+#if VL == 16
+    const vi8 low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+    const vi8 high = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    const vi8 above = high > low, eight = (above & high) | (~above & low);
+#elif VL == 8
+    const vi8 eight = v;
+#endif
+#if VL >= 8
+    const vi4 a = __builtin_shufflevector(eight, eight, 0, 1, 2, 3);
+    const vi4 b = __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+    const vi4 larger = b > a, four = (larger & b) | (~larger & a);
+#else
+    const vi4 four = v;
+#endif
+    const int32_t x = four[0] > four[1] ? four[0] : four[1], y = four[2] > four[3] ? four[2] : four[3];
+    return x > y ? x : y;
+}
+
 /* e^x to about 1e-7 relative (Cephes' expf): x = n ln 2 + r, a polynomial in r, 2^n through the exponent bits. */
 static inline vf vf_exp(vf x) {
     const vf zero = {0};

@@ -17,6 +17,7 @@ typedef struct {
     const int32_t *ids_P;
     const float *features_PN;
     int32_t action;
+    int32_t commit;
     float *output_PO;             /* NULL: no head */
     const genie_sampler *sampler; /* NULL: no sampling */
     int32_t step;
@@ -138,25 +139,41 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
     }
 }
 
-/* The same in a narrow stack: the window is bf16, and this frame's keys and values come from k and v. */
+/* One frame's key and value of a head join a narrow window as number t. */
+static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t t, int32_t D, uint16_t *kp, uint16_t *vp) {
+    uint16_t *panel = kp + (size_t)(t / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)D;
+    uint16_t *values = vp + (size_t)(t / 2) * (size_t)D * 2 + t % 2;
+    for (int32_t d = 0; d < D; d += 2)
+        memcpy(panel + (d / 2 * GENIE_PAST_PANEL + t % GENIE_PAST_PANEL) * 2, k + d, 2 * sizeof *panel);
+    for (int32_t d = 0; d < D; d++)
+        values[2 * d] = v[d];
+}
+
+/* The same in a narrow stack, whose window takes in a frame only when it is committed. */
 static void temporal_rows_bf16(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
                                int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
     genie_state *s = c->state;
-    const int32_t HD = p->head_count * p->key_length, D = p->key_length, T = p->context_length;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length;
+    const size_t slots = (size_t)genie_past_slots(p->context_length);
     const float scale = 1.0f / sqrtf((float)D);
     int32_t begin, end;
     genie_share(p->token_count, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
-        const size_t row = (size_t)i * (size_t)HD, window = row * (size_t)T, now = (size_t)s->length * (size_t)HD;
-        uint16_t *past_k = (uint16_t *)cache->k + window, *past_v = (uint16_t *)cache->v + window;
+        const size_t row = (size_t)i * (size_t)HD;
+        uint16_t *q16 = s->q16 + row, *k16 = s->k16 + row, *v16 = s->v16 + row;
         head_norms(c, w, s->q + row, s->k + row);
-        kernels->to_bf16(s->k + row, HD, past_k + now);
-        kernels->to_bf16(s->v + row, HD, past_v + now);
-        for (int32_t h = 0; h < p->head_count; h++)
-            kernels->attention_one_bf16(s->q + row + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
-                                        s->att + row + h * D);
+        kernels->to_bf16(s->q + row, HD, q16);
+        kernels->to_bf16(s->k + row, HD, k16);
+        kernels->to_bf16(s->v + row, HD, v16);
+        for (int32_t h = 0; h < HD; h += D) {
+            const size_t window = (row + (size_t)h) * slots;
+            uint16_t *kp = (uint16_t *)cache->k + window, *vp = (uint16_t *)cache->v + window;
+            kernels->attention_past_bf16(q16 + h, k16 + h, v16 + h, kp, vp, s->length, D, scale, s->att + row + h);
+            if (c->commit)
+                keep_bf16(k16 + h, v16 + h, s->length, D, kp, vp);
+        }
     }
 }
 
@@ -362,6 +379,7 @@ genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, g
               .ids_P = ids_P,
               .features_PN = features_PN,
               .action = action,
+              .commit = commit,
               .output_PO = output_PO};
     genie_pool_run(pool, run_pass, &c);
     if (commit)

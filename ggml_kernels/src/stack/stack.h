@@ -25,7 +25,8 @@ struct genie_stack {
 
 /*
  * The window of one mixing sublayer, H*D = HD floats per token.
- * temporal: k and v are [P][T][HD], so that one position's past is contiguous; bf16 in a narrow stack.
+ * temporal: k and v are [P][T][HD], so that one position's past is contiguous; in a narrow stack, bf16 [P][H] windows
+ * as attention_past_bf16 wants them.
  * spacetime: k holds the keys of all frames as the attention kernel wants them, head by head; v is [T*P][HD].
  */
 typedef struct {
@@ -58,6 +59,9 @@ struct genie_state {
 };
 
 static inline int32_t genie_round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
+
+/* Frames that a narrow window has room for. */
+static inline int32_t genie_past_slots(int32_t frames) { return genie_round_up(frames, GENIE_PAST_PANEL); }
 
 /* Whether a sublayer of this kind (-1: the stack itself) must have this slot, and its shape. */
 int genie_slot_shape(const genie_stack_params *p, int32_t sublayer_kind, int32_t slot, int32_t *rows, int32_t *columns,

@@ -35,8 +35,9 @@ static void lay_out(genie_state *state, arena *a) {
         genie_cache cache = {NULL, NULL};
         const int32_t kind = p->sublayers[i % p->sublayer_count];
         if (kind == GENIE_SUBLAYER_TEMPORAL) {
-            cache.k = arena_take(a, P * T * HD, narrow ? half : f);
-            cache.v = arena_take(a, P * T * HD, narrow ? half : f);
+            const size_t slots = narrow ? (size_t)genie_past_slots(p->context_length) : T;
+            cache.k = arena_take(a, P * slots * HD, narrow ? half : f);
+            cache.v = arena_take(a, P * slots * HD, narrow ? half : f);
         } else if (kind == GENIE_SUBLAYER_SPACETIME) {
             cache.k = arena_take(a, (size_t)genie_round_up((int32_t)(P * T), GENIE_KEY_PANEL) * HD, f);
             cache.v = arena_take(a, P * T * HD, f);
@@ -125,11 +126,12 @@ genie_status genie_state_copy(genie_state *to, const genie_state *from) {
         const int32_t kind = p->sublayers[i % p->sublayer_count];
         if (from->cache[i].k == NULL)
             continue;
-        const int spacetime = kind == GENIE_SUBLAYER_SPACETIME;
-        const size_t keys = spacetime ? (size_t)genie_round_up((int32_t)(P * T), GENIE_KEY_PANEL) : P * T;
-        const size_t each = to->stack->narrow && !spacetime ? sizeof(uint16_t) : sizeof(float);
+        const int spacetime = kind == GENIE_SUBLAYER_SPACETIME, narrow = to->stack->narrow && !spacetime;
+        const size_t slots = narrow ? (size_t)genie_past_slots(p->context_length) : T;
+        const size_t keys = spacetime ? (size_t)genie_round_up((int32_t)(P * T), GENIE_KEY_PANEL) : P * slots;
+        const size_t each = narrow ? sizeof(uint16_t) : sizeof(float);
         memcpy(to->cache[i].k, from->cache[i].k, keys * HD * each);
-        memcpy(to->cache[i].v, from->cache[i].v, P * T * HD * each);
+        memcpy(to->cache[i].v, from->cache[i].v, P * slots * HD * each);
     }
     to->length = from->length;
     return GENIE_OK;

@@ -170,67 +170,71 @@ static inline __m512 bf16_widen(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* The 16 sums of the lanes of a[0..15], in the lanes of one vector. */
-static inline __m512 sums_of_16(__m512 a[16]) {
-    __m512 four[4];
-    for (int i = 0; i < 4; i++) {
-        const __m512 *x = a + 4 * i;
-        const __m512 low = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
-        const __m512 high = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
-        const __m512d l = _mm512_castps_pd(low), h = _mm512_castps_pd(high);
-        four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(l, h)), _mm512_castpd_ps(_mm512_unpackhi_pd(l, h)));
-    }
-    __m512 two[2];
-    for (int i = 0; i < 2; i++)
-        two[i] = _mm512_add_ps(_mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0x88),
-                               _mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0xDD));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(two[0], two[1], 0x88), _mm512_shuffle_f32x4(two[0], two[1], 0xDD));
+/* The sums of 16 keys in the lanes; four chains, as one would wait for itself. */
+static inline __m512 bf16_past_scores(const uint16_t *q, const uint16_t *kp, int32_t d) {
+    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int32_t c = 0; c < d; c += 8)
+        for (int i = 0; i < 4; i++)
+            sum[i] = _mm512_dpbf16_ps(sum[i], bf16_pairs(kp + (size_t)(c + 2 * i) * GENIE_PAST_PANEL),
+                                      bf16_pair_of_all(q + c + 2 * i));
+    return _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
 }
 
-static void attention_one_bf16_avx512(const float *q, const uint16_t *k, const uint16_t *v, int32_t kv_stride,
-                                      int32_t n_k, int32_t d, float scale, float *y) {
-    uint16_t q16[GENIE_MAX_KEY_LENGTH];
-    float p[GENIE_MAX_CONTEXT]; /* whole vectors: the limit is a multiple of 16 */
-    to_bf16_avx512(q, d, q16);
-    __m512 tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
-    for (int32_t j = 0; j < n_k; j += 16) {
-        const int32_t n = n_k - j < 16 ? n_k - j : 16;
-        __m512 sum[16];
-        for (int i = 0; i < 16; i++)
-            sum[i] = _mm512_setzero_ps();
-        for (int32_t i = 0; i < n; i++) {
-            const uint16_t *key = k + (size_t)(j + i) * (size_t)kv_stride;
-            int32_t c = 0;
-            for (; c + 32 <= d; c += 32)
-                sum[i] = _mm512_dpbf16_ps(sum[i], bf16_pairs(q16 + c), bf16_pairs(key + c));
-            if (c < d)
-                sum[i] = _mm512_dpbf16_ps(sum[i], bf16_half(q16 + c), bf16_half(key + c));
+/* y[0 .. 16 vectors) = share * (p v over the past, and p_own v_own). The last pair may hold one value only. */
+static inline __attribute__((always_inline)) void bf16_past_columns(const int vectors, const uint16_t *p,
+                                                                    const uint16_t *vp, int32_t past, int32_t d,
+                                                                    __m512 p_own, const uint16_t *v_own, __m512 share,
+                                                                    float *y) {
+    __m512 sum[4];
+    for (int i = 0; i < vectors; i++)
+        sum[i] = _mm512_mul_ps(bf16_widen(v_own + 16 * i), p_own);
+    for (int32_t j = 0; j + 1 < past; j += 2) {
+        const __m512bh both = bf16_pair_of_all(p + j);
+        for (int i = 0; i < vectors; i++)
+            sum[i] = _mm512_dpbf16_ps(sum[i], bf16_pairs(vp + (size_t)j * (size_t)d + 32 * i), both);
+    }
+    if (past % 2 != 0) {
+        const __m512bh both = bf16_pair_of_all(p + past - 1);
+        for (int i = 0; i < vectors; i++) {
+            const __m512i pair = (__m512i)bf16_pairs(vp + (size_t)(past - 1) * (size_t)d + 32 * i);
+            const __m512i one = _mm512_maskz_mov_epi16(0x55555555, pair);
+            sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)one, both);
         }
-        const __m512 scores = _mm512_mul_ps(sums_of_16(sum), _mm512_set1_ps(scale * LOG2_E));
-        tops = _mm512_mask_max_ps(tops, lanes_there(n), tops, scores);
-        _mm512_storeu_ps(p + j, scores);
     }
-    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(tops));
-    for (int32_t j = 0; j < n_k; j += 16) {
-        const __m512 e = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(p + j), top));
-        terms = _mm512_mask_add_ps(terms, lanes_there(n_k - j), terms, e);
-        _mm512_storeu_ps(p + j, e);
+    for (int i = 0; i < vectors; i++)
+        _mm512_storeu_ps(y + 16 * i, _mm512_mul_ps(sum[i], share));
+}
+
+static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float *y) {
+    float scores[GENIE_MAX_CONTEXT]; /* whole vectors: the limit is a multiple of 16 */
+    uint16_t p[GENIE_MAX_CONTEXT];
+    __m512 own = _mm512_setzero_ps(), tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
+    for (int32_t c = 0; c < d; c += 16)
+        own = _mm512_dpbf16_ps(own, bf16_half(q + c), bf16_half(k + c));
+    const __m512 by = _mm512_set1_ps(scale * LOG2_E);
+    const __m512 own_score = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_add_ps(own)), by);
+    for (int32_t j = 0; j < past; j += GENIE_PAST_PANEL) {
+        const __m512 score = _mm512_mul_ps(bf16_past_scores(q, kp + (size_t)j * (size_t)d, d), by);
+        tops = _mm512_mask_max_ps(tops, lanes_there(past - j), tops, score);
+        _mm512_storeu_ps(scores + j, score);
     }
-    const __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(terms));
+    const __m512 top = _mm512_max_ps(_mm512_set1_ps(_mm512_reduce_max_ps(tops)), own_score);
+    for (int32_t j = 0; j < past; j += GENIE_PAST_PANEL) {
+        const __m512 e = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
+        const __m512 there = _mm512_maskz_mov_ps(lanes_there(past - j), e);
+        terms = _mm512_add_ps(terms, there);
+        const __m256bh half = _mm512_cvtneps_pbh(there);
+        memcpy(p + j, &half, sizeof half);
+    }
+    const __m512 own_term = exp2_avx512(_mm512_sub_ps(own_score, top));
+    const __m512 total = _mm512_add_ps(_mm512_set1_ps(_mm512_reduce_add_ps(terms)), own_term);
+    const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), total);
     int32_t c = 0;
-    for (; c + 32 <= d; c += 32) {
-        __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-        for (int32_t j = 0; j < n_k; j++)
-            for (int i = 0; i < 2; i++)
-                sum[i] = _mm512_fmadd_ps(bf16_widen(v + (size_t)j * (size_t)kv_stride + c + 16 * i),
-                                         _mm512_set1_ps(p[j]), sum[i]);
-        for (int i = 0; i < 2; i++)
-            _mm512_storeu_ps(y + c + 16 * i, _mm512_mul_ps(sum[i], share));
-    }
-    if (c < d) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int32_t j = 0; j < n_k; j++)
-            sum = _mm512_fmadd_ps(bf16_widen(v + (size_t)j * (size_t)kv_stride + c), _mm512_set1_ps(p[j]), sum);
-        _mm512_storeu_ps(y + c, _mm512_mul_ps(sum, share));
-    }
+    for (; c + 64 <= d; c += 64)
+        bf16_past_columns(4, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);
+    for (; c + 32 <= d; c += 32)
+        bf16_past_columns(2, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);
+    if (c < d)
+        bf16_past_columns(1, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);
 }

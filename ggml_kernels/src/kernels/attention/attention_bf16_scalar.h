@@ -56,25 +56,28 @@ static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n
     }
 }
 
-static void attention_one_bf16_scalar(const float *q, const uint16_t *k, const uint16_t *v, int32_t kv_stride,
-                                      int32_t n_k, int32_t d, float scale, float *y) {
-    uint16_t q16[GENIE_MAX_KEY_LENGTH];
-    float p[GENIE_MAX_CONTEXT], top = -INFINITY, total = 0;
-    to_bf16_scalar(q, d, q16);
-    for (int32_t j = 0; j < n_k; j++) {
+static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float *y) {
+    float p[GENIE_MAX_CONTEXT + 1], top = -INFINITY, total = 0;
+    for (int32_t j = 0; j <= past; j++) {
+        const uint16_t *panel = kp + (size_t)(j / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)d;
         p[j] = 0;
         for (int32_t c = 0; c < d; c++)
-            p[j] += from_bf16(q16[c]) * from_bf16(k[(size_t)j * (size_t)kv_stride + (size_t)c]);
+            p[j] += from_bf16(q[c]) *
+                    from_bf16(j == past ? k[c] : panel[(c / 2 * GENIE_PAST_PANEL + j % GENIE_PAST_PANEL) * 2 + c % 2]);
         p[j] *= scale;
         top = p[j] > top ? p[j] : top;
     }
     for (int32_t c = 0; c < d; c++)
         y[c] = 0;
-    for (int32_t j = 0; j < n_k; j++) {
+    for (int32_t j = 0; j <= past; j++) {
         p[j] = expf(p[j] - top);
         total += p[j];
+        uint16_t rounded;
+        to_bf16_scalar(&p[j], 1, &rounded);
+        const uint16_t *value = vp + (size_t)(j / 2) * (size_t)d * 2 + j % 2;
         for (int32_t c = 0; c < d; c++)
-            y[c] += p[j] * from_bf16(v[(size_t)j * (size_t)kv_stride + (size_t)c]);
+            y[c] += j == past ? p[j] * from_bf16(v[c]) : from_bf16(rounded) * from_bf16(value[2 * c]);
     }
     for (int32_t c = 0; c < d; c++)
         y[c] /= total;

@@ -9,7 +9,10 @@
 enum {
     MAX_SIDE = 1 << 24,
     LINE = 64,
-    ROW_QUANTUM = 12 /* rows of x are shared in these: a multiple of every kernel's tile */
+    ROW_QUANTUM = 12, /* rows of x are shared in these: a multiple of every kernel's tile */
+    SPAN = 1024,      /* columns of a row of x that share a scale: the largest of more would round the rest too coarsely */
+    SPAN_BYTES = SPAN / GENIE_BLOCK * (GENIE_BLOCK + GENIE_NOTE_BYTES), /* of lines */
+    MOST_CHANNELS = 64                                                  /* of a panel */
 };
 
 struct genie_matrix {
@@ -54,6 +57,9 @@ static size_t row_bytes_of(int32_t type, int32_t columns) {
 
 /* ---- activations ---- */
 
+static int32_t spans_of(int32_t columns) { return (columns + SPAN - 1) / SPAN; }
+
+/* Quantized rows are spans one after the other, each followed by its notes. */
 static size_t row_stride(int32_t columns) {
     const size_t blocks = ((size_t)columns + GENIE_BLOCK - 1) / GENIE_BLOCK;
     return (blocks * (GENIE_BLOCK + GENIE_NOTE_BYTES) + LINE - 1) / LINE * LINE;
@@ -62,24 +68,29 @@ static size_t row_stride(int32_t columns) {
 size_t genie_activations_bytes(int32_t m, int32_t columns) {
     size_t bytes;
     /* A size that does not fit becomes one that no allocation can meet. */
-    if (m < 0 || columns < 0 || !genie_mul((size_t)m, row_stride(columns) + sizeof(float), &bytes))
+    if (m < 0 || columns < 0 ||
+        !genie_mul((size_t)m, row_stride(columns) + (size_t)spans_of(columns) * sizeof(float), &bytes))
         return SIZE_MAX;
     return bytes;
 }
 
 genie_activations genie_activations_place(void *storage, int32_t m, int32_t columns) {
     uint8_t *q = storage;
-    return (genie_activations){q, (float *)(void *)(q + (size_t)m * row_stride(columns))};
+    return (genie_activations){q, (float *)(void *)(q + (size_t)m * row_stride(columns)), m};
 }
 
 void genie_activations_quantize(const struct genie_kernels *kernels, const float *x_MC, int32_t stride, int32_t m,
                                 int32_t columns, genie_activations a, int32_t thread, int32_t thread_count) {
     int32_t begin, end;
     genie_share(m, thread, thread_count, &begin, &end);
-    const int32_t padded = (columns + GENIE_BLOCK - 1) / GENIE_BLOCK * GENIE_BLOCK;
     for (int32_t i = begin; i < end; i++)
-        kernels->matmul->quantize_row(x_MC + (size_t)i * (size_t)stride, columns, padded,
-                                      a.q_MC + (size_t)i * row_stride(columns), a.scale_M + i);
+        for (int32_t s = 0; s < spans_of(columns); s++) {
+            const int32_t left = columns - s * SPAN, here = left < SPAN ? left : SPAN;
+            const int32_t padded = (here + GENIE_BLOCK - 1) / GENIE_BLOCK * GENIE_BLOCK;
+            kernels->matmul->quantize_row(x_MC + (size_t)i * (size_t)stride + (size_t)s * SPAN, here, padded,
+                                          a.q_MC + (size_t)i * row_stride(columns) + (size_t)s * SPAN_BYTES,
+                                          a.scale_SM + (size_t)s * (size_t)a.m + i);
+        }
 }
 
 /* ---- the matrix ---- */
@@ -169,6 +180,8 @@ int genie_matrix_quantized(const genie_matrix *matrix) {
     return matrix->type == GENIE_TYPE_Q4_0 || matrix->type == GENIE_TYPE_Q8_0;
 }
 
+static const float no_bias[MOST_CHANNELS];
+
 /*
  * Units of work are panels; where these do not divide well among the threads, each is cut by rows of x as well. A
  * row's result does not depend on the rows it is computed with, so the cut shows in the time only.
@@ -190,21 +203,33 @@ void genie_matrix_run(const genie_matrix *w, genie_activations a, const float *x
         genie_share(quanta, (int32_t)(unit % parts), parts, &row, &row_end);
         row *= ROW_QUANTUM;
         row_end = row_end * ROW_QUANTUM < m ? row_end * ROW_QUANTUM : m;
-        const genie_panel_product product = {
+        genie_panel_product product = {
             .panel = w->packed + (size_t)panel * w->panel_bytes,
             .bias = w->bias + first,
             .channels = w->rows - first < channels ? w->rows - first : channels,
             .columns = w->columns,
             .m = row_end - row,
-            .q = quantized ? a.q_MC + (size_t)row * q_stride : NULL,
-            .q_stride = q_stride,
-            .scale = quantized ? a.scale_M + row : NULL,
             .x = quantized ? NULL : x_MC + (size_t)row * (size_t)x_stride,
             .x_stride = (size_t)x_stride,
             .y = y_MR + (size_t)row * (size_t)y_stride + first,
             .y_stride = (size_t)y_stride,
             .accumulate = accumulate,
         };
-        w->format->run(&product);
+        if (!quantized) {
+            w->format->run(&product);
+            continue;
+        }
+        product.q = a.q_MC + (size_t)row * q_stride;
+        product.q_stride = q_stride;
+        product.scale = a.scale_SM + row;
+        for (int32_t left = w->columns; left > 0; left -= SPAN) {
+            product.columns = left < SPAN ? left : SPAN;
+            w->format->run(&product);
+            product.panel += w->format->panel_bytes(SPAN);
+            product.q += SPAN_BYTES;
+            product.scale += a.m;
+            product.bias = no_bias;
+            product.accumulate = 1;
+        }
     }
 }

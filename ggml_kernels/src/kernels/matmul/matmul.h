@@ -10,12 +10,13 @@ struct genie_kernels; /* kernels/kernels.h: the table of one ISA */
 
 /*
  * Activations of one product, quantized once and shared by all matrices that read the same rows (q, k, v).
- * One scale per row: x = scale * q, q in -127..127; how q is stored (s8, or u8 with +128) is the ISA's business.
- * An all-zero row has scale 0. Columns are padded with zeros to a multiple of 32.
+ * One scale per span of 1024 columns of a row: x = scale * q, q in -127..127; how q is stored (s8, or u8 with +128) is
+ * the ISA's business. An all-zero span has scale 0. Columns are padded with zeros to a multiple of 32.
  */
 typedef struct {
-    uint8_t *q_MC; /* [m, padded columns], 64-byte aligned rows */
-    float *scale_M;
+    uint8_t *q_MC;   /* m rows, 64-byte aligned */
+    float *scale_SM; /* [spans, m] */
+    int32_t m;
 } genie_activations;
 
 /* Bytes for the quantized activations of m rows of `columns`; 64-byte aligned storage is the caller's. */

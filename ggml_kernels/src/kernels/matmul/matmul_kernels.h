@@ -9,7 +9,7 @@
 
 enum { GENIE_BLOCK = 32, GENIE_Q8_0_BYTES = 34, GENIE_Q4_0_BYTES = 18, GENIE_NOTE_BYTES = 4 };
 
-/* One panel times m rows of x: y[m, channels] = x w^T + bias (+ y). */
+/* One panel, or a span of its columns, times m rows of x: y[m, channels] = x w^T + bias (+ y). */
 typedef struct {
     const uint8_t *panel; /* 64-byte aligned */
     const float *bias;    /* of every channel of the panel, padding included */
@@ -38,10 +38,10 @@ struct genie_matmul_format {
 struct genie_matmul_kernels {
     struct genie_matmul_format f32, f16, q4_0, q8_0;
     /*
-     * q = round(x * 127 / max|x|), ties to even, and zeros up to `padded` columns; *scale = max|x| / 127. Rows whose
-     * largest value is below GENIE_SMALLEST_ROW count as all zero: 127 / max|x| would overflow. A row that holds a NaN
-     * gets the scale NaN, so that it shows in the result. GENIE_NOTE_BYTES per block from q + padded on are the ISA's
-     * to note down what its product needs to know of a row.
+     * One span of a row. q = round(x * 127 / max|x|), ties to even, and zeros up to `padded` columns; *scale =
+     * max|x| / 127. Spans whose largest value is below GENIE_SMALLEST_ROW count as all zero: 127 / max|x| would overflow. One that holds a
+     * NaN gets the scale NaN, so that it shows in the result. GENIE_NOTE_BYTES per block from q + padded on are the
+     * ISA's to note down what its product needs to know.
      */
     void (*quantize_row)(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale);
 };

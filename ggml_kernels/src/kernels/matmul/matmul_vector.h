@@ -231,9 +231,7 @@ static void quantize_row(const float *x, int32_t columns, int32_t padded, uint8_
     for (int32_t k = 0; k < whole; k += VL)
         tops = vi_max(tops, (vi)vf_load(x + k) & magnitude);
     tops = vi_max(tops, (vi)vf_load(rest) & magnitude);
-    int32_t top_bits = 0;
-    for (int i = 0; i < VL; i++)
-        top_bits = tops[i] > top_bits ? tops[i] : top_bits;
+    const int32_t top_bits = vi_top(tops);
     float top;
     memcpy(&top, &top_bits, sizeof top);
     const int zero = top < GENIE_SMALLEST_ROW;

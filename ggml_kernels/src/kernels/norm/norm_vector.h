@@ -2,13 +2,19 @@
 #include <math.h>
 
 static void rms_norm_vector(const float *x, const float *weight, float epsilon, int32_t n, float *y) {
-    vf sums = {0};
+    vf sums = {0}, others = {0}; /* two chains of sums: one would wait for itself */
     int32_t i = 0;
-    for (; i + VL <= n; i += VL) {
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        const vf a = vf_load(x + i), b = vf_load(x + i + VL);
+        sums += a * a;
+        others += b * b;
+    }
+    if (i + VL <= n) {
         const vf a = vf_load(x + i);
         sums += a * a;
+        i += VL;
     }
-    float sum = vf_sum(sums);
+    float sum = vf_sum(sums + others);
     for (; i < n; i++)
         sum += x[i] * x[i];
     const float scale = 1.0f / sqrtf(sum / (float)n + epsilon);
