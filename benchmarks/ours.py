@@ -33,9 +33,9 @@ def product(isa: str, pool: _native.Pool, type: str, w_NK: np.ndarray, x_MK: np.
     return System(run, lambda: y_MN, prepares=True)
 
 
-def peak(isa: str, pool: _native.Pool, type: str = "Q8_0", rounds: int = 10_000) -> tuple[System, int]:
-    """The system, and the operations of one run."""
-    kind = int(TYPES[type])
+def peak(isa: str, pool: _native.Pool, blocks: bool = False, rounds: int = 10_000) -> tuple[System, int]:
+    """The system, and the operations of one run. blocks: with all that a scale per block adds (genie_peak)."""
+    kind = _native.lib.GENIE_PEAK_BLOCKS if blocks else int(TYPES["Q8_0"])
 
     def run(times: int) -> None:
         _native.peak_operations(isa, pool, kind, times * rounds)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import limits
 from targets import best, rows_of, verdicts
+from text import ms, table
 
 Results = dict[str, Any]
 PLOTS = {
@@ -14,14 +16,6 @@ PLOTS = {
     "parts": "Where a frame's time goes, one thread",
     "growth": "How a MaskGIT step grows",
 }
-
-
-def table(titles: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (titles, ["---", *["---:"] * (len(titles) - 1)], *rows)] + [""]
-
-
-def ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
 
 
 def products(results: Results) -> list[str]:
@@ -196,7 +190,8 @@ def growth(results: Results) -> list[str]:
 
 
 SECTIONS = {
-    "products": products, "attention": attention, "step": step, "models": models, "frames": frames, "scaling": scaling,
+    "small_step": limits.section, "products": products, "attention": attention, "step": step, "models": models,
+    "frames": frames, "scaling": scaling,
     "window": window, "memory": memory, "growth": growth, "adaptive": adaptive,
 }  # fmt: skip
 

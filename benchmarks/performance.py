@@ -29,7 +29,7 @@ from attention import attention  # noqa: E402
 from growth import growth  # noqa: E402
 from page import page  # noqa: E402
 from products import products  # noqa: E402
-from step import step  # noqa: E402
+from step import small_step, step  # noqa: E402
 from whole_frame import ROOT, against_torch, converted, memory_and_load, scaling, window  # noqa: E402
 
 from genie_cpp.bench import Bench, environment, environment_line, mean_sd  # noqa: E402
@@ -106,6 +106,7 @@ def full(rounds: int, work: Path) -> dict[str, Callable[[], Any]]:
         "products": lambda: products(rounds, 0.03),
         "attention": lambda: attention(2 * rounds, 0.03),
         "step": lambda: step(genie("appendix-f"), work / "appendix-f", "appendix-f", work, 2 * rounds, 0.1, (1, 2)),
+        "small_step": lambda: small_step(synthetic.build("tiny", "q8_0", work), 4 * rounds, 0.05),
         "models": whole_models,
         "frames": frames,
         "scaling": lambda: scaling(files(), rounds),
@@ -125,6 +126,7 @@ def small(work: Path) -> dict[str, Callable[[], Any]]:
         "products": lambda: products(1, 1e-4, small=True),
         "attention": lambda: attention(1, 1e-4, small=True),
         "step": lambda: step(genie, folder, "tiny", work, 1, 1e-4, (1,)),
+        "small_step": lambda: small_step(path, 1, 1e-4),
         "models": lambda: models([(path, 1, [2])], 1),
         "frames": lambda: against_torch("tiny", folder, 2, work, 1),
         "scaling": lambda: scaling([path], 1),

@@ -33,6 +33,7 @@ def measure(isa: str, threads: int, M: int, K: int, N: int, rounds: int, least: 
     pool = _native.Pool(threads)
     systems = {f"ours: {type}": ours.product(isa, pool, type, w_NK, x_MK) for type in ours.TYPES}
     systems["peak"], operations = ours.peak(isa, pool)
+    systems["limit"], block_operations = ours.peak(isa, pool, blocks=True, rounds=1000)
     systems |= ggml_products(w_NK, x_MK, threads)
     if best:
         if peers.have("onnx", "onnxruntime"):
@@ -43,11 +44,11 @@ def measure(isa: str, threads: int, M: int, K: int, N: int, rounds: int, least: 
     times = in_turns(systems, rounds, least)
     exact = x_MK.astype(np.float64) @ w_NK.T.astype(np.float64)
     errors = {name: relative_error(s.output(), exact) for name, s in systems.items() if s.output is not None}
-    peak = operations / times.pop("peak") / 1e9 if operations else 0.0
+    peak, limit = operations / times.pop("peak") / 1e9, block_operations / times.pop("limit") / 1e9
     speed = {name: 2 * M * K * N / t / 1e9 for name, t in times.items()}
     return {
-        "isa": isa, "threads": threads, "M": M, "K": K, "N": N, "peak": peak, "speed": speed, "errors": errors,
-        "best": best,
+        "isa": isa, "threads": threads, "M": M, "K": K, "N": N, "peak": peak, "limit": limit, "speed": speed,
+        "errors": errors, "best": best,
     }  # fmt: skip
 
 

@@ -153,44 +153,65 @@ def torch_step(module: nn.Module, inputs: list[Tensor]) -> System:
     return peers.torch_system(lambda: module(*inputs))
 
 
+def part_systems(model: Model, threads: int) -> dict[str, System]:
+    """The products of a step by shape, and its attentions on one thread: each alone."""
+    rng, stack = np.random.default_rng(0), model.info.stacks["dynamics"]
+    P, T, head = model.token_count, model.info.context_length, (stack.head_count, stack.key_length)
+    isa = model.isa if model.isa in ours.int8_isas() else (ours.int8_isas() or [model.isa])[0]
+    pool, systems = _native.Pool(threads), {}
+    for K, N in shapes(model):
+        w, x = rng.standard_normal((N, K), np.float32), rng.standard_normal((P, K), np.float32)
+        systems[f"product {K} -> {N}"] = ours.product(isa, pool, "Q8_0", w, x)
+    bf16 = int(model.isa == "avx512bf16" and stack.key_length % 16 == 0)
+    few = rng.standard_normal((P, T, *head), np.float32)
+    q = np.ascontiguousarray(few[:, 0])
+    systems["spatial"] = ours.attention(model.isa, q, q, q, 0, bf16)
+    systems["temporal"] = ours.attention(model.isa, q, few, few, 2, bf16)
+    return systems
+
+
+def part_times(model: Model, times: dict[str, float]) -> dict[str, float]:
+    """Seconds of a step that are products, and that attention takes on one thread."""
+    stack = model.info.stacks["dynamics"]
+    return {
+        "products": sum(count * times[f"product {K} -> {N}"] for (K, N), count in shapes(model).items()),
+        **{kind: times[kind] * stack.block_count * (kind in stack.sublayers) for kind in ("spatial", "temporal")},
+    }
+
+
+def window_of(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of a full window but for its last frame, and that frame masked."""
+    codes, T = model.info.codebook_size, model.info.context_length
+    past_TP = np.random.default_rng(0).integers(0, codes, (T - 1, model.token_count)).astype(np.int32)
+    return past_TP, np.full(model.token_count, codes, np.int32)
+
+
 def step(genie: Genie, folder: Path, name: str, work: Path, rounds: int, least: float, counts: tuple[int, ...]) -> Any:
     """genie: the reference of the checkpoint in `folder`."""
-    T, rng = genie.config.context_length, np.random.default_rng(0)
-    codes = genie.config.tokenizer.codebook_size
     path = converted(folder, "q8_0", work / f"{name}-q8_0.gguf")
     rows = []
     for threads in counts:
         model = Model.open(path, threads)
-        P, stack = model.token_count, model.info.stacks["dynamics"]
-        past_TP = rng.integers(0, codes, (T - 1, P)).astype(np.int32)
-        ids_P = np.full(P, codes, np.int32)
-        systems = {"genie_cpp Q8_0": our_step(model, past_TP, ids_P), **rivals(genie, past_TP, ids_P, threads, work)}
-        isa = model.isa if model.isa in ours.int8_isas() else (ours.int8_isas() or [model.isa])[0]
-        pool, products, few = (
-            _native.Pool(threads),
-            shapes(model),
-            rng.standard_normal((P, T, *head(stack)), np.float32),
-        )
-        for K, N in products:
-            w, x = rng.standard_normal((N, K), np.float32), rng.standard_normal((P, K), np.float32)
-            systems[f"product {K} -> {N}"] = ours.product(isa, pool, "Q8_0", w, x)
-        bf16 = int(model.isa == "avx512bf16" and stack.key_length % 32 == 0)
-        q = np.ascontiguousarray(few[:, 0])
-        systems["spatial"] = ours.attention(model.isa, q, q, q, 0, bf16)
-        systems["temporal"] = ours.attention(model.isa, q, few, few, 2, bf16)
-        times = in_turns(systems, rounds, least)
-        engines = [label for label in systems if not label.startswith(("product", "spatial", "temporal"))]
+        window = window_of(model)
+        systems = {"genie_cpp Q8_0": our_step(model, *window), **rivals(genie, *window, threads, work)}
+        parts = part_systems(model, threads)
+        times = in_turns(systems | parts, rounds, least)
         truth = systems["PyTorch fp32"].output()  # type: ignore[misc]
         rows.append({
-            "model": name, "threads": threads, "times": {label: times[label] for label in engines},
-            "errors": {label: relative_error(systems[label].output(), truth) for label in engines},  # type: ignore[misc]
-            "products": sum(count * times[f"product {K} -> {N}"] for (K, N), count in products.items()),
-            "spatial": times["spatial"] * stack.block_count * ("spatial" in stack.sublayers),
-            "temporal": times["temporal"] * stack.block_count * ("temporal" in stack.sublayers),
+            "model": name, "threads": threads, "times": {label: times[label] for label in systems},
+            "errors": {label: relative_error(s.output(), truth) for label, s in systems.items()},  # type: ignore[misc]
+            **part_times(model, times),
         })  # fmt: skip
         print(f"  {name}, {threads} threads", flush=True)
     return rows
 
 
-def head(stack: Any) -> tuple[int, int]:
-    return stack.head_count, stack.key_length
+def small_step(path: Path, rounds: int, least: float) -> dict[str, Any]:
+    """A step of a model in a GGUF and its parts, one thread, and what the products take at the peak."""
+    model = Model.open(path, 1)
+    systems = {"step": our_step(model, *window_of(model)), **part_systems(model, 1)}
+    systems["peak"], operations = ours.peak(model.isa, _native.Pool(1))
+    times = in_turns(systems, rounds, least)
+    wanted = sum(2 * K * N * count for (K, N), count in shapes(model).items()) * model.token_count
+    at_peak = wanted * times["peak"] / operations if operations else 0.0
+    return {"model": path.stem, "step": times["step"], "at_peak": at_peak, **part_times(model, times)}

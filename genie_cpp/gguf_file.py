@@ -88,6 +88,8 @@ class TensorInfo:
 def quoted(text: str, limit: int = 256) -> str:
     """Text from a file, made safe for a terminal: control and odd characters escaped, shortened, in quotes."""
     text = text if len(text) <= limit else text[: limit - 1] + "…"
+    if text.isprintable():
+        return f"'{text}'"
     return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "'"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .errors import ActionError, ImageError, ModelError
+from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo
 from .hparams import FILE_TYPES, HParams, StackParams, validate
 from .sampler import Sampler
@@ -75,7 +75,7 @@ class Model:
         model.threads = default_threads() if threads is None else threads
         model._pool = _native.Pool(model.threads)
         with GGUFFile.open(model.path) as file:
-            model.info = validate(file)
+            model.info = validate(file, finite=False)  # `_build` and `_floats` see to that, as they read everything
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
             model._stacks = {name: model._build(file, name) for name in model.info.stacks}
@@ -104,7 +104,11 @@ class Model:
             kind = int(tensor.type)
             if tensor_name == "dynamics.token_embd.weight":  # rows are looked up, not multiplied
                 data, kind = _floats(file, tensor_name), 0
-            stack.set(tensor_name.removeprefix(prefix), kind, rows, columns, data)
+            try:
+                stack.set(tensor_name.removeprefix(prefix), kind, rows, columns, data)
+            except NativeError:
+                file.check_finite(tensor_name)  # which can say where
+                raise
         stack.seal()
         return stack
 
@@ -283,6 +287,7 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
 
 def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
     """One tensor as float32, slowest dimension first; a copy, so that the file can be closed."""
+    file.check_finite(name)
     tensor = file.tensors[name]
     raw = np.array(file.data(name)).reshape(-1)
     shape = tuple(reversed(tensor.shape))

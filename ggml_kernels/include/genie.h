@@ -46,7 +46,8 @@ typedef enum {
     GENIE_ERROR_MEMORY = 2,   /* an allocation failed */
     GENIE_ERROR_THREAD = 3,   /* a thread could not be started */
     GENIE_ERROR_ISA = 4,      /* unknown ISA name, or this CPU lacks it */
-    GENIE_ERROR_STATE = 5     /* window full, stack not sealed, or a weight missing */
+    GENIE_ERROR_STATE = 5,    /* window full, stack not sealed, or a weight missing */
+    GENIE_ERROR_FINITE = 6    /* a weight is infinite or not a number */
 } genie_status;
 
 /* ggml's numbers. Q8_0: blocks of 32 {f16 d; int8 q[32]}; Q4_0: {f16 d; uint8 nibbles[16]}, value (n - 8) * d. */
@@ -221,8 +222,10 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
 /*
  * Arithmetic only, for benchmarks: on every thread of the pool `rounds` (up to 2^36) of the instructions that products
  * with weights of this type end in, without memory. The caller's clock makes it a peak. operations: done by all threads
- * together, 2 per multiply-add; 0 where there is nothing to measure (scalar).
+ * together, 2 per multiply-add; 0 where there is nothing to measure (scalar). type GENIE_PEAK_BLOCKS: all instructions
+ * that blocks of Q8_0 take, their scales included (AVX-512 VNNI and AVX2; 0 elsewhere).
  */
+typedef enum { GENIE_PEAK_BLOCKS = 256 } genie_peak_kind;
 genie_status genie_peak(const char *isa, genie_pool *pool, int32_t type, int64_t rounds, int64_t *operations);
 
 /* CFFI END */

@@ -21,6 +21,8 @@ const char *genie_status_text(int32_t status) {
         return "unknown instruction set, or this CPU does not have it";
     case GENIE_ERROR_STATE:
         return "the window is full or a weight is missing";
+    case GENIE_ERROR_FINITE:
+        return "a weight is infinite or not a number";
     default:
         return "unknown status";
     }

@@ -7,17 +7,18 @@ import pytest
 from genie_cpp import _native
 from genie_cpp.errors import NativeError
 
-F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
+F32, F16, Q4_0, Q8_0, BLOCKS = 0, 1, 2, 8, 256
 # Operations of one round: sums x lanes x products per lane x 2.
-VNNI = {Q8_0: 16 * 16 * 4 * 2, F32: 16 * 16 * 2}
-ROUND = {"avx512bf16": VNNI, "avx512vnni": VNNI, "avx2": {Q8_0: 6 * 8 * 4 * 2, F32: 12 * 8 * 2}}
+VNNI = {Q8_0: 16 * 16 * 4 * 2, F32: 16 * 16 * 2, BLOCKS: 8 * 12 * 16 * 4 * 2}
+AVX2 = {Q8_0: 6 * 8 * 4 * 2, F32: 12 * 8 * 2, BLOCKS: 8 * 6 * 8 * 4 * 2}
+ROUND = {"avx512bf16": VNNI, "avx512vnni": VNNI, "avx2": AVX2}
 
 
 @pytest.mark.parametrize("isa", _native.isas())
 @pytest.mark.parametrize("threads", [1, 3])
 def test_operations_are_those_of_all_threads(isa: str, threads: int) -> None:
     pool = _native.Pool(threads)
-    for type, like in ((Q8_0, Q8_0), (Q4_0, Q8_0), (F32, F32), (F16, F32)):
+    for type, like in ((Q8_0, Q8_0), (Q4_0, Q8_0), (F32, F32), (F16, F32), (BLOCKS, BLOCKS)):
         for rounds in (1, 1000):
             want = 0 if isa == "scalar" else ROUND[isa][like] * rounds * threads
             assert _native.peak_operations(isa, pool, type, rounds) == want

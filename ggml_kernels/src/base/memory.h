@@ -15,7 +15,9 @@ static inline int genie_mul(size_t a, size_t b, size_t *out) {
 
 /* At least `bytes` bytes, 64-byte aligned and not initialised; NULL when there is no room. */
 void *genie_alloc(size_t bytes);
-/* Frees what genie_alloc gave; NULL is fine. */
+/* The same, zeroed: pages of a large block come zeroed from the system, and only when they are touched. */
+void *genie_alloc_zeroed(size_t bytes);
+/* Frees what one of the above gave; NULL is fine. */
 void genie_release(void *memory);
 
 #endif

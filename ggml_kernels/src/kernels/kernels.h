@@ -61,6 +61,7 @@ typedef struct genie_kernels {
     /* Multiply-adds on registers only; return how many operations that was, two each. NULL: not worth measuring. */
     int64_t (*peak_int8)(int64_t rounds);
     int64_t (*peak_float)(int64_t rounds);
+    int64_t (*peak_blocks)(int64_t rounds);
 } genie_kernels;
 
 extern const genie_kernels genie_kernels_scalar;

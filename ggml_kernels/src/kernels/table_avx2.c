@@ -10,4 +10,5 @@ const genie_kernels genie_kernels_avx2 = {
     .matmul = &genie_matmul_avx2,
     .peak_int8 = peak_int8_avx2,
     .peak_float = peak_float_avx2,
+    .peak_blocks = peak_blocks_avx2,
 };

@@ -15,4 +15,5 @@ const genie_kernels genie_kernels_avx512bf16 = {
     .prefers_bf16 = 1,
     .peak_int8 = peak_int8_avx512vnni,
     .peak_float = peak_float_avx512vnni,
+    .peak_blocks = peak_blocks_avx512vnni,
 };

@@ -173,6 +173,8 @@ genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block
     const size_t want_bytes = (size_t)rows * (size_t)columns * sizeof(float);
     if (type != GENIE_TYPE_F32 || bytes != want_bytes || w->vector[slot] != NULL)
         return GENIE_ERROR_ARGUMENT;
+    if (!genie_weights_finite(type, data, bytes))
+        return GENIE_ERROR_FINITE;
     w->vector[slot] = genie_alloc(want_bytes);
     if (w->vector[slot] == NULL)
         return GENIE_ERROR_MEMORY;

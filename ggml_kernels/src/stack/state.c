@@ -84,12 +84,11 @@ genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
     memset(s, 0, sizeof *s);
     s->stack = stack;
     s->bytes = a.used;
-    s->block = genie_alloc(a.used);
+    s->block = genie_alloc_zeroed(a.used); /* padding keys must be finite */
     if (s->block == NULL) {
         genie_release(s);
         return GENIE_ERROR_MEMORY;
     }
-    memset(s->block, 0, a.used); /* padding keys must be finite */
     a = (arena){s->block, 0, 0};
     lay_out(s, &a);
     *state = s;

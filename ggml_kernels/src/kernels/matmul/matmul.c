@@ -4,13 +4,14 @@
 #include "../kernels.h"
 #include "../../base/memory.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
     MAX_SIDE = 1 << 24,
     LINE = 64,
     ROW_QUANTUM = 12, /* rows of x are shared in these: a multiple of every kernel's tile */
-    SPAN = 1024,      /* columns of a row of x that share a scale: the largest of more would round the rest too coarsely */
+    SPAN = 1024, /* columns of a row of x that share a scale: the largest of more would round the rest too coarsely */
     SPAN_BYTES = SPAN / GENIE_BLOCK * (GENIE_BLOCK + GENIE_NOTE_BYTES), /* of lines */
     MOST_CHANNELS = 64                                                  /* of a panel */
 };
@@ -98,19 +99,44 @@ void genie_activations_quantize(const struct genie_kernels *kernels, const float
 typedef struct {
     const genie_matrix *matrix;
     const uint8_t *data;
+    atomic_int infinite; /* a value or block scale is, or is no number */
 } packing;
 
+/* `step` bytes from one number to the next, a constant; mask: the exponent in its upper half. */
+static inline int all_finite(const uint8_t *data, size_t bytes, const size_t step, const size_t upper,
+                             const uint32_t mask) {
+    uint32_t found = 0;
+    for (size_t i = 0; i < bytes; i += step)
+        found |= (((uint32_t)data[i + upper] | (uint32_t)data[i + upper + 1] << 8) & mask) == mask;
+    return !found;
+}
+
+int genie_weights_finite(int32_t type, const void *data, size_t bytes) {
+    switch (type) {
+    case GENIE_TYPE_F32:
+        return all_finite(data, bytes, 4, 2, 0x7F80);
+    case GENIE_TYPE_F16:
+        return all_finite(data, bytes, 2, 0, 0x7C00);
+    case GENIE_TYPE_Q4_0:
+        return all_finite(data, bytes, GENIE_Q4_0_BYTES, 0, 0x7C00);
+    default:
+        return all_finite(data, bytes, GENIE_Q8_0_BYTES, 0, 0x7C00);
+    }
+}
+
 static void pack_share(void *context, int32_t thread, int32_t thread_count) {
-    const packing *p = context;
+    packing *p = context;
     const genie_matrix *w = p->matrix;
     const int32_t channels = w->format->panel_channels;
     const size_t row_bytes = row_bytes_of(w->type, w->columns);
     int32_t begin, end;
     genie_share(w->panels, thread, thread_count, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
-        const int32_t first = i * channels, left = w->rows - first;
-        w->format->pack(p->data + (size_t)first * row_bytes, row_bytes, left < channels ? left : channels, w->columns,
-                        w->packed + (size_t)i * w->panel_bytes);
+        const int32_t first = i * channels, left = w->rows - first < channels ? w->rows - first : channels;
+        const uint8_t *rows = p->data + (size_t)first * row_bytes;
+        if (!genie_weights_finite(w->type, rows, (size_t)left * row_bytes))
+            atomic_store(&p->infinite, 1);
+        w->format->pack(rows, row_bytes, left, w->columns, w->packed + (size_t)i * w->panel_bytes);
     }
 }
 
@@ -148,11 +174,16 @@ genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool
         return GENIE_ERROR_MEMORY;
     }
     memset(w->bias, 0, bias_bytes);
-    packing context = {w, data};
+    packing context = {.matrix = w, .data = data};
+    atomic_init(&context.infinite, 0);
     if (pool == NULL)
         pack_share(&context, 0, 1);
     else
         genie_pool_run(pool, pack_share, &context);
+    if (atomic_load(&context.infinite)) {
+        genie_matrix_free(w);
+        return GENIE_ERROR_FINITE;
+    }
     *out = w;
     return GENIE_OK;
 }

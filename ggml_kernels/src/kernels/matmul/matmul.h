@@ -23,7 +23,10 @@ typedef struct {
 size_t genie_activations_bytes(int32_t m, int32_t columns);
 genie_activations genie_activations_place(void *storage, int32_t m, int32_t columns);
 
-/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0). */
+/* Whether all numbers, or the scales of all blocks, in file format are finite. */
+int genie_weights_finite(int32_t type, const void *data, size_t bytes);
+
+/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0); GENIE_ERROR_FINITE where one is not. */
 genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, int32_t type, int32_t rows,
                                  int32_t columns, const void *data, size_t bytes, genie_matrix **matrix);
 void genie_matrix_free(genie_matrix *matrix);

@@ -39,9 +39,9 @@ struct genie_matmul_kernels {
     struct genie_matmul_format f32, f16, q4_0, q8_0;
     /*
      * One span of a row. q = round(x * 127 / max|x|), ties to even, and zeros up to `padded` columns; *scale =
-     * max|x| / 127. Spans whose largest value is below GENIE_SMALLEST_ROW count as all zero: 127 / max|x| would overflow. One that holds a
-     * NaN gets the scale NaN, so that it shows in the result. GENIE_NOTE_BYTES per block from q + padded on are the
-     * ISA's to note down what its product needs to know.
+     * max|x| / 127. Spans whose largest value is below GENIE_SMALLEST_ROW count as all zero: 127 / max|x| would
+     * overflow. One that holds a NaN gets the scale NaN, so that it shows in the result. GENIE_NOTE_BYTES per block
+     * from q + padded on are the ISA's to note down what its product needs to know.
      */
     void (*quantize_row)(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale);
 };

@@ -31,6 +31,9 @@ genie_status genie_peak(const char *isa, genie_pool *pool, int32_t type, int64_t
     case GENIE_TYPE_Q8_0:
         m.loop = kernels->peak_int8;
         break;
+    case GENIE_PEAK_BLOCKS:
+        m.loop = kernels->peak_blocks;
+        break;
     default:
         return GENIE_ERROR_ARGUMENT;
     }

@@ -1,0 +1,67 @@
+"""What stands between us and the targets that are missed, from the same measurements."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from targets import OURS, Results, rows_of
+from text import ms, table
+
+
+def _mean(values: list[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values))
+
+
+def _products(results: Results) -> list[str]:
+    """By ISA and threads: the instructions of Q8_0's blocks from registers, ours, and ours of that."""
+    body = []
+    for isa, threads in dict.fromkeys((row["isa"], row["threads"]) for row in results["products"]["rows"]):
+        rows = [row for row in rows_of(results, isa, threads) if row["peak"] and row["limit"]]
+        if rows:
+            limit = _mean([row["limit"] / row["peak"] for row in rows])
+            mine = _mean([row["speed"]["ours: Q8_0"] / row["peak"] for row in rows])
+            body.append([f"{isa}, {threads}t", *(f"{100 * share:.0f} %" for share in (limit, mine, mine / limit))])
+    return [
+        "**Products.** The peak is int8 multiply-adds and nothing else. Weights with a scale per 32 columns need a",
+        "multiplication in float for every eight of them (AVX-512), and it runs on the same units; AVX2 has no exact",
+        "int8 product at all, and two planes of four bits are the fewest instructions we found. So these instructions",
+        "alone, from registers, without loading anything, reach the first column. The coarse engines have no such",
+        "multiplications, which is why the best of them can pass us.",
+        "",
+        *table(["Q8_0, M = 256 (gmean)", "limit, of the peak", "ours, of the peak", "ours, of the limit"], body),
+    ]
+
+
+def _step(row: dict[str, Any], whole: float) -> list[str]:
+    parts = [row[name] for name in ("products", "spatial", "temporal")]
+    cells = [ms(t) for t in (whole, *parts, whole - sum(parts))]
+    return [row["model"], *cells, f"{sum(parts) / row['products']:.2f}", f"{whole / row['products']:.2f}"]
+
+
+def section(results: Results) -> list[str]:
+    lines = ["## What stands in the way", ""]
+    if "products" in results:
+        lines += _products(results)
+    small = results["small_step"]
+    body = [_step(row, row["times"][OURS]) for row in results.get("step", []) if row["threads"] == 1]
+    body.append(_step(small, small["step"]))
+    lines += [
+        "**A step.** Its parts measured alone, one thread; the rest is norms, quantization, the feed-forward's",
+        "activation, laying out keys and values, sampling, and what the parts lose by finding their operands in memory",
+        "instead of in the cache. Attention cannot be had for nothing: the column before the last is the step without",
+        "the rest, over its products.",
+        "",
+        *table(
+            ["ms", "step", "products", "in a frame", "over the window", "rest", "without it", "step / products"], body
+        ),
+    ]
+    if small["at_peak"]:
+        share = 100 * small["at_peak"]
+        lines += [
+            f"The products of {small['model']} would take {ms(small['at_peak'])} ms at the peak: "
+            f"{share / small['step']:.0f} % of its step, and with attention as it is and no rest at all "
+            f"{share / sum(small[name] for name in ('products', 'spatial', 'temporal')):.0f} %.",
+            "",
+        ]
+    return lines
