@@ -151,7 +151,13 @@ def window(path: Path, counts: dict[str, int]) -> list[dict[str, Any]]:
         for _ in range(count):
             world.step(0)
         total, sliding = time.perf_counter() - started, world.timings["window"]
-        rows.append({"kind": kind, "frames": count, "seconds": total / count, "sliding": sliding / count})
+        T = hp.context_length
+        keep = T - 1 if kind == "exact" else (T + 1) // 2
+        again = keep / (T - keep)  # frames run again, per frame
+        rows.append({
+            "kind": kind, "frames": count, "seconds": total / count, "sliding": sliding / count, "again": again,
+            "step": world.timings["maskgit"] / world.timings["steps"],
+        })  # fmt: skip
     return rows
 
 

@@ -28,7 +28,7 @@ def smoke(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @needs_linux
 def test_the_page_has_all_sections_and_finite_figures(tmp_path: Path) -> None:
-    kept = [{"kind": "half", "frames": 3, "seconds": 0.5, "sliding": 0.085}]
+    kept = [{"kind": "half", "frames": 3, "seconds": 0.5, "sliding": 0.085, "again": 2, "step": 0.04}]
     (tmp_path / "window.json").write_text(json.dumps(kept))
     done = smoke(tmp_path, "--smoke", "--resume")
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_the_page_has_all_sections_and_finite_figures(tmp_path: Path) -> None:
     for module, name in peers.items():
         assert (find_spec(module) is None) == (f"Not there, so left out: {name}." in page)
         assert (find_spec(module) is None) == (f": {name}" not in page.split("## Matrix products")[1])
-    assert "| half | 3 | 500 | 85 | 17 % |" in page and "0.17; most: half" in targets
+    assert "| half | 3 | 500 | 85 | 17 % | 2 | 42.5 | 40 |" in page and "0.17; most: half" in targets
 
 
 @pytest.mark.skipif(find_spec("openvino") is not None, reason="all peers are there")

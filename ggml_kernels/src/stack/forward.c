@@ -318,8 +318,13 @@ static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, 
 static void run_pass(void *context, int32_t thread, int32_t threads) {
     const pass *c = context;
     const genie_stack_params *p = &c->stack->params;
+    int32_t sublayers = p->block_count * p->sublayer_count;
+    while (c->output_PO == NULL && sublayers > 0 && c->state->cache[sublayers - 1].k == NULL)
+        sublayers--; /* a frame that is to be remembered only: what comes after the last window is for the head */
+    if (c->output_PO == NULL && sublayers == 0)
+        return;
     embed(c, thread, threads); /* rows, as the first norm: no barrier */
-    for (int32_t i = 0; i < p->block_count * p->sublayer_count; i++) {
+    for (int32_t i = 0; i < sublayers; i++) {
         const int32_t kind = p->sublayers[i % p->sublayer_count];
         if (kind == GENIE_SUBLAYER_FFN)
             feed_forward(c, &c->stack->sublayer[i], thread, threads);
