@@ -124,7 +124,8 @@ def window(results: Results) -> list[str]:
     body = [
         [
             r["kind"], f"{r['frames']}", ms(r["seconds"]), ms(r["sliding"]),
-            f"{100 * r['sliding'] / r['seconds']:.0f} %", f"{r['again']:.0f}", ms(r["sliding"] / r["again"]), ms(r["step"]),
+            f"{100 * r['sliding'] / r['seconds']:.0f} %", f"{r['again']:.0f}", ms(r["sliding"] / r["again"]),
+            ms(r["step"]),
         ]
         for r in results["window"]
     ]  # fmt: skip
@@ -140,8 +141,8 @@ def window(results: Results) -> list[str]:
     ]
     lines = ["## Sliding the window", ""]
     lines += [
-        "Frames that are kept get other positions in time and run again, as far as the last cached keys. One costs what",
-        "a MaskGIT step does, and the products of several frames in one pass would be no faster: with one frame's rows",
+        "Frames that are kept get other positions in time and run again, as far as the last cached keys. One costs",
+        "what a MaskGIT step does, and the products of several frames in one pass would be no faster: with one frame's rows",
         "they are as near to their limit as above.",
         "",
     ]
