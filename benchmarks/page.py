@@ -142,8 +142,8 @@ def window(results: Results) -> list[str]:
     lines = ["## Sliding the window", ""]
     lines += [
         "Frames that are kept get other positions in time and run again, as far as the last cached keys. One costs",
-        "what a MaskGIT step does, and the products of several frames in one pass would be no faster: with one frame's rows",
-        "they are as near to their limit as above.",
+        "what a MaskGIT step does, and the products of several frames in one pass would be no faster: with one frame's",
+        "rows they are as near to their limit as above.",
         "",
     ]
     return [*lines, *table(titles, body)]
