@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from . import _native
 from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo
-from .hparams import FILE_TYPES, HParams, StackParams, validate
+from .hparams import FILE_TYPES, LAM, HParams, StackParams, validate
 from .sampler import Sampler
 
 Frame = NDArray[np.uint8]
 Ids = NDArray[np.int32]
 BUNDLED = "meadow-q8_0.gguf"
+_GIVE_ACTIONS = "give the actions between a prompt's frames, or begin with one picture"
 
 
 def bundled_path() -> Path:
@@ -80,7 +81,8 @@ class Model:
             model.tensors = MappingProxyType(dict(file.tensors))
             model._stacks = {name: model._build(file, name) for name in model.info.stacks}
             model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
-            model._actions = None if model.info.bins("lam") else _floats(file, "lam.codebook.weight")
+            learned = model.info.has_lam and not model.info.bins("lam")
+            model._actions = _floats(file, "lam.codebook.weight") if learned else None
             model._head = {name: _floats(file, name) for name in file.tensors if name.startswith("lam.head.")}
         hp = model.info
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
@@ -213,9 +215,12 @@ class Model:
     def infer_actions(self, video: NDArray[np.uint8]) -> NDArray[np.int64]:
         """uint8 [T, H, W, 3] -> the latent action between each pair of frames, int64 [T-1] (T >= 2).
 
-        Windows overlap by one frame where the video is longer than the context.
+        Windows overlap by one frame where the video is longer than the context. Raises ActionError, also where the
+        model has no latent action model.
         """
         frames = _video(video)
+        if not self.info.has_lam:
+            raise ActionError("this model cannot infer actions: it has no latent action model", _GIVE_ACTIONS)
         if len(frames) < 2:
             raise ActionError("a video needs two frames at least to have an action")
         return self._infer([self.patches(frame, self.info.lam_patch_size) for frame in frames])
@@ -243,14 +248,25 @@ class Model:
                 state.forward(previous, output=False)
             z = state.forward(now - previous if difference else now)
             assert z is not None
-            latents.append(z.mean(0, dtype=np.float32))
+            latents.append(self._joined_head(z) if hp.lam_head == "joined" else z.mean(0, dtype=np.float32))
         return self._nearest(self._actions, "lam", np.stack(latents)).astype(np.int64)
+
+    def _joined_head(self, outputs_PE: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Linear on a frame's outputs side by side, layer norm, linear -> a latent."""
+        head = self._head
+        x = head["lam.head.up.weight"] @ outputs_PE.reshape(-1) + head["lam.head.up.bias"]
+        x = self._head_norm(x) * head["lam.head.norm.weight"] + head["lam.head.norm.bias"]
+        latent: NDArray[np.float32] = head["lam.head.down.weight"] @ x + head["lam.head.down.bias"]
+        return latent
+
+    def _head_norm(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        x = x - x.mean()
+        normed: NDArray[np.float32] = x / np.sqrt(np.mean(x * x) + np.float32(self.info.stacks[LAM].norm_epsilon))
+        return normed
 
     def _pair_head(self, previous_E: NDArray[np.float32], now_E: NDArray[np.float32]) -> NDArray[np.float32]:
         """Layer norm, linear, GELU, linear on two frames' means side by side -> a latent."""
-        head, x = self._head, np.concatenate([previous_E, now_E])
-        x = x - x.mean()
-        x = x / np.sqrt(np.mean(x * x) + np.float32(self.info.stacks["lam.encoder"].norm_epsilon))
+        head, x = self._head, self._head_norm(np.concatenate([previous_E, now_E]))
         x = head["lam.head.up.weight"] @ (x * head["lam.head.norm.weight"] + head["lam.head.norm.bias"])
         x = x + head["lam.head.up.bias"]
         x = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()], np.float32)
@@ -259,8 +275,6 @@ class Model:
 
 
 def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
-    lam = name.startswith("lam")
-    patch = hp.lam_patch_size if lam else hp.tokenizer_patch_size
     dynamics = name == "dynamics"
     return {
         "block_count": s.block_count,
@@ -268,7 +282,7 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "head_count": s.head_count,
         "key_length": s.key_length,
         "feed_forward_length": s.feed_forward_length,
-        "token_count": (hp.frame_width // patch) * (hp.frame_height // patch),
+        "token_count": hp.token_count(name),
         "context_length": hp.context_length,
         "input_length": hp.input_length(name) or 0,
         "input_rows": hp.codebook_size + 1 if dynamics else 0,
@@ -281,7 +295,16 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "post_norm": _native.NORM_POSITIONS[s.norm_position],
         "output_norm": _native.NORMS[s.output_norm or s.norm],
         "conditioning": _native.CONDITIONINGS[hp.action_conditioning if dynamics else "add"],
+        "grid_width": hp.grid(name)[0],
+        "norm_length": s.norm_length or 0,
+        "position": _native.POSITIONS[s.position],
+        "raw_kv": int(s.kv_input == "residual"),
+        "spatial_bias": int(s.spatial_bias != "none"),
+        "temporal_bias": int(s.temporal_bias != "none"),
+        "input_norm": int(s.input_norm != "none"),
+        "first_frame": _native.FIRST_FRAMES[s.first_frame],
         "norm_epsilon": s.norm_epsilon,
+        "qk_norm_epsilon": s.qk_norm_epsilon or 0.0,
     }
 
 
