@@ -19,9 +19,7 @@ from .errors import NativeError
 
 ABI_VERSION = 7
 SPATIAL, TEMPORAL, SPACETIME, FFN, PEG = range(5)
-SUBLAYERS = {
-    "spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN, "ffn2": FFN, "peg": PEG, "peg2": PEG,
-}  # fmt: skip
+SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN, "peg": PEG}
 NORMS = {"rmsnorm": 0, "layernorm": 1, "none": 2}
 FFNS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "swiglu": 3, "geglu": 4}
 ORDERS = {"confidence": 0, "random": 1, "largest-probability": 2}
@@ -119,7 +117,7 @@ class Stack:
     def __init__(self, isa: str, pool: Pool, sublayers: Sequence[str], **params: Any) -> None:
         p = ffi.new("genie_stack_params *", params)
         p.sublayer_count = len(sublayers)
-        p.sublayers[0 : len(sublayers)] = [SUBLAYERS[s] for s in sublayers]
+        p.sublayers[0 : len(sublayers)] = [SUBLAYERS[s.removesuffix("2")] for s in sublayers]
         out = ffi.new("genie_stack **")
         check(lib.genie_stack_create(isa.encode(), p, out), "creating a stack")
         self.handle, self.pool = ffi.gc(out[0], lib.genie_stack_free), pool

@@ -110,8 +110,8 @@ typedef enum {
     GENIE_SLOT_UP_BIAS = 25,
     GENIE_SLOT_GATE_BIAS = 26,
     GENIE_SLOT_DOWN_BIAS = 27,
-    GENIE_SLOT_PEG = 28, /* F32 [27, E]: frame t-2, t-1, t, in each the 3 x 3 tokens row by row */
-    GENIE_SLOT_PEG_BIAS = 29,
+    GENIE_SLOT_CONV = 28, /* F32 [27, E]: frame t-2, t-1, t, in each the 3 x 3 tokens row by row */
+    GENIE_SLOT_CONV_BIAS = 29,
     GENIE_SLOT_POS = 30,           /* from here: of the stack; F32 [T * P, E]; POSITION_JOINT */
     GENIE_SLOT_SPATIAL_BIAS = 31,  /* F32 [H, (2 R - 1) (2 C - 1)]: of rows down and columns right from query to key */
     GENIE_SLOT_TEMPORAL_BIAS = 32, /* F32 [1, H]: what a frame of distance takes off a score (ALiBi's slopes) */

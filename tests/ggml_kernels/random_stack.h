@@ -95,8 +95,8 @@ static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_
                        {GENIE_SLOT_UP_BIAS, 0, 1, F},
                        {GENIE_SLOT_GATE_BIAS, 0, 1, F},
                        {GENIE_SLOT_DOWN_BIAS, 0, 1, E},
-                       {GENIE_SLOT_PEG, 0, 27, E},
-                       {GENIE_SLOT_PEG_BIAS, 0, 1, E}};
+                       {GENIE_SLOT_CONV, 0, 27, E},
+                       {GENIE_SLOT_CONV_BIAS, 0, 1, E}};
     genie_stack *stack;
     check(genie_stack_create(isa, p, &stack), "stack");
     for (int32_t b = -1; b < p->block_count; b++)

@@ -265,11 +265,12 @@ def test_64_forced_frames(worlds: dict[str, tuple[Genie, Path]], name: str) -> N
             state.forward(ids[t].numpy().astype(np.int32), int(actions[t]), output=False)
 
 
+@pytest.mark.parametrize("name", ["paper", "convolutions-and-biases"])
 @pytest.mark.parametrize("type", ["f32", "f16", "q8_0", "q4_0"])
 def test_threads_and_instruction_sets(
-    worlds: dict[str, tuple[Genie, Path]], type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worlds: dict[str, tuple[Genie, Path]], type: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference, path = worlds["paper"]
+    reference, path = worlds[name]
     convert(path.parent / "native", tmp_path / "w.gguf", type)
     g = reference.config
     played: dict[str, list[bytes]] = {}
@@ -289,7 +290,7 @@ def test_threads_and_instruction_sets(
     for isa, runs in played.items():
         assert runs[0] == runs[1] == runs[2], isa
     # A last-bit difference in a float can round an int8 activation the other way; floats agree to their own precision.
-    tolerance = 1e-5 if type in ("f32", "f16") else 0.02
+    tolerance = 1e-5 if type in ("f32", "f16") else 0.02 if name == "paper" else 0.04
     for isa, values in logits.items():
         scale = np.abs(logits["scalar"]).max()
         assert np.abs(values - logits["scalar"]).max() <= tolerance * scale, isa

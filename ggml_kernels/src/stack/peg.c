@@ -23,9 +23,9 @@ void genie_peg(const genie_stack *stack, genie_state *state, genie_pool *pool, c
                 if (state->length + t < 2 || row < 0 || row >= R || column < 0 || column >= C)
                     continue;
                 x[count] = now - (size_t)(2 - t) * frame + (size_t)(row * C + column) * E;
-                taps[count++] = w->vector[GENIE_SLOT_PEG] + (size_t)(9 * t + n) * E;
+                taps[count++] = w->vector[GENIE_SLOT_CONV] + (size_t)(9 * t + n) * E;
             }
-        stack->kernels->depthwise(x, taps, count, w->vector[GENIE_SLOT_PEG_BIAS], p->embedding_length,
+        stack->kernels->depthwise(x, taps, count, w->vector[GENIE_SLOT_CONV_BIAS], p->embedding_length,
                                   state->x_PE + (size_t)i * E);
     }
 }
