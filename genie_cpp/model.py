@@ -83,7 +83,14 @@ class Model:
             model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
             learned = model.info.has_lam and not model.info.bins("lam")
             model._actions = _floats(file, "lam.codebook.weight") if learned else None
-            model._head = {name: _floats(file, name) for name in file.tensors if name.startswith("lam.head.")}
+            # The matrix of a joined head can be the largest of all, and is seldom used: it stays as it is stored.
+            joined = model.info.lam_head == "joined"
+            model._head_up = _raw(file, "lam.head.up.weight") if joined else None
+            model._head = {
+                name: _floats(file, name)
+                for name in file.tensors
+                if name.startswith("lam.head.") and not (joined and name == "lam.head.up.weight")
+            }
         hp = model.info
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
@@ -93,6 +100,7 @@ class Model:
     _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
     _actions: NDArray[np.float32] | None  # [A, L]
     _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
+    _head_up: tuple[NDArray[np.uint8], int, int] | None  # bytes by row, their type, values per row; "joined" only
 
     def _build(self, file: GGUFFile, name: str) -> _native.Stack:
         hp, s = self.info, self.info.stacks[name]
@@ -253,8 +261,10 @@ class Model:
 
     def _joined_head(self, outputs_PE: NDArray[np.float32]) -> NDArray[np.float32]:
         """Linear on a frame's outputs side by side, layer norm, linear -> a latent."""
-        head = self._head
-        x = head["lam.head.up.weight"] @ outputs_PE.reshape(-1) + head["lam.head.up.bias"]
+        assert self._head_up is not None
+        head, (rows, kind, wide) = self._head, self._head_up
+        parts = [_decoded(rows[i : i + 64], kind, (-1, wide)) @ outputs_PE.reshape(-1) for i in range(0, len(rows), 64)]
+        x = np.concatenate(parts) + head["lam.head.up.bias"]
         x = self._head_norm(x) * head["lam.head.norm.weight"] + head["lam.head.norm.bias"]
         latent: NDArray[np.float32] = head["lam.head.down.weight"] @ x + head["lam.head.down.bias"]
         return latent
@@ -310,16 +320,25 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
 
 def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
     """One tensor as float32, slowest dimension first; a copy, so that the file can be closed."""
+    rows, kind, _ = _raw(file, name)
+    return _decoded(rows, kind, tuple(reversed(file.tensors[name].shape)))
+
+
+def _raw(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], int, int]:
+    """One tensor's bytes by row, a copy, checked to be finite; its type; values per row."""
     file.check_finite(name)
     tensor = file.tensors[name]
-    raw = np.array(file.data(name)).reshape(-1)
-    shape = tuple(reversed(tensor.shape))
-    if int(tensor.type) == 0:
-        return raw.view(np.float32).reshape(shape)
-    if int(tensor.type) == 1:
-        return raw.view(np.float16).astype(np.float32).reshape(shape)
-    rows = raw.reshape(*shape[:-1], -1)
-    return np.ascontiguousarray(gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(int(tensor.type))))
+    raw = np.array(file.data(name)).reshape(-1).view(np.uint8)
+    return raw.reshape(math.prod(tensor.shape[1:]), -1), int(tensor.type), tensor.shape[0]
+
+
+def _decoded(rows: NDArray[np.uint8], kind: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if kind == 0:
+        return rows.reshape(-1).view(np.float32).reshape(shape)
+    if kind == 1:
+        return rows.reshape(-1).view(np.float16).astype(np.float32).reshape(shape)
+    floats = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind))
+    return np.ascontiguousarray(floats, np.float32).reshape(shape)
 
 
 def _cut(frame: NDArray[Any], patch: int) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
     python tests/golden/make_genieredux.py UPSTREAM --size small -o tests/golden/genieredux
     python tests/golden/make_genieredux.py UPSTREAM --size full -o SOMEWHERE
+    python tests/golden/make_genieredux.py UPSTREAM --size clips --video tests/parity/clips.npz --train 600 -o CLIPS
 
 UPSTREAM is a checkout of GenieRedux (its NeurIPS workshop code); it needs einops and beartype. Each run writes
 
@@ -41,6 +42,15 @@ SIZES: dict[str, dict[str, Any]] = {
         "dynamics": {"num_blocks": 2},
         "max_seq_len": {"guided": 340, "genieredux": 700},
         "frames": {"video": 6, "decoded": 3, "loop": 4, "steps": 4},
+    },
+    # For --train: small enough for a CPU to learn a few clips in minutes.
+    "clips": {
+        "common": {"dim": 64, "heads": 4, "dim_head": 16, "image_size": 64, "patch_size": 8},
+        "codec": {"num_blocks": 2, "temporal_patch_size": 1, "codebook_dim": 16},
+        "codes": 128,
+        "dynamics": {"num_blocks": 2},
+        "max_seq_len": {"guided": 512, "genieredux": 512},
+        "frames": {"video": 6, "decoded": 6, "loop": 4, "steps": 4},
     },
     "full": {
         "common": {"dim": 512, "heads": 8, "dim_head": 64, "image_size": 64, "patch_size": 4},
@@ -88,6 +98,30 @@ def frames(size: int, count: int) -> np.ndarray:
     return (small.repeat(size // 16, 1).repeat(size // 16, 2) * 255).astype(np.uint8)
 
 
+def windows(clips_BCTHW: torch.Tensor) -> torch.Tensor:
+    """Two clips, each as it is or mirrored."""
+    batch = clips_BCTHW[torch.randint(len(clips_BCTHW), (2,))]
+    return batch.flip(-1) if torch.rand(()) < 0.5 else batch
+
+
+def fit(model: Any, loss_of: Any, steps: int) -> None:
+    """The upstream's losses; its tokenizer stays as it is inside a world."""
+    model.train()
+    wanted = [p for p in model.trainable_parameters() if p.requires_grad]
+    adam = torch.optim.AdamW(wanted, 1e-3, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 1e-3, total_steps=steps)
+    for step in range(steps):
+        loss = loss_of()
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(wanted, 10.0)
+        adam.step()
+        schedule.step()
+        if step % 50 == 0:
+            print(type(model).__name__, step, f"{loss.item():.4f}", flush=True)
+    model.eval()
+
+
 def save(model: Any, weights: dict[str, Any], path: Path) -> None:
     """As the trainer does; one step of Adam makes its optimizer state a real one."""
     optimizer = torch.optim.AdamW(list(model.parameters())[:1])
@@ -99,6 +133,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("upstream", type=Path)
     parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--video", type=Path, help="npz with frames uint8 [clips, T, H, W, 3], instead of random ones")
+    parser.add_argument("--train", type=int, default=0, help="steps of training on it, instead of random weights")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     models = upstream(args.upstream)
@@ -106,12 +142,23 @@ def main() -> None:
     size, out = SIZES[args.size], args.output
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = models.Tokenizer(**size["common"], **size["codec"], codebook_size=size["codes"]).eval()
-    randomise(tokenizer)
+    count, side = size["frames"], size["common"]["image_size"]
+    clips = frames(side, count["video"])[None]
+    if args.video:
+        with np.load(args.video) as data:
+            clips = data["frames"]
+        top, left = (clips.shape[2] - side) // 2, (clips.shape[3] - side) // 2
+        clips = clips[:, : count["video"], top : top + side, left : left + side]  # the middle
+    video = clips[0]
+    moving = (torch.from_numpy(clips).float() / 255).permute(0, 4, 1, 2, 3).contiguous()
+    pixels = moving[:1]
+    if args.train:
+        fit(tokenizer, lambda: tokenizer(windows(moving)), args.train)
+    else:
+        randomise(tokenizer)
     save(tokenizer, tokenizer.state_dict(), out / "tokenizer.pt")
-    count = size["frames"]
-    video = frames(size["common"]["image_size"], count["video"])
-    pixels = (torch.from_numpy(video).float() / 255).permute(3, 0, 1, 2)[None]
     found: dict[str, Any] = {"video": video}
+    tokenizer.eval()
     with torch.no_grad():
         tokens = tokenizer(pixels, return_only_codebook_ids=True)
         found["tokens"] = tokens[0].flatten(1)
@@ -131,9 +178,14 @@ def main() -> None:
             world = models.GenieReduxGuided(tokenizer, dynamics)
         else:
             lam = models.LatentActionModel(**size["common"], **size["codec"], codebook_size=ACTIONS)
-            randomise(lam)
             world = models.GenieRedux(tokenizer, lam, dynamics)
-        randomise(dynamics)
+        if args.train:
+            one_hot = torch.nn.functional.one_hot(torch.zeros(2, count["video"] - 1, dtype=torch.long), ACTIONS).float()
+            fit(world, (lambda: world(windows(moving), one_hot)) if guided else lambda: world(windows(moving)), args.train)
+        else:
+            randomise(world.dynamics)
+            if not guided:
+                randomise(lam)
         world.eval()
         save(dynamics, world.state_dict(), out / f"{name}.pt")
         found |= {f"{name}_{key}": value for key, value in answers(world, pixels, count).items()}
