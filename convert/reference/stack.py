@@ -66,9 +66,7 @@ class Attention(nn.Module):
         self.q_norm = Norm("rmsnorm", c.key_length, epsilon) if c.qk_norm else None
         self.k_norm = Norm("rmsnorm", c.key_length, epsilon) if c.qk_norm else None
 
-    def forward(
-        self, y: Tensor, visible_TT: Tensor, kv: Tensor | None = None, bias: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, y: Tensor, visible_TT: Tensor, kv: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         B, T, P, _ = y.shape
         heads = (B, T, P, self.head_count, self.key_length)
         kv = y if kv is None else kv

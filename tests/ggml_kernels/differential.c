@@ -105,7 +105,8 @@ static void codes(const char *isa) {
 static void stacks(const char *isa, genie_pool *pool) {
     enum { P = 10, T = 3, O = 40 };
     static const int32_t types[] = {GENIE_TYPE_F32, GENIE_TYPE_Q8_0};
-    /* 2: norms after each sublayer, conditioned, and none at the end; 3: convolutions and biases, raw keys and values */
+    /* 2: norms after each sublayer, conditioned, and none at the end; 3: convolutions and biases, raw keys and values
+     */
     for (int32_t norm = 0; norm < 4; norm++)
         for (int32_t ffn = 0; ffn < 5; ffn++)
             for (int t = 0; t < 2; t++) {

@@ -57,7 +57,9 @@ def test_attention_of_queries_with_their_own_keys(isa: str) -> None:
             y = np.full_like(q, np.nan)
             buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
             out = ffi.from_buffer("float[]", y)
-            status = lib.genie_attention(isa.encode(), len(q), keys, heads, d, *buffers, ffi.NULL, 0.1, few, bf16, 2, out)
+            status = lib.genie_attention(
+                isa.encode(), len(q), keys, heads, d, *buffers, ffi.NULL, 0.1, few, bf16, 2, out
+            )
             _native.check(status, "attention")
             return y
 
@@ -82,9 +84,7 @@ def test_attention_bf16(isa: str, few: int) -> None:
             y = np.full_like(q, np.nan)
             buffers = [ffi.NULL if z is None else ffi.from_buffer("float[]", z) for z in (q, k, v, bias)]
             out, shape = ffi.from_buffer("float[]", y), (len(q), len(k), *q.shape[1:])
-            _native.check(
-                lib.genie_attention(isa.encode(), *shape, *buffers, slope, few, bf16, 2, out), "attention"
-            )
+            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, slope, few, bf16, 2, out), "attention")
             return y
 
         got = run(isa, 1)

@@ -181,7 +181,11 @@ def main() -> None:
             world = models.GenieRedux(tokenizer, lam, dynamics)
         if args.train:
             one_hot = torch.nn.functional.one_hot(torch.zeros(2, count["video"] - 1, dtype=torch.long), ACTIONS).float()
-            fit(world, (lambda: world(windows(moving), one_hot)) if guided else lambda: world(windows(moving)), args.train)
+            fit(
+                world,
+                (lambda: world(windows(moving), one_hot)) if guided else lambda: world(windows(moving)),
+                args.train,
+            )
         else:
             randomise(world.dynamics)
             if not guided:

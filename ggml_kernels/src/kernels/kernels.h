@@ -44,8 +44,8 @@ typedef struct genie_kernels {
      * by side, vp[n_k / 2][v_stride][2], zero beyond n_k.
      */
     void (*attention_bf16)(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp, const uint16_t *vp,
-                           int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias, int32_t bias_stride,
-                           float *y, int32_t y_stride);
+                           int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias,
+                           int32_t bias_stride, float *y, int32_t y_stride);
     /*
      * One query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / 16][d / 2][16][2] and vp[past / 2][d][2]
      * (the last ones of any content beyond `past`), and over its own key k and value v, whose weight stays float.

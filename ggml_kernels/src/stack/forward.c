@@ -275,8 +275,8 @@ static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_
 }
 
 /* Attention of the frame's tokens over `keys` keys kept in panels in kt; spatial and space-time alike. */
-static void wide_attention(const pass *c, const genie_weights *w, int biased, float *kt, int32_t most_keys, int32_t first_key,
-                           const float *v, int32_t keys, int32_t thread, int32_t threads) {
+static void wide_attention(const pass *c, const genie_weights *w, int biased, float *kt, int32_t most_keys,
+                           int32_t first_key, const float *v, int32_t keys, int32_t thread, int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
@@ -482,8 +482,14 @@ genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, ge
         if (ids_P[i] < 0 || ids_P[i] > p->output_length)
             return GENIE_ERROR_ARGUMENT;
     memcpy(state->logits_PO, logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
-    pass c = {.stack = stack, .state = state, .pool = pool, .sampler = sampler, .step = step, .seed = seed,
-              .frame = frame, .sampled_P = ids_P};
+    pass c = {.stack = stack,
+              .state = state,
+              .pool = pool,
+              .sampler = sampler,
+              .step = step,
+              .seed = seed,
+              .frame = frame,
+              .sampled_P = ids_P};
     genie_pool_run(pool, run_fill, &c);
     return GENIE_OK;
 }

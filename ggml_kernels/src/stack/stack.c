@@ -116,7 +116,8 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
                      int *is_matrix) {
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, F = p->feed_forward_length;
     const int layer_norm = p->norm == GENIE_NORM_LAYER, own = kind < 0, ffn = kind == GENIE_SUBLAYER_FFN;
-    const int peg = kind == GENIE_SUBLAYER_PEG, normed = !own && !peg, separate = p->position == GENIE_POSITION_SEPARATE;
+    const int peg = kind == GENIE_SUBLAYER_PEG, normed = !own && !peg,
+              separate = p->position == GENIE_POSITION_SEPARATE;
     const int input = own && p->input_length > 0, output = own && p->output_length > 0;
     const int first_input = input && p->first_frame == GENIE_FIRST_INPUT;
     const int first_output = output && p->first_frame == GENIE_FIRST_OUTPUT;

@@ -59,7 +59,8 @@ static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n
 }
 
 static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float slope, float *y) {
+                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float slope,
+                                       float *y) {
     float p[GENIE_MAX_CONTEXT + 1], top = -INFINITY, total = 0;
     for (int32_t j = 0; j <= past; j++) {
         const uint16_t *panel = kp + (size_t)(j / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)d;

@@ -2,8 +2,8 @@
 #include <math.h>
 
 static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,
-                             int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias, int32_t bias_stride,
-                             float *y, int32_t y_stride) {
+                             int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias,
+                             int32_t bias_stride, float *y, int32_t y_stride) {
     for (int32_t i = 0; i < n_q; i++) {
         const float *qi = q + (size_t)i * (size_t)q_stride;
         float *yi = y + (size_t)i * (size_t)y_stride;

@@ -107,8 +107,8 @@ static inline float attention_softmax(float *scores, int32_t n, int32_t padded, 
 }
 
 static void attention_vector(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,
-                             int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias, int32_t bias_stride,
-                             float *y, int32_t y_stride) {
+                             int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias,
+                             int32_t bias_stride, float *y, int32_t y_stride) {
     float scores[ROWS][TILE], sums[ROWS][GENIE_MAX_KEY_LENGTH];
     for (int32_t i = 0; i < n_q; i += ROWS) {
         const int32_t rows = n_q - i < ROWS ? n_q - i : ROWS;
