@@ -305,7 +305,7 @@ class HParams:
         for key in _FILE_KEYS:
             _read(metadata, types, key, key.name)
         lam = any(name.startswith(_LAM_KEYS) for name in metadata)  # all of it, or nothing
-        fields = {
+        fields: dict[str, Any] = {
             key.field: _NO_LAM.get(key.field, key.default)
             if key.name.startswith(_LAM_KEYS) and not lam
             else _read(metadata, types, key, key.name)

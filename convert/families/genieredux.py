@@ -301,8 +301,8 @@ class _Dynamics:
         self.actions = self.lam.codes if self.lam else one_hot
         if self.actions < 1:
             raise CheckpointError(
-                f"{part.where}: a dynamics of width {self.blocks.width} with tokens of {self.token_width} has no action "
-                "beside them, and there is no latent action model",
+                f"{part.where}: a dynamics of width {self.blocks.width} with tokens of {self.token_width} has no action"
+                " beside them, and there is no latent action model",
                 "the trainer saves both in one file",
             )
         wanted = {
@@ -329,7 +329,10 @@ class _Dynamics:
         part.check(wanted, _TRAINING if self.lam else ())
 
     def tensors(self, T: int, P: int) -> dict[str, _Read]:
-        E, of = _padded(self.blocks.width), lambda name: self.part.tensor(f"{self.at}{name}")
+        E = _padded(self.blocks.width)
+
+        def of(name: str) -> Any:
+            return self.part.tensor(f"{self.at}{name}")
 
         def actions() -> Any:
             torch = import_torch()

@@ -120,8 +120,8 @@ class DynamicsConfig:
 
     conditioning: "add" puts an action's embedding on every token of its frame, "film" gives every norm inside the
     blocks a scale and a shift per action (arXiv 1709.07871).
-    prediction: logits are for the "same-frame", whose unknown tokens are masked, or for the "next-frame"; an action then
-    goes in with the frame before the one it produces.
+    prediction: logits are for the "same-frame", whose unknown tokens are masked, or for the "next-frame"; an action
+    then goes in with the frame before the one it produces.
     """
 
     stack: StackConfig

@@ -110,7 +110,7 @@ class FeedForward(nn.Module):
 
 
 class Peg(nn.Module):
-    """Position encoding generator (arXiv 2102.10882): a depthwise 3 x 3 x 3 convolution of this frame and two before."""
+    """Position encoding generator (arXiv 2102.10882): a depthwise 3 x 3 x 3 convolution, causal in time."""
 
     def __init__(self, c: StackConfig, grid: tuple[int, int]) -> None:
         super().__init__()

@@ -11,12 +11,12 @@ UPSTREAM is a checkout of GenieRedux (its NeurIPS workshop code); it needs einop
     genieredux.pt    GenieRedux: dynamics and latent action model
     expected.npz     inputs and the upstream's outputs, float32
 
-Keys of expected.npz (T frames of P tokens, V codes, N steps, C frames of prompt): video uint8 [T, H, W, 3]; tokens [T, P]
-of the video; decoded float32 [K, H, W, 3] of the first K; actions [T-1] that the latent action model infers. For each
-model (guided, genieredux): forced_actions [T-1]; logits [T-1, P, V], of the frame after each; step_ids [N, C + 1, P] and
-step_logits [N, 2, P, V], input and output of every step at temperature 0 when two frames are dreamt together; dreamt
-[2, P]; loop_actions, loop_tokens [F, P] and loop_frames uint8 [F, H, W, 3] of the interactive generation one frame at a
-time; pair_tokens [F, P] of the same by twos.
+Keys of expected.npz (T frames of P tokens, V codes, N steps, C frames of prompt): video uint8 [T, H, W, 3]; tokens
+[T, P] of the video; decoded float32 [K, H, W, 3] of the first K; actions [T-1] that the latent action model infers. For
+each model (guided, genieredux): forced_actions [T-1]; logits [T-1, P, V], of the frame after each; step_ids
+[N, C + 1, P] and step_logits [N, 2, P, V], input and output of every step at temperature 0 when two frames are dreamt
+together; dreamt [2, P]; loop_actions, loop_tokens [F, P] and loop_frames uint8 [F, H, W, 3] of the interactive
+generation one frame at a time; pair_tokens [F, P] of the same by twos.
 """
 
 from __future__ import annotations
@@ -180,12 +180,9 @@ def main() -> None:
             lam = models.LatentActionModel(**size["common"], **size["codec"], codebook_size=ACTIONS)
             world = models.GenieRedux(tokenizer, lam, dynamics)
         if args.train:
-            one_hot = torch.nn.functional.one_hot(torch.zeros(2, count["video"] - 1, dtype=torch.long), ACTIONS).float()
-            fit(
-                world,
-                (lambda: world(windows(moving), one_hot)) if guided else lambda: world(windows(moving)),
-                args.train,
-            )
+            still = torch.zeros(2, count["video"] - 1, dtype=torch.long)  # what the clips' actions were is not known
+            given = (torch.nn.functional.one_hot(still, ACTIONS).float(),) if guided else ()
+            fit(world, lambda world=world, given=given: world(windows(moving), *given), args.train)
         else:
             randomise(world.dynamics)
             if not guided:
