@@ -99,7 +99,7 @@ def _rows(hp: HParams) -> dict[str, Any]:
     """The hyper-parameters by key, in the order of docs/gguf.md."""
     rows: dict[str, Any] = {}
     for key in KEYS:
-        if key.field and "<stack>" not in key.name:
+        if key.field and "<stack>" not in key.name and (hp.has_lam or not key.name.startswith("genie.lam.")):
             rows[key.name] = getattr(hp, key.field)
     for stack, params in hp.stacks.items():
         for key in KEYS:

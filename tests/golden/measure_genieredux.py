@@ -1,6 +1,6 @@
 """The figures of docs/families.md: what each type costs, and frames per second beside the upstream.
 
-    python tests/golden/measure_genieredux.py FOLDER [UPSTREAM] [--model guided] [--threads 1] [--frames 6] [--rounds 2]
+    python tests/golden/measure_genieredux.py FOLDER [UPSTREAM] [--model guided] [--threads 1] [--frames 4] [--rounds 2]
 
 FOLDER is one that make_genieredux.py wrote; UPSTREAM, a checkout of GenieRedux (needs einops, beartype), is timed in
 turn with ours: its interactive generation one frame at a time from one picture, its tokenizer, a pass of its dynamics
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("upstream", type=Path, nargs="?")
     parser.add_argument("--model", choices=("guided", "genieredux"), default="guided")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only-speed", action="store_true")
     args = parser.parse_args()
@@ -131,8 +131,8 @@ def main() -> None:
                 processor[name] = min(processor[name], (time.process_time() - spent) / args.frames)
         for name, seconds in best.items():
             print(
-                f"{name}: {1 / seconds:.2f} frames/s, {1e3 * seconds:.0f} ms a frame ({1e3 * processor[name]:.0f} ms of "
-                f"processor time), {args.frames} frames from one picture, {args.threads} threads, best of {args.rounds}"
+                f"{name}: {1 / seconds:.2f} frames/s, {1e3 * seconds:.0f} ms a frame ({1e3 * processor[name]:.0f} ms "
+                f"of processor time), {args.frames} frames from one picture, {args.threads} threads, best of {args.rounds}"
             )
 
 
