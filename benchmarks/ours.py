@@ -51,7 +51,20 @@ def attention(isa: str, q_QHD: np.ndarray, k: np.ndarray, v: np.ndarray, few: in
 
     def run(times: int) -> None:
         status = _native.lib.genie_attention(
-            isa.encode(), queries, keys, heads, length, buffer(q_QHD), buffer(k), buffer(v), few, bf16, times, buffer(y)
+            isa.encode(),
+            queries,
+            keys,
+            heads,
+            length,
+            buffer(q_QHD),
+            buffer(k),
+            buffer(v),
+            _native.ffi.NULL,
+            0.0,
+            few,
+            bf16,
+            times,
+            buffer(y),
         )
         _native.check(status, "attention")
 

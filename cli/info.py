@@ -77,7 +77,7 @@ def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
             "file_bytes": file.size,
             "card": {key: file.metadata[key] for key in CARD if key in file.metadata},
             "hyper_parameters": _rows(hp),
-            "tokens_per_frame": {stack: hp.token_count(stack) for stack in STACKS},
+            "tokens_per_frame": {stack: hp.token_count(stack) for stack in hp.stacks},
             "parameters": parameters,
             "types": types,
             "memory": {"weights": weights, "cache": cache, "total": weights + sum(cache.values())},
@@ -99,12 +99,12 @@ def _rows(hp: HParams) -> dict[str, Any]:
     """The hyper-parameters by key, in the order of docs/gguf.md."""
     rows: dict[str, Any] = {}
     for key in KEYS:
-        if key.field and "<stack>" not in key.name:
+        if key.field and "<stack>" not in key.name and (hp.has_lam or not key.name.startswith("genie.lam.")):
             rows[key.name] = getattr(hp, key.field)
-    for stack in STACKS:
+    for stack, params in hp.stacks.items():
         for key in KEYS:
             if "<stack>" in key.name:
-                value = getattr(hp.stacks[stack], key.field)
+                value = getattr(params, key.field)
                 rows[key.name.replace("<stack>", stack)] = list(value) if isinstance(value, tuple) else value
     return rows
 
@@ -159,11 +159,12 @@ def _show(facts: dict[str, Any]) -> None:
     )
     stacks = Table(box=None, pad_edge=False, header_style="bold")
     stacks.add_column("stack")
-    for stack in STACKS:
+    present = facts["tokens_per_frame"]
+    for stack in present:
         stacks.add_column(stack)
     for key in (key.name.removeprefix("genie.<stack>.") for key in KEYS if "<stack>" in key.name):
-        stacks.add_row(key, *(Text(_word(hyper[f"genie.{stack}.{key}"])) for stack in STACKS))
-    stacks.add_row("tokens per frame", *(str(facts["tokens_per_frame"][stack]) for stack in STACKS))
+        stacks.add_row(key, *(Text(_word(hyper[f"genie.{stack}.{key}"])) for stack in present))
+    stacks.add_row("tokens per frame", *(str(count) for count in present.values()))
     console.print(stacks)
     console.print()
     types = {kind: f"{row['tensors']} tensors, {size(row['bytes'])}" for kind, row in sorted(facts["types"].items())}

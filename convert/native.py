@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,11 @@ class Checkpoint:
 
 def native_name(name: str) -> str:
     """The `state_dict` name of the PyTorch reference for a GGUF tensor name."""
-    for stack in ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder"):
-        name = name.replace(f"{stack}.input.", f"{stack}_input.")
+    name = re.sub(r"^(.*coder)\.(input|input_first)_norm\.", r"\1_\2.norm.", name)
+    name = re.sub(r"^(.*coder)\.(input|input_first)\.", r"\1_\2.", name)
     if name.endswith(".codebook.weight"):
         return name.replace(".codebook.weight", ".vq.codebook")
-    if name.endswith((".pos_space.weight", ".pos_time.weight")):
+    if name.endswith((".pos_space.weight", ".pos_time.weight", ".pos.weight", "l_bias.weight")):
         name = name.removesuffix(".weight")
     if name.startswith("dynamics.") and "_embd." not in name:
         name = "dynamics.stack." + name.removeprefix("dynamics.")
@@ -184,6 +185,7 @@ def hparams_of(config: GenieConfig) -> HParams:
         lam_head=config.lam.head,
         lam_head_length=config.lam.head_length,
         sampler_schedule=schedule,
+        prediction=config.dynamics.prediction,
     )
 
 
@@ -202,6 +204,14 @@ def _stack(c: StackConfig) -> StackParams:
         bias=c.bias,
         norm_position=c.norm_position,
         output_norm=c.output_norm,
+        norm_length=c.norm_length,
+        qk_norm_epsilon=c.qk_norm_epsilon,
+        kv_input=c.kv_input,
+        spatial_bias=c.spatial_bias,
+        temporal_bias=c.temporal_bias,
+        position=c.position,
+        input_norm=c.input_norm,
+        first_frame=c.first_frame,
     )
 
 

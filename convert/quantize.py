@@ -13,7 +13,7 @@ TYPES: dict[str, TensorType] = {kind.name.lower(): kind for kind in TensorType}
 _F16_MAX = 65504.0
 # Largest value whose block scale still is a finite float16.
 _LARGEST = {TensorType.F16: _F16_MAX, TensorType.Q8_0: _F16_MAX * 127, TensorType.Q4_0: _F16_MAX * 8}
-_EIGHT_BITS = (".input.weight", ".output.weight", ".token_embd.weight", ".v.weight")
+_EIGHT_BITS = (".input.weight", ".output.weight", "_first.weight", ".token_embd.weight", ".v.weight")
 
 
 def choose_type(name: str, row: int, matrix: bool, wanted: TensorType, largest: float) -> TensorType:

@@ -185,11 +185,11 @@ def tensor_class(name: str) -> str:
         return "codebooks"
     if name.endswith(".bias") or "norm." in name:
         return "norms & biases"
-    if "_embd." in name or ".pos_" in name:
+    if "_embd." in name or ".pos_" in name or ".pos." in name or ".peg" in name:
         return "embeddings"
-    if name.endswith((".input.weight", ".output.weight")) or name.startswith("lam.head."):
+    if name.endswith((".input.weight", ".output.weight", "_first.weight")) or name.startswith("lam.head."):
         return "input/output"
-    return "ffn" if ".ffn." in name else "attention"
+    return "ffn" if ".ffn" in name else "attention"
 
 
 def _report(output: Path, type: str, written: dict[str, _Written], source: Checkpoint, file_bytes: int) -> Report:

@@ -17,24 +17,30 @@ from numpy.typing import NDArray
 
 from .errors import NativeError
 
-ABI_VERSION = 6
-SPATIAL, TEMPORAL, SPACETIME, FFN = range(4)
-SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN}
+ABI_VERSION = 7
+SPATIAL, TEMPORAL, SPACETIME, FFN, PEG = range(5)
+SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN, "peg": PEG}
 NORMS = {"rmsnorm": 0, "layernorm": 1, "none": 2}
 FFNS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "swiglu": 3, "geglu": 4}
 ORDERS = {"confidence": 0, "random": 1, "largest-probability": 2}
 SCHEDULES = {"cosine": 0, "exponential": 1}
 NORM_POSITIONS = {"pre": 0, "post": 1}
 CONDITIONINGS = {"add": 0, "film": 1}
+POSITIONS = {"separate": 0, "joint": 1, "none": 2}
+FIRST_FRAMES = {"none": 0, "input": 1, "output": 2}
 # genie_slot of each tensor name: of the stack itself, and of one sublayer.
 STACK_SLOTS = {
     "input.weight": 0, "input.bias": 1, "token_embd.weight": 2, "action_embd.weight": 3, "pos_space.weight": 4,
     "pos_time.weight": 5, "output_norm.weight": 6, "output_norm.bias": 7, "output.weight": 8, "output.bias": 9,
+    "pos.weight": 30, "spatial_bias.weight": 31, "temporal_bias.weight": 32, "input_norm.weight": 33,
+    "input_norm.bias": 34, "input_first.weight": 35, "input_first.bias": 36, "input_first_norm.weight": 37,
+    "input_first_norm.bias": 38, "output_first.weight": 39, "output_first.bias": 40,
 }  # fmt: skip
 SUBLAYER_SLOTS = {
     "norm.weight": 10, "norm.bias": 11, "q.weight": 12, "k.weight": 13, "v.weight": 14, "out.weight": 15,
     "q.bias": 16, "k.bias": 17, "v.bias": 18, "out.bias": 19, "q_norm.weight": 20, "k_norm.weight": 21,
     "up.weight": 22, "gate.weight": 23, "down.weight": 24, "up.bias": 25, "gate.bias": 26, "down.bias": 27,
+    "conv.weight": 28, "conv.bias": 29,
 }  # fmt: skip
 
 Float = NDArray[np.float32]
@@ -111,7 +117,7 @@ class Stack:
     def __init__(self, isa: str, pool: Pool, sublayers: Sequence[str], **params: Any) -> None:
         p = ffi.new("genie_stack_params *", params)
         p.sublayer_count = len(sublayers)
-        p.sublayers[0 : len(sublayers)] = [SUBLAYERS[s] for s in sublayers]
+        p.sublayers[0 : len(sublayers)] = [SUBLAYERS[s.removesuffix("2")] for s in sublayers]
         out = ffi.new("genie_stack **")
         check(lib.genie_stack_create(isa.encode(), p, out), "creating a stack")
         self.handle, self.pool = ffi.gc(out[0], lib.genie_stack_free), pool
@@ -187,6 +193,17 @@ class State:
         status = lib.genie_maskgit_step(
             self.stack.handle, self.handle, self.stack.pool.handle, sampler, step, seed, frame & 0xFFFFFFFF, action,
             _out(ids_P, "int32_t"), _out(logits_PO, "float"),
+        )  # fmt: skip
+        check(status, "a MaskGIT step")
+
+    def maskgit_fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Float, ids_P: Int) -> None:
+        """One refinement of `ids_P` in place from logits that are known, without a forward pass."""
+        shape = (self.stack.token_count, self.stack.output_length)
+        if ids_P.shape != shape[:1] or ids_P.dtype != np.int32 or logits_PO.shape != shape:
+            raise NativeError("ids must be int32, one per token, and logits a row of each")
+        status = lib.genie_maskgit_fill(
+            self.stack.handle, self.handle, self.stack.pool.handle, sampler, step, seed, frame & 0xFFFFFFFF,
+            _in(np.ascontiguousarray(logits_PO, np.float32), "float"), _out(ids_P, "int32_t"),
         )  # fmt: skip
         check(status, "a MaskGIT step")
 

@@ -20,7 +20,10 @@ ARCHITECTURE = "genie"
 PROFILE_VERSION = 1
 QUANTIZATION_VERSION = 2
 STACKS = ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics")
-SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn")
+# The second of a kind in a block has a name of its own.
+SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn", "ffn2", "peg", "peg2")
+LAM = "lam.encoder"
+PEG_TAPS = 27
 GATED = ("swiglu", "geglu")
 QUANTIZERS = ("codebook", "fsq")
 # What the tokenizer kinds mix time with.
@@ -130,18 +133,52 @@ KEYS: tuple[Key, ...] = (
     Key(
         "genie.tokenizer.quantizer", "string", "tokenizer_quantizer", choices=QUANTIZERS, default="codebook", quiet=True
     ),
+    Key(
+        "genie.dynamics.prediction",
+        "string",
+        "prediction",
+        choices=("same-frame", "next-frame"),
+        default="same-frame",
+        quiet=True,
+    ),
     Key("genie.lam.patch_size", "uint32", "lam_patch_size", 1, 256),
     Key("genie.lam.latent_length", "uint32", "lam_latent_length", 1, 4096),
     Key("genie.lam.difference", "bool", "lam_difference"),
     Key("genie.lam.quantizer", "string", "lam_quantizer", choices=QUANTIZERS, default="codebook", quiet=True),
-    Key("genie.lam.head", "string", "lam_head", choices=("mean", "pair"), default="mean", quiet=True),
+    Key("genie.lam.head", "string", "lam_head", choices=("mean", "pair", "joined"), default="mean", quiet=True),
     Key("genie.lam.head_length", "uint32", "lam_head_length", 1, 16384, optional=True),
     Key("genie.<stack>.block_count", "uint32", "block_count", 1, 512),
     Key("genie.<stack>.embedding_length", "uint32", "embedding_length", 1, 16384),
+    Key("genie.<stack>.norm_length", "uint32", "norm_length", 1, 16384, optional=True),
     Key("genie.<stack>.feed_forward_length", "uint32", "feed_forward_length", 1, 131072),
     Key("genie.<stack>.attention.head_count", "uint32", "head_count", 1, 512),
     Key("genie.<stack>.attention.key_length", "uint32", "key_length", 1, 1024),
     Key("genie.<stack>.attention.qk_norm", "bool", "qk_norm"),
+    Key("genie.<stack>.attention.qk_norm_epsilon", "float32", "qk_norm_epsilon", 0, 0.1, above=True, optional=True),
+    Key(
+        "genie.<stack>.attention.kv_input",
+        "string",
+        "kv_input",
+        choices=("norm", "residual"),
+        default="norm",
+        quiet=True,
+    ),
+    Key(
+        "genie.<stack>.attention.spatial_bias",
+        "string",
+        "spatial_bias",
+        choices=("none", "relative"),
+        default="none",
+        quiet=True,
+    ),
+    Key(
+        "genie.<stack>.attention.temporal_bias",
+        "string",
+        "temporal_bias",
+        choices=("none", "alibi"),
+        default="none",
+        quiet=True,
+    ),
     Key("genie.<stack>.sublayers", "array of string", "sublayers", choices=SUBLAYERS),
     Key("genie.<stack>.norm", "string", "norm", choices=("rmsnorm", "layernorm")),
     Key("genie.<stack>.norm_position", "string", "norm_position", choices=("pre", "post"), default="pre", quiet=True),
@@ -149,6 +186,23 @@ KEYS: tuple[Key, ...] = (
     Key("genie.<stack>.norm_epsilon", "float32", "norm_epsilon", 0, 0.1, above=True),
     Key("genie.<stack>.ffn", "string", "ffn", choices=("gelu", "gelu_tanh", "relu", "swiglu", "geglu")),
     Key("genie.<stack>.bias", "bool", "bias"),
+    Key(
+        "genie.<stack>.position",
+        "string",
+        "position",
+        choices=("separate", "joint", "none"),
+        default="separate",
+        quiet=True,
+    ),
+    Key("genie.<stack>.input_norm", "string", "input_norm", choices=("none", "dual"), default="none", quiet=True),
+    Key(
+        "genie.<stack>.first_frame",
+        "string",
+        "first_frame",
+        choices=("none", "input", "output"),
+        default="none",
+        quiet=True,
+    ),
     Key("genie.sampler.steps", "uint32", "sampler_steps", 1, 1024),
     Key("genie.sampler.temperature", "float32", "sampler_temperature", 0, 100),
     Key("genie.sampler.order", "string", "sampler_order", choices=("confidence", "random", "largest-probability")),
@@ -165,6 +219,9 @@ KEYS: tuple[Key, ...] = (
 _MODEL_KEYS = tuple(key for key in KEYS if key.field and "<stack>" not in key.name)
 _STACK_KEYS = tuple(key for key in KEYS if "<stack>" in key.name)
 _FILE_KEYS = tuple(key for key in KEYS if not key.field)
+_LAM_KEYS = "genie.lam."
+# What stands in for the required keys of a file without a LAM.
+_NO_LAM: dict[str, Any] = {"lam_patch_size": 0, "lam_latent_length": 0, "lam_difference": False}
 _KNOWN = frozenset(key.name.replace("<stack>", stack) for key in KEYS for stack in STACKS)
 
 
@@ -185,10 +242,20 @@ class StackParams:
     bias: bool
     norm_position: str = "pre"  # x + f(norm(x)), or "post": norm(x + f(x))
     output_norm: str | None = None  # before the head; None is given as the kind of `norm`
+    norm_length: int | None = None  # values of an embedding that norms look at, the rest being zero; None: all
+    qk_norm_epsilon: float | None = None  # None: norm_epsilon
+    kv_input: str = "norm"  # what keys and values read; queries always read the norm
+    spatial_bias: str = "none"
+    temporal_bias: str = "none"
+    position: str = "separate"
+    input_norm: str = "none"
+    first_frame: str = "none"  # what the first frame of a window has weights of its own for
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm_epsilon", float32(self.norm_epsilon))
         object.__setattr__(self, "output_norm", self.output_norm or self.norm)
+        if self.qk_norm_epsilon is not None:
+            object.__setattr__(self, "qk_norm_epsilon", float32(self.qk_norm_epsilon))
 
 
 @dataclass(frozen=True)
@@ -219,6 +286,7 @@ class HParams:
     lam_head: str = "mean"
     lam_head_length: int | None = None  # of the hidden layer, with the head "pair"
     sampler_schedule: str = "cosine"
+    prediction: str = "same-frame"  # the frame that the logits of a frame are for
 
     def __post_init__(self) -> None:
         for name in ("sampler_temperature", "sampler_noise"):
@@ -236,12 +304,19 @@ class HParams:
                 raise ModelError(f"unknown key {quoted(name)}", "the file may need a newer genie_cpp")
         for key in _FILE_KEYS:
             _read(metadata, types, key, key.name)
-        fields = {key.field: _read(metadata, types, key, key.name) for key in _MODEL_KEYS}
+        lam = any(name.startswith(_LAM_KEYS) for name in metadata)  # all of it, or nothing
+        fields: dict[str, Any] = {
+            key.field: _NO_LAM.get(key.field, key.default)
+            if key.name.startswith(_LAM_KEYS) and not lam
+            else _read(metadata, types, key, key.name)
+            for key in _MODEL_KEYS
+        }
         stacks = {
             stack: StackParams(
                 **{key.field: _read(metadata, types, key, key.name.replace("<stack>", stack)) for key in _STACK_KEYS}
             )
             for stack in STACKS
+            if lam or stack != LAM
         }
         hp = HParams(**fields, stacks=stacks)
         hp.check()
@@ -261,10 +336,9 @@ class HParams:
         }
         for key in _MODEL_KEYS:
             value = getattr(self, key.field)
-            if not (key.quiet and value == key.default):
+            if not (key.quiet and value == key.default) and (self.has_lam or not key.name.startswith(_LAM_KEYS)):
                 values[key.name] = list(value) if isinstance(value, tuple) else value
-        for stack in STACKS:
-            s = self.stacks[stack]
+        for stack, s in self.stacks.items():
             for key in _STACK_KEYS:
                 value = getattr(s, key.field)
                 if (key.quiet and value == key.default) or (key.field == "output_norm" and value == s.norm):
@@ -276,7 +350,8 @@ class HParams:
 
     def check(self) -> None:
         """Rules that join several keys. Raises ModelError."""
-        for name, patch in (("tokenizer", self.tokenizer_patch_size), ("lam", self.lam_patch_size)):
+        patches = {"tokenizer": self.tokenizer_patch_size} | ({"lam": self.lam_patch_size} if self.has_lam else {})
+        for name, patch in patches.items():
             if self.frame_width % patch or self.frame_height % patch:
                 raise ModelError(
                     f"genie.{name}.patch_size {patch} does not divide {self.frame_width}x{self.frame_height} frames",
@@ -295,8 +370,19 @@ class HParams:
                     f"{self.tokenizer_kind} tokenizer",
                     _CONVERT_AGAIN,
                 )
+        for stack, s in self.stacks.items():
+            for key, ok, wanted in (
+                ("norm_length", (s.norm_length or 0) <= s.embedding_length, "at most the embedding_length"),
+                ("attention.qk_norm_epsilon", s.qk_norm or s.qk_norm_epsilon is None, "left out without qk_norm"),
+                ("attention.kv_input", s.kv_input == "norm" or s.norm_position == "pre", "norm where norms come after"),
+                ("input_norm", s.input_norm == "none" or stack != "dynamics", "none: it takes token ids"),
+                ("first_frame", s.first_frame != "input" or stack != "dynamics", "output or none: it takes token ids"),
+                ("first_frame", s.first_frame != "output" or self.output_length(stack) > 0, "input or none: no output"),
+            ):
+                if not ok:
+                    raise ModelError(f"genie.{stack}.{key} must be {wanted}", _CONVERT_AGAIN)
         weights = 4 * self.parameter_count()
-        cache = sum(self.cache_bytes(stack) for stack in STACKS)
+        cache = sum(self.cache_bytes(stack) for stack in self.stacks)
         for what, size in (("weights", weights), ("temporal cache", cache)):
             if size > MAX_BYTES:
                 raise ModelError(f"the hyper-parameters ask for {size / 2**40:.0f} TiB of {what}", _CONVERT_AGAIN)
@@ -306,15 +392,22 @@ class HParams:
             ("tokenizer", self.tokenizer_quantizer, self.codebook_size, self.tokenizer_latent_length),
             ("lam", self.lam_quantizer, self.action_count, self.lam_latent_length),
         ):
-            if kind == "fsq" and fsq_bins(codes, length) is None:
+            if kind == "fsq" and length and fsq_bins(codes, length) is None:
                 raise ModelError(
                     f"{codes} codes are no whole number of bins to the power of genie.{name}.latent_length {length}",
                     _CONVERT_AGAIN,
                 )
-        if (self.lam_head == "pair") != (self.lam_head_length is not None):
-            raise ModelError("genie.lam.head_length goes with the genie.lam.head pair", _CONVERT_AGAIN)
+        if (self.lam_head != "mean") != (self.lam_head_length is not None):
+            raise ModelError("genie.lam.head_length goes with the genie.lam.head pair or joined", _CONVERT_AGAIN)
+        if self.lam_head == "joined" and self.lam_difference:
+            raise ModelError("the genie.lam.head joined wants no genie.lam.difference", _CONVERT_AGAIN)
         if self.lam_head == "pair" and (self.lam_difference or self.stacks["lam.encoder"].output_norm != "none"):
             raise ModelError("the genie.lam.head pair wants no genie.lam.difference and no output_norm", _CONVERT_AGAIN)
+
+    @property
+    def has_lam(self) -> bool:
+        """Whether there is a latent action model to infer actions with."""
+        return LAM in self.stacks
 
     def bins(self, module: str) -> int | None:
         """Values per digit of the FSQ of "tokenizer" or "lam"; None where codes are learned."""
@@ -323,10 +416,15 @@ class HParams:
         fsq = self.tokenizer_quantizer == "fsq"
         return fsq_bins(self.codebook_size, self.tokenizer_latent_length) if fsq else None
 
+    def grid(self, stack: str) -> tuple[int, int]:
+        """(columns, rows) of the tokens of a frame."""
+        patch = self.lam_patch_size if stack.startswith("lam.") else self.tokenizer_patch_size
+        return self.frame_width // patch, self.frame_height // patch
+
     def token_count(self, stack: str) -> int:
         """P, the tokens per frame of a stack."""
-        patch = self.lam_patch_size if stack.startswith("lam.") else self.tokenizer_patch_size
-        return (self.frame_width // patch) * (self.frame_height // patch)
+        columns, rows = self.grid(stack)
+        return columns * rows
 
     def input_length(self, stack: str) -> int | None:
         """Length of the vectors a stack takes in; None for `dynamics`, which takes token ids."""
@@ -339,7 +437,7 @@ class HParams:
 
     def output_length(self, stack: str) -> int:
         """O, the length of the vectors a stack's head gives out; 0 where it has none and gives out its embeddings."""
-        if stack == "lam.encoder" and self.lam_head == "pair":
+        if stack == LAM and self.lam_head != "mean":
             return 0
         return {
             "tokenizer.encoder": self.tokenizer_latent_length,
@@ -349,10 +447,12 @@ class HParams:
         }[stack]
 
     def cache_bytes(self, stack: str) -> int:
-        """Bytes of keys and values of a full window in float32."""
+        """Bytes in float32 of what a full window keeps: keys and values, and what convolutions over time see."""
         s = self.stacks[stack]
-        layers = s.block_count * len({"temporal", "spacetime"} & set(s.sublayers))
-        return layers * self.context_length * self.token_count(stack) * s.head_count * s.key_length * 2 * 4
+        attentions = len({"temporal", "spacetime"} & set(s.sublayers))
+        convolutions = len({"peg", "peg2"} & set(s.sublayers))
+        floats = attentions * s.head_count * s.key_length * 2 + convolutions * s.embedding_length
+        return s.block_count * self.context_length * self.token_count(stack) * floats * 4
 
     def parameter_count(self) -> int:
         """Number of weights, without listing the tensors (they may be too many to list before this is checked)."""
@@ -384,8 +484,7 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
         if kind == "layernorm":
             found[f"{name}.bias"] = (shape, False)
 
-    for name in STACKS:
-        s = hp.stacks[name]
+    for name, s in hp.stacks.items():
         E, F, inner = s.embedding_length, s.feed_forward_length, s.head_count * s.key_length
         wide = hp.input_length(name)
         film = name == "dynamics" and hp.action_conditioning == "film"
@@ -394,14 +493,27 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
             if not film:
                 found["dynamics.action_embd.weight"] = ((E, hp.action_count), False)
         else:
-            linear(f"{name}.input", wide, E, True)
-        found[f"{name}.pos_space.weight"] = ((E, hp.token_count(name)), False)
-        found[f"{name}.pos_time.weight"] = ((E, hp.context_length), False)
+            for end in ("input", "input_first") if s.first_frame == "input" else ("input",):
+                linear(f"{name}.{end}", wide, E, True)
+                norm(f"{name}.{end}_norm", (E,), "layernorm" if s.input_norm == "dual" else "none")
+        if s.position == "separate":
+            found[f"{name}.pos_space.weight"] = ((E, hp.token_count(name)), False)
+            found[f"{name}.pos_time.weight"] = ((E, hp.context_length), False)
+        elif s.position == "joint":
+            found[f"{name}.pos.weight"] = ((E, hp.token_count(name) * hp.context_length), False)
+        if s.spatial_bias == "relative":
+            columns, rows = hp.grid(name)
+            found[f"{name}.spatial_bias.weight"] = (((2 * columns - 1) * (2 * rows - 1), s.head_count), False)
+        if s.temporal_bias == "alibi":
+            found[f"{name}.temporal_bias.weight"] = ((s.head_count,), False)
         for i in range(s.block_count):
             for sublayer in s.sublayers:
                 at = f"{name}.blk.{i}.{sublayer}"
+                if sublayer in ("peg", "peg2"):
+                    found[f"{at}.conv.weight"], found[f"{at}.conv.bias"] = ((E, PEG_TAPS), False), ((E,), False)
+                    continue
                 norm(f"{at}.norm", (E, hp.action_count + 1) if film else (E,), s.norm)
-                if sublayer == "ffn":
+                if sublayer in ("ffn", "ffn2"):
                     for part in ("up", "gate") if s.ffn in GATED else ("up",):
                         linear(f"{at}.{part}", E, F, s.bias)
                     linear(f"{at}.down", F, E, s.bias)
@@ -413,16 +525,18 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
                     found[f"{at}.{part}.weight"] = ((s.key_length,), False)
         norm(f"{name}.output_norm", (E,), s.output_norm)
         if hp.output_length(name):
-            linear(f"{name}.output", E, hp.output_length(name), True)
+            for end in ("output", "output_first") if s.first_frame == "output" else ("output",):
+                linear(f"{name}.{end}", E, hp.output_length(name), True)
     if hp.lam_head_length is not None:
-        pair, hidden = 2 * hp.stacks["lam.encoder"].embedding_length, hp.lam_head_length
-        norm("lam.head.norm", (pair,), "layernorm")
-        for part, wide, tall in (("up", pair, hidden), ("down", hidden, hp.lam_latent_length)):
-            found[f"lam.head.{part}.weight"] = ((wide, tall), False)
-            found[f"lam.head.{part}.bias"] = ((tall,), False)
+        joined, hidden = hp.lam_head == "joined", hp.lam_head_length
+        wide = hp.stacks[LAM].embedding_length * (hp.token_count(LAM) if joined else 2)
+        norm("lam.head.norm", (hidden if joined else wide,), "layernorm")
+        found["lam.head.up.weight"] = ((wide, hidden), joined)
+        found["lam.head.down.weight"] = ((hidden, hp.lam_latent_length), False)
+        found["lam.head.up.bias"], found["lam.head.down.bias"] = ((hidden,), False), ((hp.lam_latent_length,), False)
     if hp.tokenizer_quantizer == "codebook":
         found["tokenizer.codebook.weight"] = ((hp.tokenizer_latent_length, hp.codebook_size), False)
-    if hp.lam_quantizer == "codebook":
+    if hp.has_lam and hp.lam_quantizer == "codebook":
         found["lam.codebook.weight"] = ((hp.lam_latent_length, hp.action_count), False)
     return found
 

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from . import _native
 from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo
-from .hparams import FILE_TYPES, HParams, StackParams, validate
+from .hparams import FILE_TYPES, LAM, HParams, StackParams, validate
 from .sampler import Sampler
 
 Frame = NDArray[np.uint8]
 Ids = NDArray[np.int32]
 BUNDLED = "meadow-q8_0.gguf"
+_GIVE_ACTIONS = "give the actions between a prompt's frames, or begin with one picture"
 
 
 def bundled_path() -> Path:
@@ -80,8 +81,16 @@ class Model:
             model.tensors = MappingProxyType(dict(file.tensors))
             model._stacks = {name: model._build(file, name) for name in model.info.stacks}
             model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
-            model._actions = None if model.info.bins("lam") else _floats(file, "lam.codebook.weight")
-            model._head = {name: _floats(file, name) for name in file.tensors if name.startswith("lam.head.")}
+            learned = model.info.has_lam and not model.info.bins("lam")
+            model._actions = _floats(file, "lam.codebook.weight") if learned else None
+            # The matrix of a joined head can be the largest of all, and is seldom used: it stays as it is stored.
+            joined = model.info.lam_head == "joined"
+            model._head_up = _raw(file, "lam.head.up.weight") if joined else None
+            model._head = {
+                name: _floats(file, name)
+                for name in file.tensors
+                if name.startswith("lam.head.") and not (joined and name == "lam.head.up.weight")
+            }
         hp = model.info
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
@@ -91,6 +100,7 @@ class Model:
     _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
     _actions: NDArray[np.float32] | None  # [A, L]
     _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
+    _head_up: tuple[NDArray[np.uint8], int, int] | None  # bytes by row, their type, values per row; "joined" only
 
     def _build(self, file: GGUFFile, name: str) -> _native.Stack:
         hp, s = self.info, self.info.stacks[name]
@@ -213,9 +223,12 @@ class Model:
     def infer_actions(self, video: NDArray[np.uint8]) -> NDArray[np.int64]:
         """uint8 [T, H, W, 3] -> the latent action between each pair of frames, int64 [T-1] (T >= 2).
 
-        Windows overlap by one frame where the video is longer than the context.
+        Windows overlap by one frame where the video is longer than the context. Raises ActionError, also where the
+        model has no latent action model.
         """
         frames = _video(video)
+        if not self.info.has_lam:
+            raise ActionError("this model cannot infer actions: it has no latent action model", _GIVE_ACTIONS)
         if len(frames) < 2:
             raise ActionError("a video needs two frames at least to have an action")
         return self._infer([self.patches(frame, self.info.lam_patch_size) for frame in frames])
@@ -243,14 +256,27 @@ class Model:
                 state.forward(previous, output=False)
             z = state.forward(now - previous if difference else now)
             assert z is not None
-            latents.append(z.mean(0, dtype=np.float32))
+            latents.append(self._joined_head(z) if hp.lam_head == "joined" else z.mean(0, dtype=np.float32))
         return self._nearest(self._actions, "lam", np.stack(latents)).astype(np.int64)
+
+    def _joined_head(self, outputs_PE: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Linear on a frame's outputs side by side, layer norm, linear -> a latent."""
+        assert self._head_up is not None
+        head, (rows, kind, wide) = self._head, self._head_up
+        parts = [_decoded(rows[i : i + 64], kind, (-1, wide)) @ outputs_PE.reshape(-1) for i in range(0, len(rows), 64)]
+        x = np.concatenate(parts) + head["lam.head.up.bias"]
+        x = self._head_norm(x) * head["lam.head.norm.weight"] + head["lam.head.norm.bias"]
+        latent: NDArray[np.float32] = head["lam.head.down.weight"] @ x + head["lam.head.down.bias"]
+        return latent
+
+    def _head_norm(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        x = x - x.mean()
+        normed: NDArray[np.float32] = x / np.sqrt(np.mean(x * x) + np.float32(self.info.stacks[LAM].norm_epsilon))
+        return normed
 
     def _pair_head(self, previous_E: NDArray[np.float32], now_E: NDArray[np.float32]) -> NDArray[np.float32]:
         """Layer norm, linear, GELU, linear on two frames' means side by side -> a latent."""
-        head, x = self._head, np.concatenate([previous_E, now_E])
-        x = x - x.mean()
-        x = x / np.sqrt(np.mean(x * x) + np.float32(self.info.stacks["lam.encoder"].norm_epsilon))
+        head, x = self._head, self._head_norm(np.concatenate([previous_E, now_E]))
         x = head["lam.head.up.weight"] @ (x * head["lam.head.norm.weight"] + head["lam.head.norm.bias"])
         x = x + head["lam.head.up.bias"]
         x = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()], np.float32)
@@ -259,8 +285,6 @@ class Model:
 
 
 def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
-    lam = name.startswith("lam")
-    patch = hp.lam_patch_size if lam else hp.tokenizer_patch_size
     dynamics = name == "dynamics"
     return {
         "block_count": s.block_count,
@@ -268,7 +292,7 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "head_count": s.head_count,
         "key_length": s.key_length,
         "feed_forward_length": s.feed_forward_length,
-        "token_count": (hp.frame_width // patch) * (hp.frame_height // patch),
+        "token_count": hp.token_count(name),
         "context_length": hp.context_length,
         "input_length": hp.input_length(name) or 0,
         "input_rows": hp.codebook_size + 1 if dynamics else 0,
@@ -281,22 +305,40 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "post_norm": _native.NORM_POSITIONS[s.norm_position],
         "output_norm": _native.NORMS[s.output_norm or s.norm],
         "conditioning": _native.CONDITIONINGS[hp.action_conditioning if dynamics else "add"],
+        "grid_width": hp.grid(name)[0],
+        "norm_length": s.norm_length or 0,
+        "position": _native.POSITIONS[s.position],
+        "raw_kv": int(s.kv_input == "residual"),
+        "spatial_bias": int(s.spatial_bias != "none"),
+        "temporal_bias": int(s.temporal_bias != "none"),
+        "input_norm": int(s.input_norm != "none"),
+        "first_frame": _native.FIRST_FRAMES[s.first_frame],
         "norm_epsilon": s.norm_epsilon,
+        "qk_norm_epsilon": s.qk_norm_epsilon or 0.0,
     }
 
 
 def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
     """One tensor as float32, slowest dimension first; a copy, so that the file can be closed."""
+    rows, kind, _ = _raw(file, name)
+    return _decoded(rows, kind, tuple(reversed(file.tensors[name].shape)))
+
+
+def _raw(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], int, int]:
+    """One tensor's bytes by row, a copy, checked to be finite; its type; values per row."""
     file.check_finite(name)
     tensor = file.tensors[name]
-    raw = np.array(file.data(name)).reshape(-1)
-    shape = tuple(reversed(tensor.shape))
-    if int(tensor.type) == 0:
-        return raw.view(np.float32).reshape(shape)
-    if int(tensor.type) == 1:
-        return raw.view(np.float16).astype(np.float32).reshape(shape)
-    rows = raw.reshape(*shape[:-1], -1)
-    return np.ascontiguousarray(gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(int(tensor.type))))
+    raw = np.array(file.data(name)).reshape(-1).view(np.uint8)
+    return raw.reshape(math.prod(tensor.shape[1:]), -1), int(tensor.type), tensor.shape[0]
+
+
+def _decoded(rows: NDArray[np.uint8], kind: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if kind == 0:
+        return rows.reshape(-1).view(np.float32).reshape(shape)
+    if kind == 1:
+        return rows.reshape(-1).view(np.float16).astype(np.float32).reshape(shape)
+    floats = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind))
+    return np.ascontiguousarray(floats, np.float32).reshape(shape)
 
 
 def _cut(frame: NDArray[Any], patch: int) -> NDArray[Any]:

@@ -117,16 +117,24 @@ class World:
             schedule = self.model.info.sampler_schedule
             struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold, schedule)
             early = s.threshold > 0 or schedule != "cosine"  # any step may be the last
+            ahead = self.model.info.prediction == "next-frame"
+            if ahead:  # the newest frame joins the window with the action after it, and every step has its logits
+                known = self._dynamics.forward(self._ids[-1], action)
+                assert known is not None
+                logits = known
             for step in range(s.steps):
                 wanted = early or step == s.steps - 1
-                self._dynamics.maskgit_step(
-                    struct, step, self._seed, self._frame_number, action, ids, logits if wanted else None
-                )
+                if ahead:
+                    self._dynamics.maskgit_fill(struct, step, self._seed, self._frame_number, logits, ids)
+                else:
+                    self._dynamics.maskgit_step(
+                        struct, step, self._seed, self._frame_number, action, ids, logits if wanted else None
+                    )
                 self.timings["steps"] += 1
                 if early and not (ids == V).any():
                     break
             stepped = time.perf_counter()
-            if self.window != "retokenize":  # which starts from an empty window each time
+            if self.window != "retokenize" and not ahead:  # which starts from an empty window each time
                 self._dynamics.forward(ids, action, output=False)
             sampled = time.perf_counter()
             self._ids.append(ids)
@@ -202,7 +210,7 @@ class World:
                 return False
             del self._ids[length:], self._actions[length:]
             self._frame_number, self._logits = self._frame_number - frames, None
-            self._dynamics.truncate(length)
+            self._dynamics.truncate(length - (self.model.info.prediction == "next-frame"))
             self._decoder.truncate(length - 1)
             self._decode(self._ids[-1])
             return True
@@ -334,8 +342,11 @@ class World:
         self._least = len(self._ids)
         self._dynamics.truncate(0)
         self._decoder.truncate(0)
-        for index, (ids, action) in enumerate(zip(self._ids, self._actions, strict=True)):
-            self._dynamics.forward(ids, action, output=False)
+        ahead = self.model.info.prediction == "next-frame"
+        actions = [*self._actions[1:], None] if ahead else self._actions
+        for index, (ids, action) in enumerate(zip(self._ids, actions, strict=True)):
+            if action is not None:  # the newest frame waits for the action that `step` brings
+                self._dynamics.forward(ids, action, output=False)
             if decode and index == len(self._ids) - 1:
                 self._decode(ids)
             else:

@@ -45,6 +45,8 @@ def test_kinds() -> None:
     norms = {"RMS": _native.NORMS["rmsnorm"], "LAYER": _native.NORMS["layernorm"], "NONE": _native.NORMS["none"]}
     assert numbers("GENIE_NORM_") == norms
     assert numbers("GENIE_CONDITIONING_") == {name.upper(): number for name, number in _native.CONDITIONINGS.items()}
+    assert numbers("GENIE_POSITION_") == {name.upper(): number for name, number in _native.POSITIONS.items()}
+    assert numbers("GENIE_FIRST_") == {name.upper(): number for name, number in _native.FIRST_FRAMES.items()}
     assert set(_native.NORMS) == {"rmsnorm", "layernorm", "none"}
     (text,) = re.findall(r"int32_t order;\s*/\* (.*?) \*/", CDEF)
     assert text == ", ".join(f"{number} {name}" for name, number in _native.ORDERS.items())
@@ -59,7 +61,7 @@ def test_slots() -> None:
         named[part.upper() + ("_BIAS" if kind == "bias" else "")] = number
     assert named == slots
     assert sorted(slots.values()) == list(range(count))
-    assert max(_native.STACK_SLOTS.values()) == slots["OUTPUT_BIAS"] < min(_native.SUBLAYER_SLOTS.values())
+    assert sorted(_native.SUBLAYER_SLOTS.values()) == list(range(slots["OUTPUT_BIAS"] + 1, slots["POS"]))
 
 
 def test_types_are_those_of_the_reader() -> None:

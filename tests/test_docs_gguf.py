@@ -94,7 +94,10 @@ def page_tensors() -> dict[str, str]:
 
 def everything(ffn: str, norm: str, qk_norm: bool, bias: bool) -> HParams:
     sublayers = ("spatial", "temporal", "spacetime", "ffn")
-    stack = StackParams(2, E, F, H, D, qk_norm, sublayers, norm, 1e-5, ffn, bias)
+    return hparams(StackParams(2, E, F, H, D, qk_norm, sublayers, norm, 1e-5, ffn, bias))
+
+
+def hparams(stack: StackParams) -> HParams:
     return HParams(
         frame_width=WIDTH,
         frame_height=HEIGHT,
@@ -116,6 +119,17 @@ def everything(ffn: str, norm: str, qk_norm: bool, bias: bool) -> HParams:
     )
 
 
+def biases_and_convolutions() -> HParams:
+    """The flags that `everything` leaves at their defaults."""
+    sublayers = ("peg", "spatial", "ffn", "peg2", "temporal", "ffn2")
+    stack = StackParams(2, E, F, H, D, True, sublayers, "layernorm", 1e-5, "geglu", False, position="joint")
+    hp = hparams(dataclasses.replace(stack, spatial_bias="relative", temporal_bias="alibi"))
+    patched = dataclasses.replace(stack, position="none", input_norm="dual", first_frame="input")
+    decoder = dataclasses.replace(stack, first_frame="output")
+    stacks = {**hp.stacks, "tokenizer.encoder": patched, "tokenizer.decoder": decoder, "lam.encoder": patched}
+    return dataclasses.replace(hp, stacks=stacks, lam_difference=False, lam_head="joined", lam_head_length=N)
+
+
 def with_head(hp: HParams) -> HParams:
     """The same with the LAM's head for pairs."""
     encoder = dataclasses.replace(hp.stacks["lam.encoder"], output_norm="none")
@@ -126,6 +140,7 @@ def with_head(hp: HParams) -> HParams:
 def pattern(name: str) -> str:
     name = re.sub(r"\.blk\.\d+\.", ".blk.<i>.", name)
     name = re.sub(r"\.<i>\.(spatial|temporal|spacetime)\.", ".<i>.<attn>.", name)
+    name = re.sub(r"\.<i>\.(ffn|peg)2?\.", r".<i>.<\1>.", name)
     for stack in STACKS:
         if name.startswith(f"{stack}.") and "_embd" not in name:
             return "<stack>" + name.removeprefix(stack)
@@ -134,20 +149,25 @@ def pattern(name: str) -> str:
 
 def test_the_tensor_names_are_the_same() -> None:
     hp = everything("swiglu", "layernorm", True, True)
-    names = [*expected_tensors(hp), *expected_tensors(with_head(hp))]
+    names = [*expected_tensors(hp), *expected_tensors(with_head(hp)), *expected_tensors(biases_and_convolutions())]
     assert {pattern(name) for name in names} == set(page_tensors())
 
 
 def test_the_shapes_are_the_same() -> None:
     page = page_tensors()
     hp = everything("geglu", "layernorm", True, True)
-    for name, (shape, _) in (expected_tensors(hp) | expected_tensors(with_head(hp))).items():
+    pairs = [*expected_tensors(hp).items(), *expected_tensors(with_head(hp)).items()]
+    joined = biases_and_convolutions()
+    for name, (shape, _) in [*pairs, *expected_tensors(joined).items()]:
         lam = name.startswith("lam.")
         patch, latent = (LAM_PATCH, LAM_L) if lam else (PATCH, L)
         symbols = {"E": E, "F": F, "H·D": H * D, "D": D, "T": T, "C": C, "C + 1": C + 1, "A": A, "L": latent}
-        symbols |= {"2·E": 2 * E, "N": N}
+        symbols |= {"2·E": 2 * E, "N": N, "27": 27, "H": H, "2·E or N": shape[0] if shape[0] in (2 * E, N) else 0}
         symbols["X"] = 3 * patch * patch
         symbols["P"] = (WIDTH // patch) * (HEIGHT // patch)
+        symbols["P·T"] = symbols["P"] * T
+        symbols["2·E or P·E"] = shape[0] if shape[0] in (2 * E, symbols["P"] * E) else 0
+        symbols["S"] = (2 * WIDTH // patch - 1) * (2 * HEIGHT // patch - 1)
         symbols["X or L"] = symbols["L" if name.startswith("tokenizer.decoder") else "X"]
         symbols["O"] = {"tokenizer.decoder": symbols["X"], "dynamics": C}.get(
             next(stack for stack in (*STACKS, "lam", "tokenizer") if name.startswith(stack)), latent
@@ -177,7 +197,7 @@ def test_the_conditions_are_the_same() -> None:
                 wanted = bool(qk_norm)
             assert (name in now) == wanted, name
     assert "with `qk_norm`" in notes["<stack>.blk.<i>.<attn>.q_norm.weight"]
-    assert "gate with `swiglu`, `geglu`" in notes["<stack>.blk.<i>.ffn.up.weight"]
+    assert "gate with `swiglu`, `geglu`" in notes["<stack>.blk.<i>.<ffn>.up.weight"]
 
 
 def test_what_the_new_flags_change() -> None:

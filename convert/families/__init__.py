@@ -20,7 +20,7 @@ from genie_cpp.gguf_file import quoted
 
 from .. import native
 from ..files import import_torch, load_pickle
-from . import tinyworlds
+from . import genieredux, tinyworlds
 from .part import Part
 
 
@@ -36,9 +36,10 @@ class Family(Protocol):
     def load(self, parts: Mapping[str, Part], context_length: int | None) -> native.Checkpoint: ...
 
 
-FAMILIES: tuple[Family, ...] = (tinyworlds,)
+FAMILIES: tuple[Family, ...] = (tinyworlds, genieredux)
 NAMES = ("native", *(family.NAME for family in FAMILIES))
 _STATE, _WEIGHTS = "state.pt", "model_state_dict.pt"
+_OPTIMIZERS = {"optimizer_state_dict", "optim"}
 _TABLES = ("model", "state_dict", "model_state_dict")
 
 
@@ -121,8 +122,11 @@ def _open(path: Path, inert: Sequence[str]) -> Part:
     if path.name == _WEIGHTS and (path.parent / _STATE).is_file():
         beside = load_pickle(path.parent / _STATE, inert)
         settings, files = beside if isinstance(beside, dict) else {}, (path, path.parent / _STATE)
-    if isinstance(data, dict) and ({"state", "param_groups"} <= set(data) or "optimizer_state_dict" in data):
+    if isinstance(data, dict) and ({"state", "param_groups"} <= set(data) or _OPTIMIZERS & set(data)):
         raise CheckpointError(f"{where} holds an optimizer's state and no weights", f"give {_WEIGHTS}")
+    if isinstance(data, dict) and data and all(isinstance(table, dict) for table in data.values()):
+        # The models of a world, each with a table of its own.
+        data = {f"{of}.{name}": tensor for of, table in data.items() for name, tensor in table.items()}
     ok = isinstance(data, dict) and data
     if not ok or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in data.items()):
         raise CheckpointError(f"{where} is not a table of tensors by name", "save model.state_dict()")

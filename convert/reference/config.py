@@ -11,10 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn")
+SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn", "ffn2", "peg", "peg2")
 NORMS = ("rmsnorm", "layernorm")
 OUTPUT_NORMS = (*NORMS, "none")
 QUANTIZERS = ("codebook", "fsq")
+CHOICES = {
+    "kv_input": ("norm", "residual"),
+    "spatial_bias": ("none", "relative"),
+    "temporal_bias": ("none", "alibi"),
+    "position": ("separate", "joint", "none"),
+    "input_norm": ("none", "dual"),
+    "first_frame": ("none", "input", "output"),
+}
 FFNS = ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")
 
 
@@ -42,6 +50,14 @@ class StackConfig:
     bias: bool = False
     norm_position: str = "pre"  # x + f(norm(x)), or "post": norm(x + f(x))
     output_norm: str | None = None  # before the head; by default the kind of `norm`
+    norm_length: int | None = None  # values of an embedding that norms look at, the rest being zero; None: all
+    qk_norm_epsilon: float | None = None  # None: norm_epsilon
+    kv_input: str = "norm"  # what keys and values read; queries always read the norm
+    spatial_bias: str = "none"  # or "relative": on scores, by the offset of two tokens of a frame
+    temporal_bias: str = "none"  # or "alibi": on scores, by the frames between (arXiv 2108.12409)
+    position: str = "separate"  # one per token plus one per time, "joint": one per token and time, or "none"
+    input_norm: str = "none"  # or "dual": layer norms before and after the input matrix (arXiv 2302.01327)
+    first_frame: str = "none"  # whether a window's first frame has an "input" or "output" matrix of its own
 
     def __post_init__(self) -> None:
         for name in ("block_count", "embedding_length", "head_count", "key_length", "feed_forward_length"):
@@ -59,6 +75,9 @@ class StackConfig:
             raise ConfigError(f"output_norm {self.output_norm!r} is not among {list(OUTPUT_NORMS)}")
         if self.ffn not in FFNS:
             raise ConfigError(f"ffn {self.ffn!r} is not among {list(FFNS)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} {getattr(self, name)!r} is not among {list(choices)}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +108,8 @@ class LamConfig:
     difference: bool = False
     quantizer: str = "codebook"
     # "mean": of the tokens' latents. "pair": the means of two frames side by side through a head of its own, whose
-    # hidden layer has head_length; the encoder's output_norm is "none" then.
+    # hidden layer has head_length; the encoder's output_norm is "none" then. "joined": a frame's outputs side by side
+    # through a matrix to head_length values, a layer norm and another matrix.
     head: str = "mean"
     head_length: int | None = None
 
@@ -100,11 +120,14 @@ class DynamicsConfig:
 
     conditioning: "add" puts an action's embedding on every token of its frame, "film" gives every norm inside the
     blocks a scale and a shift per action (arXiv 1709.07871).
+    prediction: logits are for the "same-frame", whose unknown tokens are masked, or for the "next-frame"; an action
+    then goes in with the frame before the one it produces.
     """
 
     stack: StackConfig
     sampler: dict[str, Any] = field(default_factory=dict)
     conditioning: str = "add"
+    prediction: str = "same-frame"
 
 
 @dataclass(frozen=True)
@@ -130,8 +153,11 @@ class GenieConfig:
                 raise ConfigError(f"quantizer {part.quantizer!r} is not among {list(QUANTIZERS)}")
         if self.dynamics.conditioning not in ("add", "film"):
             raise ConfigError(f"conditioning {self.dynamics.conditioning!r} is neither add nor film")
-        if self.lam.head not in ("mean", "pair") or (self.lam.head == "pair") != (self.lam.head_length is not None):
-            raise ConfigError("lam.head is mean, or pair with a head_length")
+        if self.dynamics.prediction not in ("same-frame", "next-frame"):
+            raise ConfigError(f"prediction {self.dynamics.prediction!r} is neither same-frame nor next-frame")
+        heads = ("mean", "pair", "joined")
+        if self.lam.head not in heads or (self.lam.head != "mean") != (self.lam.head_length is not None):
+            raise ConfigError("lam.head is mean, or pair or joined with a head_length")
         wanted = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime"}
         if self.tokenizer.kind not in wanted:
             raise ConfigError(f"tokenizer kind {self.tokenizer.kind!r} is not among {sorted(wanted)}")
@@ -140,11 +166,15 @@ class GenieConfig:
             if mixing != ({wanted[self.tokenizer.kind]} - {None}):
                 raise ConfigError(f"sublayers {list(stack.sublayers)} do not make a {self.tokenizer.kind} tokenizer")
 
+    def grid(self, patch: int) -> tuple[int, int]:
+        """Columns and rows of patches of this size."""
+        return self.frame_width // patch, self.frame_height // patch
+
     @property
     def token_count(self) -> int:
         """Tokens per frame."""
-        patch = self.tokenizer.patch_size
-        return (self.frame_width // patch) * (self.frame_height // patch)
+        columns, rows = self.grid(self.tokenizer.patch_size)
+        return columns * rows
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"format": "genie", **dataclasses.asdict(self)}, indent=1) + "\n")

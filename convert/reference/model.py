@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import GenieConfig, StackConfig
-from .stack import Norm, STStack, patchify, unpatchify
+from .stack import Input, Norm, STStack, by_frame, patchify, unpatchify
 from .vq import FiniteScalarQuantizer, VectorQuantizer
 
 
@@ -23,21 +23,24 @@ class Tokenizer(nn.Module):
         c = g.tokenizer
         self.g, self.patch = g, c.patch_size
         pixels = 3 * c.patch_size**2
-        self.encoder_input = nn.Linear(pixels, c.encoder.embedding_length)
-        self.encoder = STStack(c.encoder, g.token_count, g.context_length, c.latent_length)
+        self.encoder_input = Input(c.encoder, pixels)
+        self.encoder_input_first = Input(c.encoder, pixels) if c.encoder.first_frame == "input" else None
+        self.encoder = STStack(c.encoder, g.grid(c.patch_size), g.context_length, c.latent_length)
         self.vq = _quantizer(c.quantizer, c.codebook_size, c.latent_length)
-        self.decoder_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
-        self.decoder = STStack(c.decoder, g.token_count, g.context_length, pixels)
+        self.decoder_input = Input(c.decoder, c.latent_length)
+        self.decoder_input_first = Input(c.decoder, c.latent_length) if c.decoder.first_frame == "input" else None
+        self.decoder = STStack(c.decoder, g.grid(c.patch_size), g.context_length, pixels)
 
     def latents(self, video_BTHWC: Tensor) -> Tensor:
-        return self.encoder(self.encoder_input(patchify(video_BTHWC, self.patch) - 0.5))
+        x = patchify(video_BTHWC, self.patch) - 0.5
+        return self.encoder(by_frame(self.encoder_input, self.encoder_input_first, x))
 
     def encode(self, video_BTHWC: Tensor) -> Tensor:
         """[B, T, H, W, 3] in [0, 1] -> ids [B, T, P]."""
         return self.vq.encode(self.latents(video_BTHWC))
 
     def _pixels(self, codes_BTPL: Tensor) -> Tensor:
-        x = self.decoder(self.decoder_input(codes_BTPL)) + 0.5
+        x = self.decoder(by_frame(self.decoder_input, self.decoder_input_first, codes_BTPL)) + 0.5
         return unpatchify(x, self.g.frame_height, self.g.frame_width, self.patch)
 
     def decode(self, ids_BTP: Tensor) -> Tensor:
@@ -64,6 +67,19 @@ class PairHead(nn.Module):
         return self.down(F.gelu(self.up(self.norm(pair))))
 
 
+class JoinedHead(nn.Module):
+    """The outputs of all tokens of a frame, from the second on, side by side -> a latent."""
+
+    def __init__(self, c: StackConfig, tokens: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(tokens * c.embedding_length, hidden)
+        self.norm = Norm("layernorm", hidden, c.norm_epsilon)
+        self.down = nn.Linear(hidden, latent)
+
+    def forward(self, z_BTPE: Tensor) -> Tensor:
+        return self.down(self.norm(self.up(z_BTPE[:, 1:].flatten(2))))
+
+
 class LatentActionModel(nn.Module):
     """Which of `action_count` latent actions lies between frame t and t+1."""
 
@@ -72,16 +88,21 @@ class LatentActionModel(nn.Module):
         c = g.lam
         self.g, self.patch, self.residual, self.difference = g, c.patch_size, c.residual, c.difference
         pixels = 3 * c.patch_size**2
-        token_count = (g.frame_width // c.patch_size) * (g.frame_height // c.patch_size)
-        self.encoder_input = nn.Linear(pixels, c.encoder.embedding_length)
-        pair = c.head_length is not None
-        self.encoder = STStack(c.encoder, token_count, g.context_length, 0 if pair else c.latent_length)
-        self.head = PairHead(c.encoder, c.head_length, c.latent_length) if c.head_length is not None else None
+        grid = g.grid(c.patch_size)
+        self.encoder_input = Input(c.encoder, pixels)
+        self.encoder_input_first = Input(c.encoder, pixels) if c.encoder.first_frame == "input" else None
+        headed = c.head_length is not None
+        self.encoder = STStack(c.encoder, grid, g.context_length, 0 if headed else c.latent_length)
+        self.head: nn.Module | None = None
+        if c.head_length is not None and c.head == "joined":
+            self.head = JoinedHead(c.encoder, grid[0] * grid[1], c.head_length, c.latent_length)
+        elif c.head_length is not None:
+            self.head = PairHead(c.encoder, c.head_length, c.latent_length)
         self.vq = _quantizer(c.quantizer, g.action_count, c.latent_length)
         if c.decoder is not None:
             self.decoder_input = nn.Linear(pixels, c.decoder.embedding_length)
             self.action_input = nn.Linear(c.latent_length, c.decoder.embedding_length)
-            self.decoder = STStack(c.decoder, token_count, g.context_length, pixels)
+            self.decoder = STStack(c.decoder, grid, g.context_length, pixels)
 
     def latents(self, video_BTHWC: Tensor) -> Tensor:
         """[B, T-1, latent]: the mean over the patches of frame t+1, which has seen frames 1..t+1.
@@ -90,7 +111,10 @@ class LatentActionModel(nn.Module):
         """
         x = patchify(video_BTHWC, self.patch)
         x = x[:, 1:] - x[:, :-1] if self.difference else x - 0.5
-        z = self.encoder(self.encoder_input(x)).float().mean(2)
+        z = self.encoder(by_frame(self.encoder_input, self.encoder_input_first, x)).float()
+        if isinstance(self.head, JoinedHead):
+            return self.head(z)
+        z = z.mean(2)
         if self.head is not None:
             return self.head(z)
         return z if self.difference else z[:, 1:]
@@ -125,10 +149,11 @@ class Dynamics(nn.Module):
         self.action_embd = None if film else nn.Embedding(g.action_count, c.embedding_length)
         if self.action_embd is not None:
             nn.init.normal_(self.action_embd.weight, std=0.02)
-        self.stack = STStack(c, g.token_count, g.context_length, g.tokenizer.codebook_size, film)
+        self.stack = STStack(c, g.grid(g.tokenizer.patch_size), g.context_length, g.tokenizer.codebook_size, film)
 
     def embed(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
-        """actions_BT[:, t] in 0..action_count-1 produced frame t; -1 means none (the first frame of a window)."""
+        """actions_BT[:, t] in 0..action_count-1 produced frame t; -1 means none (the first frame of a window). With
+        next-frame prediction it is the one that produces the frame after t."""
         if self.action_embd is None:
             return self.token_embd(ids_BTP)
         action = self.action_embd(actions_BT.clamp(min=0)) * (actions_BT >= 0)[..., None]

@@ -72,8 +72,12 @@ def _filled(s: Sampler, step: int, P: int, masked: int) -> int:
 def next_frame(model: Dynamics, past_TP: Tensor, actions_T: Tensor, s: Sampler, seed: int, frame: int) -> Tensor:
     """Sample the frame after `past_TP`. actions_T holds T+1 entries, the last one leads to the new frame; no cache."""
     ids_P = torch.full((past_TP.shape[1],), model.mask_id)
+    ahead = model.g.dynamics.prediction == "next-frame"
     for step in range(s.steps):
-        logits = model(torch.cat([past_TP, ids_P[None]])[None], actions_T[None])[0, -1]
+        if ahead:  # the same at every step
+            logits = model(past_TP[None], actions_T[None, 1:])[0, -1]
+        else:
+            logits = model(torch.cat([past_TP, ids_P[None]])[None], actions_T[None])[0, -1]
         ids_P = fill(ids_P, logits, s, step, seed, frame)
         if (s.threshold > 0 or s.schedule != "cosine") and not (ids_P == model.mask_id).any():
             break

@@ -38,7 +38,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 6
+#define GENIE_ABI_VERSION 7
 
 typedef enum {
     GENIE_OK = 0,
@@ -67,13 +67,20 @@ typedef enum {
     GENIE_SUBLAYER_SPATIAL = 0,   /* P tokens of one frame see each other */
     GENIE_SUBLAYER_TEMPORAL = 1,  /* a token sees its own position in the frames up to now */
     GENIE_SUBLAYER_SPACETIME = 2, /* a token sees all tokens of the frames up to now */
-    GENIE_SUBLAYER_FFN = 3
+    GENIE_SUBLAYER_FFN = 3,
+    GENIE_SUBLAYER_PEG = 4 /* x + depthwise convolution of x, 3 x 3 tokens of this frame and the two before; no norm */
 } genie_sublayer_kind;
 
 /* How an action reaches its frame: its embedding is added to every token, or it picks the row of every norm (FiLM). */
 typedef enum { GENIE_CONDITIONING_ADD = 0, GENIE_CONDITIONING_FILM = 1 } genie_conditioning;
 
-/* What genie_stack_set may set. Slots up to OUTPUT_BIAS belong to the stack (block = sublayer = -1). */
+/* One position for the token plus one for the time; one for each token of each frame; none. */
+typedef enum { GENIE_POSITION_SEPARATE = 0, GENIE_POSITION_JOINT = 1, GENIE_POSITION_NONE = 2 } genie_position_kind;
+
+/* What the first frame of a window has weights of its own for. */
+typedef enum { GENIE_FIRST_NONE = 0, GENIE_FIRST_INPUT = 1, GENIE_FIRST_OUTPUT = 2 } genie_first_frame;
+
+/* What genie_stack_set may set. Slots up to OUTPUT_BIAS and from POS on belong to the stack (block = sublayer = -1). */
 typedef enum {
     GENIE_SLOT_INPUT = 0,       /* matrix [E, N]; feature stacks */
     GENIE_SLOT_INPUT_BIAS = 1,  /* [E] */
@@ -103,7 +110,20 @@ typedef enum {
     GENIE_SLOT_UP_BIAS = 25,
     GENIE_SLOT_GATE_BIAS = 26,
     GENIE_SLOT_DOWN_BIAS = 27,
-    GENIE_SLOT_COUNT = 28
+    GENIE_SLOT_CONV = 28, /* F32 [27, E]: frame t-2, t-1, t, in each the 3 x 3 tokens row by row */
+    GENIE_SLOT_CONV_BIAS = 29,
+    GENIE_SLOT_POS = 30,           /* from here: of the stack; F32 [T * P, E]; POSITION_JOINT */
+    GENIE_SLOT_SPATIAL_BIAS = 31,  /* F32 [H, (2 R - 1) (2 C - 1)]: of rows down and columns right from query to key */
+    GENIE_SLOT_TEMPORAL_BIAS = 32, /* F32 [1, H]: what a frame of distance takes off a score (ALiBi's slopes) */
+    GENIE_SLOT_INPUT_NORM = 33,    /* F32 [E]; input_norm */
+    GENIE_SLOT_INPUT_NORM_BIAS = 34,
+    GENIE_SLOT_INPUT_FIRST = 35, /* as INPUT, for the first frame; FIRST_INPUT */
+    GENIE_SLOT_INPUT_FIRST_BIAS = 36,
+    GENIE_SLOT_INPUT_FIRST_NORM = 37,
+    GENIE_SLOT_INPUT_FIRST_NORM_BIAS = 38,
+    GENIE_SLOT_OUTPUT_FIRST = 39, /* as OUTPUT; FIRST_OUTPUT */
+    GENIE_SLOT_OUTPUT_FIRST_BIAS = 40,
+    GENIE_SLOT_COUNT = 41
 } genie_slot;
 
 typedef struct {
@@ -120,7 +140,16 @@ typedef struct {
     int32_t post_norm;      /* 0: x + f(norm(x)); 1: norm(x + f(x)) */
     int32_t output_norm;    /* genie_norm_kind before the head */
     int32_t conditioning;   /* genie_conditioning */
+    int32_t grid_width;     /* C: tokens per row of a frame; P = R C. For PEG and SPATIAL_BIAS, otherwise 0 will do */
+    int32_t norm_length;    /* values of an embedding that norms look at, the rest being zero; 0: all */
+    int32_t position;       /* genie_position_kind */
+    int32_t raw_kv;         /* 1: keys and values read x, and only queries norm(x); not with post_norm */
+    int32_t spatial_bias;   /* 1: scores of spatial attention have a bias, the same in every block */
+    int32_t temporal_bias;  /* 1: and those of temporal attention */
+    int32_t input_norm;     /* 1: features have mean 0 and variance 1 before INPUT, and a layer norm after it */
+    int32_t first_frame;    /* genie_first_frame */
     float norm_epsilon;
+    float qk_norm_epsilon; /* 0: norm_epsilon */
     int32_t sublayer_count;
     int32_t sublayers[8]; /* genie_sublayer_kind, in order, the same in every block */
 } genie_stack_params;
@@ -189,7 +218,15 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
                                 const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
                                 int32_t action, int32_t *ids_P, float *logits_PO);
 
-/* ids_M[m] = the first v with the largest z_ML[m] . codebook_VL[v] (codes are unit vectors). */
+/*
+ * The same from logits that are known, such as those a frame gives for the one after it: fills in and keeps the best
+ * tokens of ids_P, without a forward pass. Only the scratch of `state` is used.
+ */
+genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
+                                const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
+                                const float *logits_PO, int32_t *ids_P);
+
+/* ids_M[m] = the first v with the largest z_ML[m] . codebook_VL[v]. */
 genie_status genie_vq_nearest(const char *isa, const float *codebook_VL, int32_t codes, int32_t length,
                               const float *z_ML, int32_t count, int32_t *ids_M);
 genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t length, const int32_t *ids_M,
@@ -210,14 +247,15 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
                           size_t bytes, const float *x_MC, int32_t m, int32_t repeats, float *y_MR);
 
 /*
- * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D); few 1: the kernel for one query;
+ * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D), plus bias_HQK (NULL: none); few 1:
+ * the kernel for one query, whose keys are one `slope` apart: key j has -slope (K - 1 - j) added;
  * few 2: the same, each query with its own keys and values, k_QKHD and v_QKHD, as a temporal window has them; bf16:
  * with operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 16 == 0). The kernel runs `repeats` times on
  * one thread.
  */
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
-                             const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, int32_t bf16,
-                             int32_t repeats, float *y_QHD);
+                             const float *q_QHD, const float *k_KHD, const float *v_KHD, const float *bias_HQK,
+                             float slope, int32_t few, int32_t bf16, int32_t repeats, float *y_QHD);
 
 /*
  * Arithmetic only, for benchmarks: on every thread of the pool `rounds` (up to 2^36) of the instructions that products

@@ -92,8 +92,8 @@ static void lay_out(const float *k, int32_t keys, size_t HD, int32_t D, float *k
 }
 
 genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
-                             const float *q_QHD, const float *k_KHD, const float *v_KHD, int32_t few, int32_t bf16,
-                             int32_t repeats, float *y_QHD) {
+                             const float *q_QHD, const float *k_KHD, const float *v_KHD, const float *bias_HQK,
+                             float slope, int32_t few, int32_t bf16, int32_t repeats, float *y_QHD) {
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL || (bf16 && kernels->to_bf16 == NULL))
         return GENIE_ERROR_ISA;
@@ -130,11 +130,14 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
             lay_out_bf16(k16 + at, v16 + at, keys, row, D, GENIE_KEY_PANEL, kp, vp);
         else
             lay_out(k_KHD + at, keys, row, D, kt);
+        const size_t scores = (size_t)h * (size_t)queries * (size_t)keys;
+        const float *bias = bias_HQK == NULL ? NULL : bias_HQK + scores;
         for (int32_t time = 0; time < repeats; time++) {
             if (bf16)
-                kernels->attention_bf16(q16 + at, HD, queries, kp, vp, D, keys, D, scale, y_QHD + at, HD);
+                kernels->attention_bf16(q16 + at, HD, queries, kp, vp, D, keys, D, scale, bias, keys, y_QHD + at, HD);
             else
-                kernels->attention(q_QHD + at, HD, queries, kt, v_KHD + at, HD, keys, D, scale, y_QHD + at, HD);
+                kernels->attention(q_QHD + at, HD, queries, kt, v_KHD + at, HD, keys, D, scale, bias, keys, y_QHD + at,
+                                   HD);
         }
     }
     /* The last key is the query's own. */
@@ -150,9 +153,9 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
             const size_t window = ((few == 2 ? query * (size_t)heads : 0) + (size_t)h) * head;
             if (bf16)
                 kernels->attention_past_bf16(q16 + to, k16 + from + own, v16 + from + own, kp + window, vp + window,
-                                             keys - 1, D, scale, y_QHD + to);
+                                             keys - 1, D, scale, slope, y_QHD + to);
             else
-                kernels->attention_one(q_QHD + to, k_KHD + from, v_KHD + from, HD, keys, D, scale, y_QHD + to);
+                kernels->attention_one(q_QHD + to, k_KHD + from, v_KHD + from, HD, keys, D, scale, slope, y_QHD + to);
         }
     genie_release(storage);
     return GENIE_OK;

@@ -13,7 +13,7 @@ from genie_cpp.convert.native import hparams_of
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.errors import ModelError
 from genie_cpp.gguf_file import GGUFFile, TensorType
-from genie_cpp.hparams import KEYS, STACKS, HParams, expected_tensors, validate, validate_tensors
+from genie_cpp.hparams import KEYS, LAM, STACKS, HParams, expected_tensors, validate, validate_tensors
 
 
 @pytest.fixture
@@ -103,6 +103,52 @@ def test_the_writer_refuses_what_the_reader_would(hp: HParams) -> None:
         dataclasses.replace(hp, tokenizer_kind="vit").to_metadata(TensorType.F32)
     with pytest.raises(ModelError, match="does not divide"):
         dataclasses.replace(hp, frame_width=18).to_metadata(TensorType.F32)
+
+
+def flagged(hp: HParams, stack: str, **changes: Any) -> HParams:
+    return dataclasses.replace(hp, stacks={**hp.stacks, stack: dataclasses.replace(hp.stacks[stack], **changes)})
+
+
+def test_a_model_without_a_lam(hp: HParams) -> None:
+    """All of its keys and tensors, or none."""
+    stacks = {name: stack for name, stack in hp.stacks.items() if name != LAM}
+    without = dataclasses.replace(hp, stacks=stacks, lam_patch_size=0, lam_latent_length=0, lam_difference=False)
+    assert hp.has_lam and not without.has_lam
+    rows = {key: value for key, (_, value) in without.to_metadata(TensorType.F32).items()}
+    assert not any(key.startswith("genie.lam.") for key in rows)
+    assert HParams.from_metadata(rows) == without
+    assert set(expected_tensors(hp)) - set(expected_tensors(without)) == {
+        name for name in expected_tensors(hp) if name.startswith("lam.")
+    }
+    with pytest.raises(ModelError, match=r"genie\.lam\.patch_size is missing"):
+        HParams.from_metadata({**rows, "genie.lam.difference": False})
+
+
+def test_flags_that_do_not_go_together(hp: HParams) -> None:
+    for stack, changes, message in (
+        ("dynamics", {"norm_length": 65}, "norm_length must be at most"),
+        ("dynamics", {"qk_norm": False, "qk_norm_epsilon": 1e-6}, "qk_norm_epsilon must be left out"),
+        ("dynamics", {"kv_input": "residual", "norm_position": "post"}, "kv_input must be norm where"),
+        ("dynamics", {"input_norm": "dual"}, "input_norm must be none"),
+        ("dynamics", {"first_frame": "input"}, "first_frame must be output or none"),
+    ):
+        with pytest.raises(ModelError, match=rf"genie\.{stack}\..*{message}"):
+            flagged(hp, stack, **changes).to_metadata(TensorType.F32)
+    joined = {"lam_head": "joined", "lam_head_length": 3}
+    with pytest.raises(ModelError, match="joined wants no"):
+        dataclasses.replace(hp, **joined, lam_difference=True).to_metadata(TensorType.F32)
+    headed = dataclasses.replace(hp, **joined, lam_difference=False)
+    with pytest.raises(ModelError, match="first_frame must be input or none"):
+        flagged(headed, LAM, first_frame="output").to_metadata(TensorType.F32)
+    with pytest.raises(ModelError, match="goes with"):
+        dataclasses.replace(hp, lam_head="joined").to_metadata(TensorType.F32)
+
+
+def test_what_convolutions_keep(hp: HParams) -> None:
+    more = flagged(hp, "dynamics", sublayers=("peg", "temporal", "peg2", "ffn"))
+    kept = hp.context_length * hp.token_count("dynamics") * hp.stacks["dynamics"].embedding_length * 4
+    blocks = hp.stacks["dynamics"].block_count
+    assert more.cache_bytes("dynamics") == hp.cache_bytes("dynamics") + 2 * blocks * kept
 
 
 def test_sizes(hp: HParams) -> None:

@@ -79,10 +79,11 @@ static void attention(const char *isa) {
             const size_t nq = (size_t)(Q * H * D), nk = (size_t)(K * H * D);
             float *q = random_floats(nq, 2), *k = random_floats(nk, 2), *v = random_floats(nk, 2);
             float *y = random_floats(nq, 1), *want = random_floats(nq, 1);
-            check(genie_attention("scalar", Q, K, H, D, q, k, v, few, 0, 1, want), "attention");
-            check(genie_attention(isa, Q, K, H, D, q, k, v, few, 0, 1, y), "attention");
+            float *bias = random_floats((size_t)(H * Q * K), 3);
+            check(genie_attention("scalar", Q, K, H, D, q, k, v, bias, 0.2f, few, 0, 1, want), "attention");
+            check(genie_attention(isa, Q, K, H, D, q, k, v, bias, 0.2f, few, 0, 1, y), "attention");
             must(distance(y, want, nq), 3e-6, isa, "attention", Q, K, D);
-            free(q), free(k), free(v), free(y), free(want);
+            free(q), free(k), free(v), free(y), free(want), free(bias);
         }
 }
 
@@ -104,7 +105,9 @@ static void codes(const char *isa) {
 static void stacks(const char *isa, genie_pool *pool) {
     enum { P = 10, T = 3, O = 40 };
     static const int32_t types[] = {GENIE_TYPE_F32, GENIE_TYPE_Q8_0};
-    for (int32_t norm = 0; norm < 3; norm++) /* 2: after each sublayer, conditioned, and none at the end */
+    /* 2: norms after each sublayer, conditioned, and none at the end; 3: convolutions and biases, raw keys and values
+     */
+    for (int32_t norm = 0; norm < 4; norm++)
         for (int32_t ffn = 0; ffn < 5; ffn++)
             for (int t = 0; t < 2; t++) {
                 const genie_stack_params params = {
@@ -118,17 +121,25 @@ static void stacks(const char *isa, genie_pool *pool) {
                     .input_rows = O + 1,
                     .action_count = 3,
                     .output_length = O,
-                    .norm = norm > 0,
+                    .norm = norm > 0 && norm < 3,
                     .post_norm = norm == 2,
-                    .output_norm = norm,
+                    .output_norm = norm % 3,
                     .conditioning = norm == 2 ? GENIE_CONDITIONING_FILM : GENIE_CONDITIONING_ADD,
                     .ffn = ffn,
                     .qk_norm = norm > 0,
                     .bias = norm > 0,
                     .norm_epsilon = 1e-5f,
-                    .sublayer_count = 3,
+                    .grid_width = norm == 3 ? 5 : 0,
+                    .norm_length = norm == 3 ? 61 : 0,
+                    .position = norm == 3,
+                    .raw_kv = norm == 3,
+                    .spatial_bias = norm == 3,
+                    .temporal_bias = norm == 3,
+                    .first_frame = norm == 3 ? GENIE_FIRST_OUTPUT : GENIE_FIRST_NONE,
+                    .qk_norm_epsilon = norm == 3 ? 1e-9f : 0,
+                    .sublayer_count = norm == 3 ? 4 : 3,
                     .sublayers = {ffn == 4 ? GENIE_SUBLAYER_SPACETIME : GENIE_SUBLAYER_SPATIAL, GENIE_SUBLAYER_TEMPORAL,
-                                  GENIE_SUBLAYER_FFN}};
+                                  GENIE_SUBLAYER_FFN, GENIE_SUBLAYER_PEG}};
                 static float results[2][P * O];
                 const uint64_t start = random_state;
                 for (int i = 0; i < 2; i++) {
@@ -142,6 +153,16 @@ static void stacks(const char *isa, genie_pool *pool) {
                             ids[p] = (int32_t)(random_bits() % (O + 1));
                         check(genie_stack_forward(stack, state, pool, ids, NULL, frame, 1, results[i]), "forward");
                     }
+                    /* Tokens filled in from logits that are known. */
+                    int32_t filled[P];
+                    for (int p = 0; p < P; p++)
+                        filled[p] = p % 2 ? O : p;
+                    const genie_sampler sampler = {.steps = 3, .temperature = 0};
+                    check(genie_maskgit_fill(stack, state, pool, &sampler, 2, 1, 1, results[i], filled), "fill");
+                    for (int p = 0; p < P; p++)
+                        for (int v = 0; v < O; v++)
+                            must(p % 2 == 0 ? filled[p] != p : results[i][p * O + v] > results[i][p * O + filled[p]], 0,
+                                 isa, "fill", p, v, 0);
                     genie_state_free(state);
                     genie_stack_free(stack);
                 }

@@ -60,6 +60,7 @@ static void *random_matrix(int32_t type, int64_t rows, int64_t columns, size_t *
 static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_stack_params *p, int32_t type) {
     const int32_t E = p->embedding_length, A = p->head_count * p->key_length, F = p->feed_forward_length;
     const int32_t norms = p->conditioning == GENIE_CONDITIONING_FILM ? p->action_count + 1 : 1;
+    const int32_t C = p->grid_width, offsets = C > 0 ? (2 * C - 1) * (2 * (p->token_count / C) - 1) : 1;
     const struct {
         int32_t slot, matrix;
         int64_t rows, columns;
@@ -70,7 +71,12 @@ static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_
                        {GENIE_SLOT_OUTPUT_NORM, 0, 1, E},
                        {GENIE_SLOT_OUTPUT_NORM_BIAS, 0, 1, E},
                        {GENIE_SLOT_OUTPUT, 1, p->output_length, E},
-                       {GENIE_SLOT_OUTPUT_BIAS, 0, 1, p->output_length}},
+                       {GENIE_SLOT_OUTPUT_BIAS, 0, 1, p->output_length},
+                       {GENIE_SLOT_POS, 0, (int64_t)p->token_count * p->context_length, E},
+                       {GENIE_SLOT_SPATIAL_BIAS, 0, p->head_count, offsets},
+                       {GENIE_SLOT_TEMPORAL_BIAS, 0, 1, p->head_count},
+                       {GENIE_SLOT_OUTPUT_FIRST, 1, p->output_length, E},
+                       {GENIE_SLOT_OUTPUT_FIRST_BIAS, 0, 1, p->output_length}},
       block_slots[] = {{GENIE_SLOT_NORM, 0, norms, E},
                        {GENIE_SLOT_NORM_BIAS, 0, norms, E},
                        {GENIE_SLOT_Q, 1, A, E},
@@ -88,7 +94,9 @@ static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_
                        {GENIE_SLOT_DOWN, 1, E, F},
                        {GENIE_SLOT_UP_BIAS, 0, 1, F},
                        {GENIE_SLOT_GATE_BIAS, 0, 1, F},
-                       {GENIE_SLOT_DOWN_BIAS, 0, 1, E}};
+                       {GENIE_SLOT_DOWN_BIAS, 0, 1, E},
+                       {GENIE_SLOT_CONV, 0, 27, E},
+                       {GENIE_SLOT_CONV_BIAS, 0, 1, E}};
     genie_stack *stack;
     check(genie_stack_create(isa, p, &stack), "stack");
     for (int32_t b = -1; b < p->block_count; b++)

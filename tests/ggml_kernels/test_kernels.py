@@ -19,22 +19,29 @@ from genie_cpp.model import Model
 ISAS = _native.isas()
 
 
+def exact_attention(scores_HQK: np.ndarray, v_KHD: np.ndarray) -> np.ndarray:
+    p = np.exp(scores_HQK - scores_HQK.max(-1, keepdims=True))
+    return np.einsum("hqk,khd->qhd", p / p.sum(-1, keepdims=True), v_KHD)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_attention(isa: str) -> None:
     rng = np.random.default_rng(0)
     for queries, keys, heads, d in ((1, 1, 1, 1), (5, 3, 2, 7), (64, 64, 3, 32), (9, 300, 2, 40), (4, 1023, 1, 64)):
         q, k, v = (rng.standard_normal((n, heads, d)).astype(np.float32) * 2 for n in (queries, keys, keys))
         scores = np.einsum("qhd,khd->hqk", q.astype(np.float64), k) / np.sqrt(d)
-        p = np.exp(scores - scores.max(-1, keepdims=True))
-        want = np.einsum("hqk,khd->qhd", p / p.sum(-1, keepdims=True), v)
+        want = exact_attention(scores, v)
+        bias = rng.standard_normal((heads, queries, keys)).astype(np.float32) * 3
+        biased = exact_attention(scores + bias, v)
+        far = exact_attention(scores - 0.2 * np.arange(keys)[::-1], v)
         for few in (0, 1):
-            y = np.full_like(q, np.nan)
-            buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
-            status = lib.genie_attention(
-                isa.encode(), queries, keys, heads, d, *buffers, few, 0, 1, ffi.from_buffer("float[]", y)
-            )
-            _native.check(status, "attention")
-            np.testing.assert_allclose(y, want, atol=3e-6 * np.abs(v).max(), rtol=1e-5)
+            for biases, slope, wanted in ((None, 0.0, want), (bias, 0.2, far if few else biased)):
+                y = np.full_like(q, np.nan)
+                buffers = [ffi.NULL if z is None else ffi.from_buffer("float[]", z) for z in (q, k, v, biases)]
+                out = ffi.from_buffer("float[]", y)
+                status = lib.genie_attention(isa.encode(), queries, keys, heads, d, *buffers, slope, few, 0, 1, out)
+                _native.check(status, "attention")
+                np.testing.assert_allclose(y, wanted, atol=3e-6 * np.abs(v).max(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -50,7 +57,9 @@ def test_attention_of_queries_with_their_own_keys(isa: str) -> None:
             y = np.full_like(q, np.nan)
             buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
             out = ffi.from_buffer("float[]", y)
-            status = lib.genie_attention(isa.encode(), len(q), keys, heads, d, *buffers, few, bf16, 2, out)
+            status = lib.genie_attention(
+                isa.encode(), len(q), keys, heads, d, *buffers, ffi.NULL, 0.1, few, bf16, 2, out
+            )
             _native.check(status, "attention")
             return y
 
@@ -68,17 +77,19 @@ def test_attention_bf16(isa: str, few: int) -> None:
     sizes = ((1, 1, 1, 32), (5, 3, 2, 64), (64, 64, 3, 32), (9, 300, 2, 96), (7, 1023, 1, 64))
     for queries, keys, heads, d in (*sizes, (1, 1, 1, 16), (256, 3, 8, 16), (67, 256, 8, 16), (9, 200, 1, 48)):
         q, k, v = (rng.standard_normal((n, heads, d)).astype(np.float32) * 2 for n in (queries, keys, keys))
+        bias = rng.standard_normal((heads, queries, keys)).astype(np.float32) if d == 48 or keys == 300 else None
+        slope = 0.05 if keys in (200, 300) else 0.0
 
-        def run(isa: str, bf16: int, q=q, k=k, v=v, shape=(queries, keys, heads, d)) -> np.ndarray:  # type: ignore[no-untyped-def]
+        def run(isa: str, bf16: int, q=q, k=k, v=v, bias=bias, slope=slope) -> np.ndarray:  # type: ignore[no-untyped-def]
             y = np.full_like(q, np.nan)
-            buffers = [ffi.from_buffer("float[]", z) for z in (q, k, v)]
-            out = ffi.from_buffer("float[]", y)
-            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, few, bf16, 2, out), "attention")
+            buffers = [ffi.NULL if z is None else ffi.from_buffer("float[]", z) for z in (q, k, v, bias)]
+            out, shape = ffi.from_buffer("float[]", y), (len(q), len(k), *q.shape[1:])
+            _native.check(lib.genie_attention(isa.encode(), *shape, *buffers, slope, few, bf16, 2, out), "attention")
             return y
 
         got = run(isa, 1)
-        # A sum in another order can move a weight to the next bf16.
-        np.testing.assert_allclose(got, run("scalar", 1), atol=2e-3)
+        # A sum in another order can move a weight to the next bf16; biases make single weights large.
+        np.testing.assert_allclose(got, run("scalar", 1), atol=2e-3 if bias is None else 4e-3)
         exact = run("scalar", 0)
         assert np.linalg.norm(got - exact) <= 0.02 * np.linalg.norm(exact)
     for other in set(ISAS) - {"avx512bf16", "scalar"}:

@@ -26,14 +26,17 @@ typedef struct genie_kernels {
     /*
      * One head over many keys: y[n_q, d] = softmax(q k^T * scale) v. Keys come in transposed panels, [n_k / 32][d][32]
      * (the last one whole and finite), so that scores need no horizontal sums and are read in order.
-     * d <= GENIE_MAX_KEY_LENGTH. A query's result does not depend on which others it is computed with.
+     * d <= GENIE_MAX_KEY_LENGTH. A query's result does not depend on which others it is computed with. bias: [n_q]
+     * rows of n_k, added to the scores; or NULL.
      */
     void (*attention)(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v, int32_t v_stride,
-                      int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride);
+                      int32_t n_k, int32_t d, float scale, const float *bias, int32_t bias_stride, float *y,
+                      int32_t y_stride);
 
-    /* One query over a few keys [n_k, d], contiguous in d; n_k <= GENIE_MAX_CONTEXT. */
+    /* One query over a few keys [n_k, d], contiguous in d; n_k <= GENIE_MAX_CONTEXT. Score j has slope (n_k - 1 - j)
+     * taken off. */
     void (*attention_one)(const float *q, const float *k, const float *v, int32_t kv_stride, int32_t n_k, int32_t d,
-                          float scale, float *y);
+                          float scale, float slope, float *y);
 
     /*
      * The same with operands rounded to bf16 (sums stay float), for quantized stacks whose d is a multiple of 16; NULL
@@ -41,16 +44,22 @@ typedef struct genie_kernels {
      * by side, vp[n_k / 2][v_stride][2], zero beyond n_k.
      */
     void (*attention_bf16)(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp, const uint16_t *vp,
-                           int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride);
+                           int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias,
+                           int32_t bias_stride, float *y, int32_t y_stride);
     /*
      * One query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / 16][d / 2][16][2] and vp[past / 2][d][2]
      * (the last ones of any content beyond `past`), and over its own key k and value v, whose weight stays float.
+     * Key j of the past has slope (past - j) taken off its score.
      */
     void (*attention_past_bf16)(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                const uint16_t *vp, int32_t past, int32_t d, float scale, float *y);
+                                const uint16_t *vp, int32_t past, int32_t d, float scale, float slope, float *y);
     /* Nearest, ties to even; subnormals become zero. */
     void (*to_bf16)(const float *x, int32_t n, uint16_t *y);
     int prefers_bf16; /* quantized stacks use the above; the scalar table has them as a specification only */
+
+    /* y += bias + sum over `count` taps of w[k] * x[k], elementwise on n values. */
+    void (*depthwise)(const float *const *x, const float *const *w, int32_t count, const float *bias, int32_t n,
+                      float *y);
 
     /* Index of the first largest dot product z . codebook[v]. */
     int32_t (*nearest)(const float *codebook, int32_t codes, int32_t length, const float *z);

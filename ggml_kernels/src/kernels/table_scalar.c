@@ -4,6 +4,7 @@
 #include "activation/activation_scalar.h"
 #include "attention/attention_bf16_scalar.h"
 #include "attention/attention_scalar.h"
+#include "depthwise/depthwise_scalar.h"
 #include "matmul/matmul_kernels.h"
 #include "norm/norm_scalar.h"
 #include "vq/nearest_scalar.h"
@@ -21,4 +22,5 @@ const genie_kernels genie_kernels_scalar = {
     .to_bf16 = to_bf16_scalar,
     .nearest = nearest_scalar,
     .softmax_terms = softmax_terms_scalar,
+    .depthwise = depthwise_scalar,
 };

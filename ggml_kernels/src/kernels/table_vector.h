@@ -4,6 +4,7 @@
 
 #include "activation/activation_vector.h"
 #include "attention/attention_vector.h"
+#include "depthwise/depthwise_vector.h"
 #include "matmul/matmul_kernels.h"
 #include "norm/norm_vector.h"
 #include "vq/nearest_vector.h"
@@ -11,4 +12,4 @@
 #define VECTOR_KERNELS                                                                                                 \
     .rms_norm = rms_norm_vector, .layer_norm = layer_norm_vector, .ffn_activation = ffn_activation_vector,             \
     .attention = attention_vector, .attention_one = attention_one_vector, .nearest = nearest_vector,                   \
-    .softmax_terms = softmax_terms_vector
+    .softmax_terms = softmax_terms_vector, .depthwise = depthwise_vector

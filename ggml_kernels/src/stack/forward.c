@@ -38,16 +38,18 @@ static void quantize_rows(const pass *c, const genie_matrix *w, const float *x, 
 static void norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE, int32_t thread,
                       int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
-    const int32_t E = p->embedding_length;
+    const int32_t E = p->embedding_length, n = genie_norm_length(p);
     int32_t begin, end;
     genie_share(p->token_count, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
         const float *row = c->state->x_PE + (size_t)i * (size_t)E;
         float *y = y_PE + (size_t)i * (size_t)E;
+        for (int32_t e = n; e < E; e++)
+            y[e] = 0;
         if (kind == GENIE_NORM_LAYER)
-            c->stack->kernels->layer_norm(row, weight, bias, p->norm_epsilon, E, y);
+            c->stack->kernels->layer_norm(row, weight, bias, p->norm_epsilon, n, y);
         else
-            c->stack->kernels->rms_norm(row, weight, p->norm_epsilon, E, y);
+            c->stack->kernels->rms_norm(row, weight, p->norm_epsilon, n, y);
     }
 }
 
@@ -78,45 +80,99 @@ static void sublayer_end(const pass *c, const genie_weights *w, int32_t thread, 
         sublayer_norm(c, w, c->state->x_PE, thread, threads);
 }
 
+/* Mean 0 and variance 1 of this thread's rows of features. */
+static const float *standardise(const pass *c, int32_t thread, int32_t threads) {
+    const int32_t N = c->stack->params.input_length;
+    int32_t begin, end;
+    genie_share(c->stack->params.token_count, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        const float *x = c->features_PN + (size_t)i * (size_t)N;
+        float *y = c->state->features_PN + (size_t)i * (size_t)N, sum = 0, squares = 0;
+        for (int32_t n = 0; n < N; n++)
+            sum += x[n];
+        const float mean = sum / (float)N;
+        for (int32_t n = 0; n < N; n++)
+            squares += (x[n] - mean) * (x[n] - mean);
+        const float scale = 1.0f / sqrtf(squares / (float)N + c->stack->params.norm_epsilon);
+        for (int32_t n = 0; n < N; n++)
+            y[n] = (x[n] - mean) * scale;
+    }
+    return c->state->features_PN;
+}
+
+/* x_PE from features, norms included. */
+static void embed_features(const pass *c, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const genie_weights *w = &c->stack->own;
+    const int32_t E = p->embedding_length, P = p->token_count, N = p->input_length;
+    const int first = p->first_frame == GENIE_FIRST_INPUT && c->state->length == 0;
+    const genie_matrix *matrix = w->matrix[first ? GENIE_SLOT_INPUT_FIRST : GENIE_SLOT_INPUT];
+    const genie_activations a = genie_activations_place(c->state->activations, P, N);
+    const float *features = p->input_norm ? standardise(c, thread, threads) : c->features_PN;
+    quantize_rows(c, matrix, features, N, a, thread, threads);
+    genie_pool_barrier(c->pool);
+    genie_matrix_run(matrix, a, features, N, P, c->state->x_PE, E, 0, thread, threads);
+    genie_pool_barrier(c->pool);
+    if (p->input_norm)
+        norm_rows(c, GENIE_NORM_LAYER, w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM : GENIE_SLOT_INPUT_NORM],
+                  w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM_BIAS : GENIE_SLOT_INPUT_NORM_BIAS], c->state->x_PE,
+                  thread, threads);
+}
+
 static void embed(const pass *c, int32_t thread, int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *w = &c->stack->own;
     const int32_t E = p->embedding_length, P = p->token_count, N = p->input_length;
+    const int separate = p->position == GENIE_POSITION_SEPARATE, joint = p->position == GENIE_POSITION_JOINT;
     float *x = c->state->x_PE;
-    if (N > 0) {
-        const genie_activations a = genie_activations_place(c->state->activations, P, N);
-        quantize_rows(c, w->matrix[GENIE_SLOT_INPUT], c->features_PN, N, a, thread, threads);
-        genie_pool_barrier(c->pool);
-        genie_matrix_run(w->matrix[GENIE_SLOT_INPUT], a, c->features_PN, N, P, x, E, 0, thread, threads);
-        genie_pool_barrier(c->pool);
-    }
-    const float *time = w->vector[GENIE_SLOT_POS_TIME] + (size_t)c->state->length * (size_t)E;
+    if (N > 0)
+        embed_features(c, thread, threads);
+    const size_t frame = (size_t)c->state->length * (size_t)E;
+    const float *time = separate ? w->vector[GENIE_SLOT_POS_TIME] + frame : NULL;
+    const float *places = separate ? w->vector[GENIE_SLOT_POS_SPACE]
+                          : joint  ? w->vector[GENIE_SLOT_POS] + frame * (size_t)P
+                                   : NULL;
     const float *actions = w->vector[GENIE_SLOT_ACTION_EMBD];
     const float *action = c->action >= 0 && actions != NULL ? actions + (size_t)c->action * (size_t)E : NULL;
     int32_t begin, end;
     genie_share(P, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
         float *row = x + (size_t)i * (size_t)E;
-        const float *space = w->vector[GENIE_SLOT_POS_SPACE] + (size_t)i * (size_t)E;
+        const float *space = places == NULL ? NULL : places + (size_t)i * (size_t)E;
         if (N == 0)
             memcpy(row, w->vector[GENIE_SLOT_TOKEN_EMBD] + (size_t)c->ids_P[i] * (size_t)E, (size_t)E * sizeof(float));
         for (int32_t e = 0; e < E; e++) {
             if (action != NULL)
                 row[e] += action[e];
-            row[e] += space[e];
-            row[e] += time[e];
+            if (space != NULL)
+                row[e] += space[e];
+            if (time != NULL)
+                row[e] += time[e];
         }
     }
+}
+
+/* What a frame of distance takes off the scores of a head. */
+static float slope_of(const pass *c, int32_t head) {
+    const float *slopes = c->stack->own.vector[GENIE_SLOT_TEMPORAL_BIAS];
+    return slopes == NULL ? 0 : slopes[head];
+}
+
+/* The biases of spatial attention's scores, from a query of a head on; NULL where there are none. */
+static const float *bias_of(const pass *c, int32_t head, int32_t query) {
+    const size_t P = (size_t)c->stack->params.token_count;
+    return c->stack->bias_HPP == NULL ? NULL : c->stack->bias_HPP + ((size_t)head * P + (size_t)query) * P;
 }
 
 /* RMS norm of every head of one row of queries and of keys, in place, where the stack has it. */
 static void head_norms(const pass *c, const genie_weights *w, float *q, float *k) {
     const genie_stack_params *p = &c->stack->params;
     const float *q_weight = w->vector[GENIE_SLOT_Q_NORM], *k_weight = w->vector[GENIE_SLOT_K_NORM];
+    const float epsilon = p->qk_norm_epsilon > 0 ? p->qk_norm_epsilon : p->norm_epsilon;
     for (int32_t h = 0; p->qk_norm && h < p->head_count; h++) {
         const size_t at = (size_t)h * (size_t)p->key_length;
-        c->stack->kernels->rms_norm(q + at, q_weight, p->norm_epsilon, p->key_length, q + at);
-        c->stack->kernels->rms_norm(k + at, k_weight, p->norm_epsilon, p->key_length, k + at);
+        c->stack->kernels->rms_norm(q + at, q_weight, epsilon, p->key_length, q + at);
+        c->stack->kernels->rms_norm(k + at, k_weight, epsilon, p->key_length, k + at);
     }
 }
 
@@ -135,7 +191,7 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
         head_norms(c, w, q, past_k + (size_t)s->length * (size_t)HD);
         for (int32_t h = 0; h < p->head_count; h++)
             c->stack->kernels->attention_one(q + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
-                                             s->att + (size_t)i * (size_t)HD + (size_t)(h * D));
+                                             slope_of(c, h), s->att + (size_t)i * (size_t)HD + (size_t)(h * D));
     }
 }
 
@@ -170,7 +226,8 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
         for (int32_t h = 0; h < HD; h += D) {
             const size_t window = (row + (size_t)h) * slots;
             uint16_t *kp = (uint16_t *)cache->k + window, *vp = (uint16_t *)cache->v + window;
-            kernels->attention_past_bf16(q16 + h, k16 + h, v16 + h, kp, vp, s->length, D, scale, s->att + row + h);
+            kernels->attention_past_bf16(q16 + h, k16 + h, v16 + h, kp, vp, s->length, D, scale, slope_of(c, h / D),
+                                         s->att + row + h);
             if (c->commit)
                 keep_bf16(k16 + h, v16 + h, s->length, D, kp, vp);
         }
@@ -212,14 +269,14 @@ static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_
         const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
         const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
         kernels->attention_bf16(s->q16 + at, HD, n, s->k16 + (size_t)h * head_keys, s->v16 + 2 * h * D, HD, P, D, scale,
-                                s->att + at, HD);
+                                bias_of(c, h, first), P, s->att + at, HD);
     }
     genie_pool_barrier(c->pool);
 }
 
 /* Attention of the frame's tokens over `keys` keys kept in panels in kt; spatial and space-time alike. */
-static void wide_attention(const pass *c, const genie_weights *w, float *kt, int32_t most_keys, int32_t first_key,
-                           const float *v, int32_t keys, int32_t thread, int32_t threads) {
+static void wide_attention(const pass *c, const genie_weights *w, int biased, float *kt, int32_t most_keys,
+                           int32_t first_key, const float *v, int32_t keys, int32_t thread, int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
@@ -245,7 +302,7 @@ static void wide_attention(const pass *c, const genie_weights *w, float *kt, int
         const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
         const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
         c->stack->kernels->attention(s->q + at, HD, n, kt + (size_t)h * head_keys, v + h * D, HD, keys, D, scale,
-                                     s->att + at, HD);
+                                     biased ? bias_of(c, h, first) : NULL, P, s->att + at, HD);
     }
     genie_pool_barrier(c->pool);
 }
@@ -258,6 +315,10 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
                   T = p->context_length;
     genie_activations a = genie_activations_place(s->activations, P, E);
     const float *x = sublayer_input(c, w, w->matrix[GENIE_SLOT_Q], a, thread, threads);
+    const float *kv = p->raw_kv ? s->x_PE : x;
+    const genie_activations b = p->raw_kv ? genie_activations_place(s->raw, P, E) : a;
+    if (p->raw_kv)
+        quantize_rows(c, w->matrix[GENIE_SLOT_K], kv, E, b, thread, threads);
     genie_pool_barrier(c->pool);
     float *k = s->k, *v = s->v;
     const int narrow = c->stack->narrow;
@@ -270,8 +331,8 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
         v = (float *)cache->v + (size_t)s->length * (size_t)P * (size_t)HD;
     }
     genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, x, E, P, s->q, HD, 0, thread, threads);
-    genie_matrix_run(w->matrix[GENIE_SLOT_K], a, x, E, P, k, stride, 0, thread, threads);
-    genie_matrix_run(w->matrix[GENIE_SLOT_V], a, x, E, P, v, stride, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_K], b, kv, E, P, k, stride, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_V], b, kv, E, P, v, stride, 0, thread, threads);
     genie_pool_barrier(c->pool);
     if (kind == GENIE_SUBLAYER_TEMPORAL && narrow)
         temporal_rows_bf16(c, w, cache, thread, threads);
@@ -280,9 +341,9 @@ static void attention(const pass *c, int32_t kind, const genie_weights *w, const
     else if (kind == GENIE_SUBLAYER_SPATIAL && narrow)
         spatial_attention_bf16(c, w, thread, threads);
     else if (kind == GENIE_SUBLAYER_SPATIAL)
-        wide_attention(c, w, s->kt, P, 0, v, P, thread, threads);
+        wide_attention(c, w, 1, s->kt, P, 0, v, P, thread, threads);
     else
-        wide_attention(c, w, cache->k, P * T, s->length * P, cache->v, (s->length + 1) * P, thread, threads);
+        wide_attention(c, w, 0, cache->k, P * T, s->length * P, cache->v, (s->length + 1) * P, thread, threads);
     /* Temporal attention and quantization share rows alike, so no barrier is needed between them. */
     a = genie_activations_place(s->activations, P, HD);
     quantize_rows(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a, thread, threads);
@@ -326,7 +387,9 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     embed(c, thread, threads); /* rows, as the first norm: no barrier */
     for (int32_t i = 0; i < sublayers; i++) {
         const int32_t kind = p->sublayers[i % p->sublayer_count];
-        if (kind == GENIE_SUBLAYER_FFN)
+        if (kind == GENIE_SUBLAYER_PEG)
+            genie_peg(c->stack, c->state, c->pool, &c->stack->sublayer[i], &c->state->cache[i], thread, threads);
+        else if (kind == GENIE_SUBLAYER_FFN)
             feed_forward(c, &c->stack->sublayer[i], thread, threads);
         else
             attention(c, kind, &c->stack->sublayer[i], &c->state->cache[i], thread, threads);
@@ -348,9 +411,11 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
             memcpy(c->output_PO + from, x + from, count * sizeof(float));
         return;
     }
-    quantize_rows(c, own->matrix[GENIE_SLOT_OUTPUT], x, E, a, thread, threads);
+    const int first = p->first_frame == GENIE_FIRST_OUTPUT && c->state->length == 0;
+    const genie_matrix *head = own->matrix[first ? GENIE_SLOT_OUTPUT_FIRST : GENIE_SLOT_OUTPUT];
+    quantize_rows(c, head, x, E, a, thread, threads);
     genie_pool_barrier(c->pool);
-    genie_matrix_run(own->matrix[GENIE_SLOT_OUTPUT], a, x, E, P, c->output_PO, O, 0, thread, threads);
+    genie_matrix_run(head, a, x, E, P, c->output_PO, O, 0, thread, threads);
     if (c->sampler != NULL) {
         genie_pool_barrier(c->pool);
         genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, P, O, c->state, c->sampled_P,
@@ -392,6 +457,43 @@ genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, g
     return GENIE_OK;
 }
 
+static int sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step) {
+    return sampler != NULL && p->input_length == 0 && p->input_rows == p->output_length + 1 && sampler->steps >= 1 &&
+           step >= 0 && step < sampler->steps && sampler->order >= 0 && sampler->order <= 2 && sampler->schedule >= 0 &&
+           sampler->schedule <= 1 && sampler->temperature >= 0 && sampler->temperature <= 100 && sampler->noise >= 0 &&
+           sampler->noise <= 100 && sampler->threshold >= 0 && sampler->threshold <= 1;
+}
+
+static void run_fill(void *context, int32_t thread, int32_t threads) {
+    const pass *c = context;
+    const genie_stack_params *p = &c->stack->params;
+    genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, p->token_count, p->output_length,
+                 c->state, c->sampled_P, thread, threads);
+}
+
+genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
+                                const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
+                                const float *logits_PO, int32_t *ids_P) {
+    if (stack == NULL || state == NULL || pool == NULL || state->stack != stack || logits_PO == NULL || ids_P == NULL ||
+        !sampler_ok(&stack->params, sampler, step))
+        return GENIE_ERROR_ARGUMENT;
+    const genie_stack_params *p = &stack->params;
+    for (int32_t i = 0; i < p->token_count; i++)
+        if (ids_P[i] < 0 || ids_P[i] > p->output_length)
+            return GENIE_ERROR_ARGUMENT;
+    memcpy(state->logits_PO, logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
+    pass c = {.stack = stack,
+              .state = state,
+              .pool = pool,
+              .sampler = sampler,
+              .step = step,
+              .seed = seed,
+              .frame = frame,
+              .sampled_P = ids_P};
+    genie_pool_run(pool, run_fill, &c);
+    return GENIE_OK;
+}
+
 genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, genie_pool *pool,
                                 const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
                                 int32_t action, int32_t *ids_P, float *logits_PO) {
@@ -399,10 +501,7 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
     if (status != GENIE_OK)
         return status;
     const genie_stack_params *p = &stack->params;
-    if (sampler == NULL || p->input_length > 0 || p->input_rows != p->output_length + 1 || sampler->steps < 1 ||
-        step < 0 || step >= sampler->steps || sampler->order < 0 || sampler->order > 2 || sampler->schedule < 0 ||
-        sampler->schedule > 1 || !(sampler->temperature >= 0 && sampler->temperature <= 100) ||
-        !(sampler->noise >= 0 && sampler->noise <= 100) || !(sampler->threshold >= 0 && sampler->threshold <= 1))
+    if (!sampler_ok(p, sampler, step))
         return GENIE_ERROR_ARGUMENT;
     pass c = {.stack = stack,
               .state = state,

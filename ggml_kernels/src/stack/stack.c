@@ -14,7 +14,16 @@ static int params_ok(const genie_stack_params *p) {
         !in_range(p->context_length, 1, GENIE_MAX_CONTEXT) || !in_range(p->output_length, 0, LIMIT) ||
         !in_range(p->action_count, 0, LIMIT) || !in_range(p->norm, 0, 1) || !in_range(p->ffn, 0, 4) ||
         !in_range(p->qk_norm, 0, 1) || !in_range(p->bias, 0, 1) || !in_range(p->sublayer_count, 1, 8) ||
-        !in_range(p->post_norm, 0, 1) || !in_range(p->output_norm, 0, 2) || !in_range(p->conditioning, 0, 1))
+        !in_range(p->post_norm, 0, 1) || !in_range(p->output_norm, 0, 2) || !in_range(p->conditioning, 0, 1) ||
+        !in_range(p->norm_length, 0, p->embedding_length) || !in_range(p->position, 0, 2) ||
+        !in_range(p->raw_kv, 0, 1) || (p->raw_kv && p->post_norm) || !in_range(p->spatial_bias, 0, 1) ||
+        !in_range(p->temporal_bias, 0, 1) || !in_range(p->input_norm, 0, 1) || !in_range(p->first_frame, 0, 2) ||
+        !in_range(p->grid_width, 0, p->token_count) || (p->grid_width > 0 && p->token_count % p->grid_width != 0) ||
+        !(p->qk_norm_epsilon >= 0 && p->qk_norm_epsilon <= 0.1f))
+        return 0;
+    if ((p->input_norm && p->input_length == 0) || (p->spatial_bias && p->grid_width == 0) ||
+        (p->first_frame == GENIE_FIRST_INPUT && p->input_length == 0) ||
+        (p->first_frame == GENIE_FIRST_OUTPUT && p->output_length == 0))
         return 0;
     if ((p->input_length > 0) == (p->input_rows > 0) || !in_range(p->input_length, 0, LIMIT) ||
         !in_range(p->input_rows, 0, LIMIT))
@@ -22,7 +31,7 @@ static int params_ok(const genie_stack_params *p) {
     if ((int64_t)p->token_count * p->context_length > LIMIT || !(p->norm_epsilon > 0 && p->norm_epsilon <= 0.1f))
         return 0;
     for (int32_t i = 0; i < p->sublayer_count; i++) {
-        if (!in_range(p->sublayers[i], 0, 3))
+        if (!in_range(p->sublayers[i], 0, 4) || (p->sublayers[i] == GENIE_SUBLAYER_PEG && p->grid_width == 0))
             return 0;
     }
     return 1;
@@ -65,6 +74,7 @@ void genie_stack_free(genie_stack *stack) {
     weights_free(&stack->own);
     for (int32_t i = 0; i < stack->params.block_count * stack->params.sublayer_count; i++)
         weights_free(&stack->sublayer[i]);
+    genie_release(stack->bias_HPP);
     genie_release(stack->sublayer);
     genie_release(stack);
 }
@@ -93,6 +103,10 @@ int32_t genie_bias_of(int32_t slot) {
         return GENIE_SLOT_GATE;
     case GENIE_SLOT_DOWN_BIAS:
         return GENIE_SLOT_DOWN;
+    case GENIE_SLOT_INPUT_FIRST_BIAS:
+        return GENIE_SLOT_INPUT_FIRST;
+    case GENIE_SLOT_OUTPUT_FIRST_BIAS:
+        return GENIE_SLOT_OUTPUT_FIRST;
     default:
         return -1;
     }
@@ -102,25 +116,31 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
                      int *is_matrix) {
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, F = p->feed_forward_length;
     const int layer_norm = p->norm == GENIE_NORM_LAYER, own = kind < 0, ffn = kind == GENIE_SUBLAYER_FFN;
+    const int peg = kind == GENIE_SUBLAYER_PEG, normed = !own && !peg,
+              separate = p->position == GENIE_POSITION_SEPARATE;
+    const int input = own && p->input_length > 0, output = own && p->output_length > 0;
+    const int first_input = input && p->first_frame == GENIE_FIRST_INPUT;
+    const int first_output = output && p->first_frame == GENIE_FIRST_OUTPUT;
+    const int32_t wide = 2 * p->grid_width - 1, high = p->grid_width > 0 ? 2 * (p->token_count / p->grid_width) - 1 : 0;
     const int film = p->conditioning == GENIE_CONDITIONING_FILM;
     const int32_t norms = film ? p->action_count + 1 : 1;
-    const int attention = !own && !ffn, gated = p->ffn == GENIE_FFN_SWIGLU || p->ffn == GENIE_FFN_GEGLU;
+    const int attention = normed && !ffn, gated = p->ffn == GENIE_FFN_SWIGLU || p->ffn == GENIE_FFN_GEGLU;
     const struct {
         int32_t rows, columns;
         int is_matrix, here;
     } shape[GENIE_SLOT_COUNT] = {
-        [GENIE_SLOT_INPUT] = {E, p->input_length, 1, own && p->input_length > 0},
-        [GENIE_SLOT_INPUT_BIAS] = {1, E, 0, own && p->input_length > 0},
+        [GENIE_SLOT_INPUT] = {E, p->input_length, 1, input},
+        [GENIE_SLOT_INPUT_BIAS] = {1, E, 0, input},
         [GENIE_SLOT_TOKEN_EMBD] = {p->input_rows, E, 0, own && p->input_rows > 0},
         [GENIE_SLOT_ACTION_EMBD] = {p->action_count, E, 0, own && p->action_count > 0 && !film},
-        [GENIE_SLOT_POS_SPACE] = {p->token_count, E, 0, own},
-        [GENIE_SLOT_POS_TIME] = {p->context_length, E, 0, own},
+        [GENIE_SLOT_POS_SPACE] = {p->token_count, E, 0, own && separate},
+        [GENIE_SLOT_POS_TIME] = {p->context_length, E, 0, own && separate},
         [GENIE_SLOT_OUTPUT_NORM] = {1, E, 0, own && p->output_norm != GENIE_NORM_NONE},
         [GENIE_SLOT_OUTPUT_NORM_BIAS] = {1, E, 0, own && p->output_norm == GENIE_NORM_LAYER},
-        [GENIE_SLOT_OUTPUT] = {p->output_length, E, 1, own && p->output_length > 0},
-        [GENIE_SLOT_OUTPUT_BIAS] = {1, p->output_length, 0, own && p->output_length > 0},
-        [GENIE_SLOT_NORM] = {norms, E, 0, !own},
-        [GENIE_SLOT_NORM_BIAS] = {norms, E, 0, !own && layer_norm},
+        [GENIE_SLOT_OUTPUT] = {p->output_length, E, 1, output},
+        [GENIE_SLOT_OUTPUT_BIAS] = {1, p->output_length, 0, output},
+        [GENIE_SLOT_NORM] = {norms, E, 0, normed},
+        [GENIE_SLOT_NORM_BIAS] = {norms, E, 0, normed && layer_norm},
         [GENIE_SLOT_Q] = {HD, E, 1, attention},
         [GENIE_SLOT_K] = {HD, E, 1, attention},
         [GENIE_SLOT_V] = {HD, E, 1, attention},
@@ -137,6 +157,19 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
         [GENIE_SLOT_UP_BIAS] = {1, F, 0, ffn && p->bias},
         [GENIE_SLOT_GATE_BIAS] = {1, F, 0, ffn && gated && p->bias},
         [GENIE_SLOT_DOWN_BIAS] = {1, E, 0, ffn && p->bias},
+        [GENIE_SLOT_CONV] = {GENIE_PEG_TAPS, E, 0, peg},
+        [GENIE_SLOT_CONV_BIAS] = {1, E, 0, peg},
+        [GENIE_SLOT_POS] = {p->context_length * p->token_count, E, 0, own && p->position == GENIE_POSITION_JOINT},
+        [GENIE_SLOT_SPATIAL_BIAS] = {p->head_count, wide * high, 0, own && p->spatial_bias},
+        [GENIE_SLOT_TEMPORAL_BIAS] = {1, p->head_count, 0, own && p->temporal_bias},
+        [GENIE_SLOT_INPUT_NORM] = {1, E, 0, input && p->input_norm},
+        [GENIE_SLOT_INPUT_NORM_BIAS] = {1, E, 0, input && p->input_norm},
+        [GENIE_SLOT_INPUT_FIRST] = {E, p->input_length, 1, first_input},
+        [GENIE_SLOT_INPUT_FIRST_BIAS] = {1, E, 0, first_input},
+        [GENIE_SLOT_INPUT_FIRST_NORM] = {1, E, 0, first_input && p->input_norm},
+        [GENIE_SLOT_INPUT_FIRST_NORM_BIAS] = {1, E, 0, first_input && p->input_norm},
+        [GENIE_SLOT_OUTPUT_FIRST] = {p->output_length, E, 1, first_output},
+        [GENIE_SLOT_OUTPUT_FIRST_BIAS] = {1, p->output_length, 0, first_output},
     };
     if (slot < 0 || slot >= GENIE_SLOT_COUNT || !shape[slot].here)
         return 0;
@@ -223,6 +256,26 @@ static int narrow(const genie_stack *stack) {
     return 1;
 }
 
+/* The table of biases by offset -> a row of P biases for every query of every head. */
+static genie_status expand_bias(genie_stack *stack) {
+    const genie_stack_params *p = &stack->params;
+    const int32_t P = p->token_count, C = p->grid_width, wide = 2 * C - 1, high = 2 * (P / C) - 1;
+    const float *table = stack->own.vector[GENIE_SLOT_SPATIAL_BIAS];
+    size_t count, bytes;
+    if (!genie_mul((size_t)P * (size_t)P, (size_t)p->head_count, &count) || !genie_mul(count, sizeof(float), &bytes))
+        return GENIE_ERROR_MEMORY;
+    stack->bias_HPP = genie_alloc(bytes);
+    if (stack->bias_HPP == NULL)
+        return GENIE_ERROR_MEMORY;
+    float *row = stack->bias_HPP;
+    for (int32_t h = 0; h < p->head_count; h++, table += (size_t)wide * (size_t)high)
+        for (int32_t q = 0; q < P; q++, row += P)
+            for (int32_t k = 0; k < P; k++)
+                row[k] = table[(size_t)(k / C - q / C + P / C - 1) * (size_t)wide + (size_t)(k % C - q % C + C - 1)];
+    stack->bytes += bytes;
+    return GENIE_OK;
+}
+
 genie_status genie_stack_seal(genie_stack *stack) {
     if (stack == NULL || stack->sealed)
         return GENIE_ERROR_ARGUMENT;
@@ -230,6 +283,8 @@ genie_status genie_stack_seal(genie_stack *stack) {
     genie_status status = weights_seal(p, -1, &stack->own);
     for (int32_t i = 0; status == GENIE_OK && i < p->block_count * p->sublayer_count; i++)
         status = weights_seal(p, p->sublayers[i % p->sublayer_count], &stack->sublayer[i]);
+    if (status == GENIE_OK && p->spatial_bias && stack->bias_HPP == NULL)
+        status = expand_bias(stack);
     stack->narrow = status == GENIE_OK && narrow(stack);
     stack->sealed = status == GENIE_OK;
     return status;

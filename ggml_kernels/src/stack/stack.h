@@ -18,6 +18,7 @@ struct genie_stack {
     const genie_kernels *kernels;
     genie_weights own;       /* block = sublayer = -1 */
     genie_weights *sublayer; /* [block_count * sublayer_count] */
+    float *bias_HPP;         /* of spatial attention, query by query; NULL where there is none */
     int sealed;
     int narrow; /* attention in bf16: temporal windows and spatial keys and values are uint16 then */
     size_t bytes;
@@ -27,6 +28,7 @@ struct genie_stack {
  * The window of one mixing sublayer, H*D = HD floats per token.
  * temporal: k and v are [P][T][HD], so that one position's past is contiguous; in a narrow stack, bf16 [P][H] windows
  * as attention_past_bf16 wants them.
+ * peg: k is what the convolution sees, [T][P][E].
  * spacetime: k holds the keys of all frames as the attention kernel wants them, head by head; v is [T*P][HD].
  */
 typedef struct {
@@ -43,6 +45,7 @@ struct genie_state {
     int32_t length;         /* frames committed */
     genie_cache *cache;     /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
     float *x_PE, *y_PE;     /* residual stream, normed copy */
+    float *features_PN;     /* input_norm: the features as INPUT takes them */
     float *q, *k, *v, *att; /* [P, HD] */
     float *kt;              /* keys of a spatial sublayer in panels, head by head */
     /* narrow: queries [P, HD], keys in panels head by head, values in pairs; one row on its way there, of each token */
@@ -54,6 +57,7 @@ struct genie_state {
     genie_candidate *candidates_P;
     int32_t *chosen_P;
     void *activations; /* quantized rows of the widest input */
+    void *raw;         /* raw_kv: those of what keys and values read */
     void *block;       /* the one allocation behind all of the above */
     size_t bytes;
 };
@@ -66,6 +70,17 @@ static inline int32_t genie_past_slots(int32_t frames) { return genie_round_up(f
 /* Whether a sublayer of this kind (-1: the stack itself) must have this slot, and its shape. */
 int genie_slot_shape(const genie_stack_params *p, int32_t sublayer_kind, int32_t slot, int32_t *rows, int32_t *columns,
                      int *is_matrix);
+
+/* Values that norms look at. */
+static inline int32_t genie_norm_length(const genie_stack_params *p) {
+    return p->norm_length > 0 ? p->norm_length : p->embedding_length;
+}
+
+/* A PEG inside a parallel region: x_PE += convolution of it and of the two frames before, which `cache` holds. Rows of
+ * x_PE are each thread's own before and after. */
+enum { GENIE_PEG_TAPS = 27 };
+void genie_peg(const genie_stack *stack, genie_state *state, genie_pool *pool, const genie_weights *w,
+               const genie_cache *cache, int32_t thread, int32_t threads);
 
 /* The matrix slot a bias belongs to, or -1. */
 int32_t genie_bias_of(int32_t slot);

@@ -41,12 +41,15 @@ static void lay_out(genie_state *state, arena *a) {
         } else if (kind == GENIE_SUBLAYER_SPACETIME) {
             cache.k = arena_take(a, (size_t)genie_round_up((int32_t)(P * T), GENIE_KEY_PANEL) * HD, f);
             cache.v = arena_take(a, P * T * HD, f);
+        } else if (kind == GENIE_SUBLAYER_PEG) {
+            cache.k = arena_take(a, T * P * E, f);
         }
         if (a->base != NULL)
             state->cache[i] = cache;
     }
     state->x_PE = arena_take(a, P * E, f);
     state->y_PE = arena_take(a, P * E, f);
+    state->features_PN = arena_take(a, p->input_norm ? P * (size_t)p->input_length : 0, f);
     state->q = arena_take(a, P * HD, f);
     state->k = arena_take(a, P * HD, f);
     state->v = arena_take(a, P * HD, f);
@@ -65,6 +68,7 @@ static void lay_out(genie_state *state, arena *a) {
     state->chosen_P = arena_take(a, P, sizeof(int32_t));
     const int32_t widest = max_i32(max_i32((int32_t)E, (int32_t)HD), max_i32((int32_t)F, p->input_length));
     state->activations = arena_take(a, genie_activations_bytes((int32_t)P, widest), 1);
+    state->raw = arena_take(a, p->raw_kv ? genie_activations_bytes((int32_t)P, (int32_t)E) : 0, 1);
 }
 
 genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
@@ -125,6 +129,10 @@ genie_status genie_state_copy(genie_state *to, const genie_state *from) {
         const int32_t kind = p->sublayers[i % p->sublayer_count];
         if (from->cache[i].k == NULL)
             continue;
+        if (kind == GENIE_SUBLAYER_PEG) {
+            memcpy(to->cache[i].k, from->cache[i].k, T * P * (size_t)p->embedding_length * sizeof(float));
+            continue;
+        }
         const int spacetime = kind == GENIE_SUBLAYER_SPACETIME, narrow = to->stack->narrow && !spacetime;
         const size_t slots = narrow ? (size_t)genie_past_slots(p->context_length) : T;
         const size_t keys = spacetime ? (size_t)genie_round_up((int32_t)(P * T), GENIE_KEY_PANEL) : P * slots;

@@ -124,8 +124,8 @@ static inline float bf16_softmax(const float *scores, int32_t n, int32_t padded,
 }
 
 static void attention_bf16_avx512(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp,
-                                  const uint16_t *vp, int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y,
-                                  int32_t y_stride) {
+                                  const uint16_t *vp, int32_t v_stride, int32_t n_k, int32_t d, float scale,
+                                  const float *bias, int32_t bias_stride, float *y, int32_t y_stride) {
     float scores[ROWS][TILE], sums[ROWS][GENIE_MAX_KEY_LENGTH];
     uint16_t p[ROWS][TILE];
     for (int32_t i = 0; i < n_q; i += ROWS) {
@@ -142,6 +142,8 @@ static void attention_bf16_avx512(const uint16_t *q, int32_t q_stride, int32_t n
             const int32_t n = n_k - j < TILE ? n_k - j : TILE;
             const int32_t padded = (n + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
             bf16_scores(q_R, kp + (size_t)j * (size_t)d, padded, d, scale * LOG2_E, scores);
+            for (int32_t r = 0; bias != NULL && r < rows; r++)
+                attention_bias(bias + (size_t)(i + r) * (size_t)bias_stride + (size_t)j, n, LOG2_E, scores[r]);
             for (int32_t r = 0; r < ROWS; r++) {
                 const float shrink = bf16_softmax(scores[r], n, padded, &top[r], &total[r], p[r]);
                 for (int32_t c = 0; c < d && j > 0 && shrink != 1.0f; c++)
@@ -206,16 +208,20 @@ static inline __attribute__((always_inline)) void bf16_past_columns(const int ve
 }
 
 static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float *y) {
+                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float slope,
+                                       float *y) {
     float scores[GENIE_MAX_CONTEXT]; /* whole vectors: the limit is a multiple of 16 */
     uint16_t p[GENIE_MAX_CONTEXT];
     __m512 own = _mm512_setzero_ps(), tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
     for (int32_t c = 0; c < d; c += 16)
         own = _mm512_dpbf16_ps(own, bf16_half(q + c), bf16_half(k + c));
-    const __m512 by = _mm512_set1_ps(scale * LOG2_E);
+    const __m512 by = _mm512_set1_ps(scale * LOG2_E), off = _mm512_set1_ps(slope * LOG2_E);
+    const __m512 near = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512 own_score = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_add_ps(own)), by);
     for (int32_t j = 0; j < past; j += GENIE_PAST_PANEL) {
-        const __m512 score = _mm512_mul_ps(bf16_past_scores(q, kp + (size_t)j * (size_t)d, d), by);
+        const __m512 away = _mm512_add_ps(near, _mm512_set1_ps((float)(j - past)));
+        const __m512 score =
+            _mm512_fmadd_ps(bf16_past_scores(q, kp + (size_t)j * (size_t)d, d), by, _mm512_mul_ps(away, off));
         tops = _mm512_mask_max_ps(tops, lanes_there(past - j), tops, score);
         _mm512_storeu_ps(scores + j, score);
     }

@@ -23,8 +23,8 @@ static float from_bf16(uint16_t half) {
 }
 
 static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp,
-                                  const uint16_t *vp, int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y,
-                                  int32_t y_stride) {
+                                  const uint16_t *vp, int32_t v_stride, int32_t n_k, int32_t d, float scale,
+                                  const float *bias, int32_t bias_stride, float *y, int32_t y_stride) {
     for (int32_t i = 0; i < n_q; i++) {
         float *yi = y + (size_t)i * (size_t)y_stride;
         float top = -INFINITY, total = 0;
@@ -38,6 +38,8 @@ static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n
                     score += from_bf16(q[(size_t)i * (size_t)q_stride + (size_t)c]) *
                              from_bf16(k[(c / 2 * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL) * 2 + c % 2]);
                 score *= scale;
+                if (bias != NULL)
+                    score += bias[(size_t)i * (size_t)bias_stride + (size_t)j];
                 if (pass == 0) {
                     top = score > top ? score : top;
                     continue;
@@ -57,7 +59,8 @@ static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n
 }
 
 static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float *y) {
+                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float slope,
+                                       float *y) {
     float p[GENIE_MAX_CONTEXT + 1], top = -INFINITY, total = 0;
     for (int32_t j = 0; j <= past; j++) {
         const uint16_t *panel = kp + (size_t)(j / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)d;
@@ -65,7 +68,7 @@ static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, con
         for (int32_t c = 0; c < d; c++)
             p[j] += from_bf16(q[c]) *
                     from_bf16(j == past ? k[c] : panel[(c / 2 * GENIE_PAST_PANEL + j % GENIE_PAST_PANEL) * 2 + c % 2]);
-        p[j] *= scale;
+        p[j] = p[j] * scale - slope * (float)(past - j);
         top = p[j] > top ? p[j] : top;
     }
     for (int32_t c = 0; c < d; c++)

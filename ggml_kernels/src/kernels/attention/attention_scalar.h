@@ -2,7 +2,8 @@
 #include <math.h>
 
 static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,
-                             int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride) {
+                             int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias,
+                             int32_t bias_stride, float *y, int32_t y_stride) {
     for (int32_t i = 0; i < n_q; i++) {
         const float *qi = q + (size_t)i * (size_t)q_stride;
         float *yi = y + (size_t)i * (size_t)y_stride;
@@ -17,6 +18,8 @@ static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, cons
                 for (int32_t c = 0; c < d; c++)
                     score += qi[c] * k[c * GENIE_KEY_PANEL];
                 score *= scale;
+                if (bias != NULL)
+                    score += bias[(size_t)i * (size_t)bias_stride + (size_t)j];
                 if (pass == 0) {
                     top = score > top ? score : top;
                 } else {
@@ -33,13 +36,13 @@ static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, cons
 }
 
 static void attention_one_scalar(const float *q, const float *k, const float *v, int32_t kv_stride, int32_t n_k,
-                                 int32_t d, float scale, float *y) {
+                                 int32_t d, float scale, float slope, float *y) {
     float p[GENIE_MAX_CONTEXT], top = -INFINITY, total = 0;
     for (int32_t j = 0; j < n_k; j++) {
         p[j] = 0;
         for (int32_t c = 0; c < d; c++)
             p[j] += q[c] * k[(size_t)j * (size_t)kv_stride + (size_t)c];
-        p[j] *= scale;
+        p[j] = p[j] * scale - slope * (float)(n_k - 1 - j);
         top = p[j] > top ? p[j] : top;
     }
     for (int32_t c = 0; c < d; c++)

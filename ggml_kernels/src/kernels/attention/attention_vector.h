@@ -29,6 +29,15 @@ static inline void attention_scores(const float *const q[ROWS], const float *kt,
     }
 }
 
+/* scores[k] += factor * bias[k] */
+static inline void attention_bias(const float *bias, int32_t n, float factor, float *scores) {
+    int32_t k = 0;
+    for (; k + VL <= n; k += VL)
+        vf_store(scores + k, vf_load(scores + k) + vf_load(bias + k) * factor);
+    for (; k < n; k++)
+        scores[k] += bias[k] * factor;
+}
+
 /* y[r] += p[r] v for `vectors` vectors of channels. */
 static inline __attribute__((always_inline)) void attention_columns(const int vectors, float p[ROWS][TILE],
                                                                     const float *v, int32_t v_stride, int32_t n,
@@ -98,7 +107,8 @@ static inline float attention_softmax(float *scores, int32_t n, int32_t padded, 
 }
 
 static void attention_vector(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,
-                             int32_t v_stride, int32_t n_k, int32_t d, float scale, float *y, int32_t y_stride) {
+                             int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias,
+                             int32_t bias_stride, float *y, int32_t y_stride) {
     float scores[ROWS][TILE], sums[ROWS][GENIE_MAX_KEY_LENGTH];
     for (int32_t i = 0; i < n_q; i += ROWS) {
         const int32_t rows = n_q - i < ROWS ? n_q - i : ROWS;
@@ -114,6 +124,8 @@ static void attention_vector(const float *q, int32_t q_stride, int32_t n_q, cons
             const int32_t n = n_k - j < TILE ? n_k - j : TILE;
             const int32_t padded = (n + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
             attention_scores(q_R, kt + (size_t)j * (size_t)d, padded, d, scale, scores);
+            for (int32_t r = 0; bias != NULL && r < rows; r++)
+                attention_bias(bias + (size_t)(i + r) * (size_t)bias_stride + (size_t)j, n, 1.0f, scores[r]);
             for (int32_t r = 0; r < rows; r++) {
                 const float shrink = attention_softmax(scores[r], n, padded, &top[r], &total[r]);
                 for (int32_t c = 0; c < d && j > 0 && shrink != 1.0f; c++)
@@ -140,11 +152,11 @@ static inline float dot_vector(const float *a, const float *b, int32_t n) {
 }
 
 static void attention_one_vector(const float *q, const float *k, const float *v, int32_t kv_stride, int32_t n_k,
-                                 int32_t d, float scale, float *y) {
+                                 int32_t d, float scale, float slope, float *y) {
     float p[GENIE_MAX_CONTEXT], total = 0;
     p[0] = 0;
     for (int32_t j = 0; j < n_k; j++)
-        p[j] = dot_vector(q, k + (size_t)j * (size_t)kv_stride, d) * scale;
+        p[j] = dot_vector(q, k + (size_t)j * (size_t)kv_stride, d) * scale - slope * (float)(n_k - 1 - j);
     softmax_terms_vector(p, n_k, 1.0f, p);
     for (int32_t j = 0; j < n_k; j++)
         total += p[j];
