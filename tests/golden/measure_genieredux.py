@@ -132,7 +132,8 @@ def main() -> None:
         for name, seconds in best.items():
             print(
                 f"{name}: {1 / seconds:.2f} frames/s, {1e3 * seconds:.0f} ms a frame ({1e3 * processor[name]:.0f} ms "
-                f"of processor time), {args.frames} frames from one picture, {args.threads} threads, best of {args.rounds}"
+                f"of processor time), {args.frames} frames from one picture, {args.threads} threads, "
+                f"best of {args.rounds}"
             )
 
 

@@ -141,6 +141,18 @@ def test_generation_by_twos(golden: Golden) -> None:
         frame = ids(second.argmax(-1))
 
 
+def test_a_window_from_pixels(golden: Golden) -> None:
+    """`retokenize` begins with the prompt's own pixels, so the first frame is the same."""
+    _, model, want = golden
+    actions = want["loop_actions"].tolist()
+    world = World(model, window="retokenize")
+    world.reset(want["video"][:PROMPT], actions=actions[: PROMPT - 1])
+    world.step(actions[PROMPT - 1])
+    np.testing.assert_array_equal(world.tokens, want["loop_tokens"][0])
+    world.step(actions[PROMPT])
+    assert not world.rewind(1)
+
+
 @pytest.mark.parametrize("name", ["guided", "genieredux"])
 def test_quantized_types_run(name: str, tmp_path: Path) -> None:
     """Beyond the window too, with several steps and a temperature, the same for any number of threads."""

@@ -290,7 +290,8 @@ def test_threads_and_instruction_sets(
     for isa, runs in played.items():
         assert runs[0] == runs[1] == runs[2], isa
     # A last-bit difference in a float can round an int8 activation the other way; floats agree to their own precision.
-    tolerance = 1e-5 if type in ("f32", "f16") else 0.02 if name == "paper" else 0.04
+    # The six sublayers of the second carry a rounding further.
+    tolerance = 1e-5 if type in ("f32", "f16") else 0.02 if name == "paper" else 0.06
     for isa, values in logits.items():
         scale = np.abs(logits["scalar"]).max()
         assert np.abs(values - logits["scalar"]).max() <= tolerance * scale, isa

@@ -457,43 +457,6 @@ genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, g
     return GENIE_OK;
 }
 
-static int sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step) {
-    return sampler != NULL && p->input_length == 0 && p->input_rows == p->output_length + 1 && sampler->steps >= 1 &&
-           step >= 0 && step < sampler->steps && sampler->order >= 0 && sampler->order <= 2 && sampler->schedule >= 0 &&
-           sampler->schedule <= 1 && sampler->temperature >= 0 && sampler->temperature <= 100 && sampler->noise >= 0 &&
-           sampler->noise <= 100 && sampler->threshold >= 0 && sampler->threshold <= 1;
-}
-
-static void run_fill(void *context, int32_t thread, int32_t threads) {
-    const pass *c = context;
-    const genie_stack_params *p = &c->stack->params;
-    genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, p->token_count, p->output_length,
-                 c->state, c->sampled_P, thread, threads);
-}
-
-genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
-                                const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
-                                const float *logits_PO, int32_t *ids_P) {
-    if (stack == NULL || state == NULL || pool == NULL || state->stack != stack || logits_PO == NULL || ids_P == NULL ||
-        !sampler_ok(&stack->params, sampler, step))
-        return GENIE_ERROR_ARGUMENT;
-    const genie_stack_params *p = &stack->params;
-    for (int32_t i = 0; i < p->token_count; i++)
-        if (ids_P[i] < 0 || ids_P[i] > p->output_length)
-            return GENIE_ERROR_ARGUMENT;
-    memcpy(state->logits_PO, logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
-    pass c = {.stack = stack,
-              .state = state,
-              .pool = pool,
-              .sampler = sampler,
-              .step = step,
-              .seed = seed,
-              .frame = frame,
-              .sampled_P = ids_P};
-    genie_pool_run(pool, run_fill, &c);
-    return GENIE_OK;
-}
-
 genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, genie_pool *pool,
                                 const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
                                 int32_t action, int32_t *ids_P, float *logits_PO) {
@@ -501,7 +464,7 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
     if (status != GENIE_OK)
         return status;
     const genie_stack_params *p = &stack->params;
-    if (!sampler_ok(p, sampler, step))
+    if (!genie_sampler_ok(p, sampler, step))
         return GENIE_ERROR_ARGUMENT;
     pass c = {.stack = stack,
               .state = state,

@@ -206,6 +206,46 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
         ids_P[list[i].position] = state->chosen_P[list[i].position];
 }
 
+int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step) {
+    return sampler != NULL && p->input_length == 0 && p->input_rows == p->output_length + 1 && sampler->steps >= 1 &&
+           step >= 0 && step < sampler->steps && sampler->order >= 0 && sampler->order <= 2 && sampler->schedule >= 0 &&
+           sampler->schedule <= 1 && sampler->temperature >= 0 && sampler->temperature <= 100 && sampler->noise >= 0 &&
+           sampler->noise <= 100 && sampler->threshold >= 0 && sampler->threshold <= 1;
+}
+
+typedef struct {
+    genie_state *state;
+    genie_pool *pool;
+    const genie_sampler *sampler;
+    int32_t step;
+    uint64_t seed;
+    uint32_t frame;
+    int32_t *ids_P;
+} filling;
+
+static void run_fill(void *context, int32_t thread, int32_t threads) {
+    const filling *f = context;
+    const genie_stack *stack = f->state->stack;
+    genie_sample(stack->kernels, f->pool, f->sampler, f->step, f->seed, f->frame, stack->params.token_count,
+                 stack->params.output_length, f->state, f->ids_P, thread, threads);
+}
+
+genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
+                                const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
+                                const float *logits_PO, int32_t *ids_P) {
+    if (stack == NULL || state == NULL || pool == NULL || state->stack != stack || logits_PO == NULL || ids_P == NULL ||
+        !genie_sampler_ok(&stack->params, sampler, step))
+        return GENIE_ERROR_ARGUMENT;
+    const genie_stack_params *p = &stack->params;
+    for (int32_t i = 0; i < p->token_count; i++)
+        if (ids_P[i] < 0 || ids_P[i] > p->output_length)
+            return GENIE_ERROR_ARGUMENT;
+    memcpy(state->logits_PO, logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
+    filling f = {state, pool, sampler, step, seed, frame, ids_P};
+    genie_pool_run(pool, run_fill, &f);
+    return GENIE_OK;
+}
+
 void genie_philox(uint64_t seed, uint32_t c1, uint32_t c2, uint32_t c3, int32_t blocks, uint32_t *out) {
     for (int32_t i = 0; i < blocks; i++) {
         uint32_t c[4] = {(uint32_t)i, c1, c2, c3};

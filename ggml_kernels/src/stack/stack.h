@@ -85,6 +85,9 @@ void genie_peg(const genie_stack *stack, genie_state *state, genie_pool *pool, c
 /* The matrix slot a bias belongs to, or -1. */
 int32_t genie_bias_of(int32_t slot);
 
+/* Whether a sampler's settings are in range, and the stack is one of tokens whose last is the mask. */
+int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step);
+
 /* Steps 2-5 of docs/sampling.md inside a parallel region; ends without a barrier. */
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
                   uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
