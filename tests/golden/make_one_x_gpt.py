@@ -10,13 +10,13 @@ CUDA and for training alone (xformers, lightning, losses) is replaced by empty m
     magvit2.ckpt          a Lightning checkpoint: state_dict with averaged weights and a loss beside, optimizer states
     expected.npz          inputs and the upstream's outputs, float32
 
-Keys of expected.npz (T frames of P tokens, K factors of V values, N steps): video uint8 [T, H, W, 3]; tokens [T, P] of
-it; latents [T, P, L] before they become bits, in double precision, since at full size the upstream's float32 is 2e-4
-of the largest away from that; decoded float32 [T, H, W, 3] in -1…1, of `tokens`. For each checkpoint, with its name
-before: prompt [C, P]; step_ids and step_logits [N, P] and [N, P, K V], input and output of every step of the greedy
-order after the prompt; greedy [F, P] and random [F, P]: the frames that follow it, with N and 2 steps, the random
-order from `uniform(draw = 1)` of docs/sampling.md with seed 5 instead of torch's own numbers; schedule rows (P, N, m,
-tokens masked after step m).
+Keys of expected.npz (T frames of P tokens, K factors of V values, N steps): video uint8 [T, H, W, 3]; latents [T, P,
+L] of it before they become bits, and tokens [T, P], the upstream's encoder in double precision, since at full size its
+float32 is 2e-4 of the largest away from that; decoded float32 [T, H, W, 3] in -1…1, of `tokens`. For each checkpoint,
+with its name before: prompt [C, P]; step_ids and step_logits [N, P] and [N, P, K V], input and output of every step of
+the greedy order after the prompt; greedy [F, P] and random [F, P]: the frames that follow it, with N and 2 steps, the
+random order from `uniform(draw = 1)` of docs/sampling.md with seed 5 instead of torch's own numbers; schedule rows (P,
+N, m, tokens masked after step m).
 """
 
 from __future__ import annotations
@@ -153,8 +153,7 @@ def pictures(model: Any, video: np.ndarray, patch: int) -> dict[str, np.ndarray]
     """What the tokenizer makes of frames. Tokens count bits as visualize.py reads them: channel c is bit c."""
     x = torch.from_numpy(video).float().permute(0, 3, 1, 2) / 127.5 - 1
     with model.ema_scope():
-        z = model.encoder(x)
-        exact = copy.deepcopy(model.encoder).double()(x.double()).float()
+        z = copy.deepcopy(model.encoder).double()(x.double()).float()
         T, L, h, w = z.shape
         tokens = ((z > 0).long() << torch.arange(L)[:, None, None]).sum(1)
         shape = (T, h, w, L)
@@ -164,7 +163,7 @@ def pictures(model: Any, video: np.ndarray, patch: int) -> dict[str, np.ndarray]
     return {
         "video": video,
         "tokens": tokens.reshape(T, h * w).numpy(),
-        "latents": exact.permute(0, 2, 3, 1).reshape(T, h * w, L).numpy(),
+        "latents": z.permute(0, 2, 3, 1).reshape(T, h * w, L).numpy(),
         "decoded": decoded.permute(0, 2, 3, 1).contiguous().numpy(),
     }
 
