@@ -71,7 +71,7 @@ def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
             row["bytes"] += tensor.n_bytes
         parameters = hp.parameter_count()
         weights = sum(row["bytes"] for row in types.values())
-        cache = {stack: hp.cache_bytes(stack) for stack in PLAYED}
+        cache = {stack: hp.cache_bytes(stack) for stack in PLAYED if stack in hp.stacks}
         facts: dict[str, Any] = {
             "file": str(path),
             "file_bytes": file.size,
@@ -100,7 +100,8 @@ def _rows(hp: HParams) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for key in KEYS:
         if key.field and "<stack>" not in key.name and (hp.has_lam or not key.name.startswith("genie.lam.")):
-            rows[key.name] = getattr(hp, key.field)
+            value = getattr(hp, key.field)
+            rows[key.name] = list(value) if isinstance(value, tuple) else value
     for stack, params in hp.stacks.items():
         for key in KEYS:
             if "<stack>" in key.name:

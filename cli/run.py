@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -15,15 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from genie_cpp.actions import format_actions, read_actions
-from genie_cpp.errors import ActionError, GenieError, SamplerError
-from genie_cpp.frames import describe_fit, fit, iter_frames, load_image, sha256
+from genie_cpp.errors import ActionError, GenieError, ImageError, SamplerError
+from genie_cpp.frames import Frame, describe_fit, fit, iter_frames, load_image, sha256
 from genie_cpp.gguf_file import quoted
 from genie_cpp.model import Model
 from genie_cpp.output import check_output, check_size, write
-from genie_cpp.recipe import Recipe
+from genie_cpp.recipe import MAX_PROMPT, Recipe
 from genie_cpp.sampler import AUTO_THRESHOLD, Sampler
 from genie_cpp.session import MAX_BOOKMARKS, Session
 from genie_cpp.session_file import Replay, SessionFile
+from genie_cpp.tokens import are_tokens, data_file, load_tokens
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
@@ -35,6 +37,20 @@ def run(
         Path | None,
         typer.Option("--prompt-frame", "-p", envvar=env("PROMPT_FRAME"), help="The picture to start from."),
     ] = None,
+    prompt_frames: Annotated[
+        int,
+        typer.Option(
+            envvar=env("PROMPT_FRAMES"),
+            min=1,
+            max=MAX_PROMPT,
+            help="Start from so many frames: --prompt-frame is an animation then, or frames of tokens "
+            "(a folder with metadata.json and video.bin, or a .npy).",
+        ),
+    ] = 1,
+    prompt_stride: Annotated[
+        int,
+        typer.Option(envvar=env("PROMPT_STRIDE"), min=1, max=MAX_PROMPT, help="Take every so-manieth frame of it."),
+    ] = 1,
     session: Annotated[
         Path | None, typer.Option("--from", help="Or a session that genie-play saved (.genie), to go on from.")
     ] = None,
@@ -118,6 +134,8 @@ def run(
         raise typer.BadParameter("a run starts from a picture or goes on from a session: --prompt-frame, or --from")
     if session is not None and seed is not None:
         raise GenieError("--from goes on with the session's seed", "leave --seed out")
+    if session is not None and (prompt_frames, prompt_stride) != (1, 1):
+        raise GenieError("--from goes on from a session's frames", "leave --prompt-frames and --prompt-stride out")
     opened = Model.open(model, threads)
     past = None if session is None else _replayed(session, bookmark, opened, console)
     hp, default = opened.info, opened.sampler if past is None else past.sampler
@@ -138,21 +156,30 @@ def run(
     check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
     source = session or prompt_frame
     assert source is not None
-    source_hash, picture = sha256(source), None if prompt_frame is None else load_image(prompt_frame)
+    tokens = prompt_frame is not None and are_tokens(prompt_frame)
+    source_hash = sha256(data_file(source) if tokens else source)
+    prompt, ids = [], None
+    if prompt_frame is not None and tokens:
+        ids = load_tokens(prompt_frame, opened.token_count, prompt_frames, prompt_stride)
+    elif prompt_frame is not None:
+        prompt = _frames(prompt_frame, prompt_frames, prompt_stride)
+    picture = prompt[0] if prompt else None
     if actions_from is not None:
         video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(actions_from)]
         if len(video) < 2:
             raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
         actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
-    plan = read_actions("random" if actions is None else actions, hp.action_count, n, seed, hp.action_names)
+    plan = read_actions("random" if actions is None else actions, hp.choices, n, seed, hp.action_names)
     console.print(
         f"{_printable(opened.name)} {opened.type}, {opened.isa}, {opened.threads} threads, seed {seed}", soft_wrap=True
     )
     if picture is not None and (sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how)):
         console.print(sentence, soft_wrap=True)
-    if past is None:
-        assert picture is not None
-        frames = [world.reset(fit(picture, hp.frame_width, hp.frame_height, how), seed)]
+    if ids is not None:
+        frames = [world.reset_tokens(ids, seed)]
+    elif past is None:
+        video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in prompt]
+        frames = [world.reset(np.stack(video) if len(video) > 1 else video[0], seed)]
     else:
         frames, world.sampler = [world.restore(past.world.save())], sampler
     started, interrupted = time.perf_counter(), False
@@ -173,7 +200,7 @@ def run(
         __version__, "" if model is None else str(model), opened.sha256, str(source), source_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
         float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
-        -1 if session is None else bookmark,
+        -1 if session is None else bookmark, prompt_frames, prompt_stride,
     )  # fmt: skip
     write(path, frames, recipe, overwrite, folder)
     rate = made / seconds if seconds > 0 else 0.0
@@ -193,6 +220,18 @@ def run(
         print(output)
     if interrupted:
         raise typer.Exit(130)
+
+
+def _frames(path: Path, count: int, stride: int) -> list[Frame]:
+    """The first frames of an animation, or the picture."""
+    if count == 1:
+        return [load_image(path)]
+    found = list(itertools.islice(iter_frames(path), 0, (count - 1) * stride + 1, stride))
+    if len(found) < count:
+        raise ImageError(
+            f"{path} has too few frames for {count} that are {stride} apart", "ask for fewer with --prompt-frames"
+        )
+    return found
 
 
 def _replayed(path: Path, bookmark: int, model: Model, console: Console) -> Session:

@@ -71,7 +71,7 @@ class Game:
 
     def __init__(self, session: Session, prompt: Prompt, seed: int, colours: int) -> None:
         self.session, self.prompt, self.seed, self.colours = session, prompt, seed, colours
-        self.keys = default_keys(session.model.info.action_count, session.model.info.action_names)
+        self.keys = default_keys(session.model.info.choices, session.model.info.action_names)
         self.last_action = 0
         self.message = ""
         self.over = False
@@ -169,7 +169,7 @@ class Game:
         name = "".join(c if c.isprintable() else "?" for c in self.session.model.name)
         by = "" if node.action < 0 else f", {self._name(node.action)}"
         speed = f", {self._ms:.0f} ms" if self._ms else ""
-        count = self.session.model.info.action_count - 1
+        count = self.session.model.info.choices - 1
         first = self.message or f"{name}: frame {node.depth} of {last}{by}{speed}"
         rest = ". again  backspace back  b mark  g go to mark  c save gif  r reset  q quit"
         return first, f"arrows WASD 0-{min(count, 9)} act  {rest}"

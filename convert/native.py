@@ -186,6 +186,7 @@ def hparams_of(config: GenieConfig) -> HParams:
         lam_head_length=config.lam.head_length,
         sampler_schedule=schedule,
         prediction=config.dynamics.prediction,
+        factor_count=config.dynamics.factor_count,
     )
 
 
@@ -206,6 +207,8 @@ def _stack(c: StackConfig) -> StackParams:
         output_norm=c.output_norm,
         norm_length=c.norm_length,
         qk_norm_epsilon=c.qk_norm_epsilon,
+        qk_norm_kind=c.qk_norm_kind,
+        unnormed=c.unnormed or None,
         kv_input=c.kv_input,
         spatial_bias=c.spatial_bias,
         temporal_bias=c.temporal_bias,

@@ -20,7 +20,7 @@ from .families import load
 from .native import Checkpoint
 from .quantize import TYPES, choose_type, decode, encode, relative_error
 
-CLASSES = ("attention", "ffn", "input/output", "embeddings", "norms & biases", "codebooks")
+CLASSES = ("attention", "ffn", "convolutions", "input/output", "embeddings", "norms & biases", "codebooks")
 
 # Called as progress(tensors done, of how many, name of the next); twice per tensor: looked at, then written.
 Progress = Callable[[int, int, str], None]
@@ -183,8 +183,10 @@ def tensor_class(name: str) -> str:
     """Which of CLASSES a GGUF tensor belongs to."""
     if "codebook" in name:
         return "codebooks"
-    if name.endswith(".bias") or "norm." in name:
+    if name.endswith(".bias") or "norm." in name or ".norm2." in name:
         return "norms & biases"
+    if ".layer." in name:
+        return "convolutions"
     if "_embd." in name or ".pos_" in name or ".pos." in name or ".peg" in name:
         return "embeddings"
     if name.endswith((".input.weight", ".output.weight", "_first.weight")) or name.startswith("lam.head."):

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from .errors import NativeError
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 SPATIAL, TEMPORAL, SPACETIME, FFN, PEG = range(5)
 SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN, "peg": PEG}
 NORMS = {"rmsnorm": 0, "layernorm": 1, "none": 2}
 FFNS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "swiglu": 3, "geglu": 4}
 ORDERS = {"confidence": 0, "random": 1, "largest-probability": 2}
-SCHEDULES = {"cosine": 0, "exponential": 1}
+SCHEDULES = {"cosine": 0, "exponential": 1, "cosine-ceil": 2}
+QK_NORMS = {"rmsnorm": 1, "layernorm": 2}
 NORM_POSITIONS = {"pre": 0, "post": 1}
 CONDITIONINGS = {"add": 0, "film": 1}
 POSITIONS = {"separate": 0, "joint": 1, "none": 2}
@@ -32,15 +33,20 @@ FIRST_FRAMES = {"none": 0, "input": 1, "output": 2}
 STACK_SLOTS = {
     "input.weight": 0, "input.bias": 1, "token_embd.weight": 2, "action_embd.weight": 3, "pos_space.weight": 4,
     "pos_time.weight": 5, "output_norm.weight": 6, "output_norm.bias": 7, "output.weight": 8, "output.bias": 9,
-    "pos.weight": 30, "spatial_bias.weight": 31, "temporal_bias.weight": 32, "input_norm.weight": 33,
-    "input_norm.bias": 34, "input_first.weight": 35, "input_first.bias": 36, "input_first_norm.weight": 37,
-    "input_first_norm.bias": 38, "output_first.weight": 39, "output_first.bias": 40,
+    "pos.weight": 32, "spatial_bias.weight": 33, "temporal_bias.weight": 34, "input_norm.weight": 35,
+    "input_norm.bias": 36, "input_first.weight": 37, "input_first.bias": 38, "input_first_norm.weight": 39,
+    "input_first_norm.bias": 40, "output_first.weight": 41, "output_first.bias": 42,
 }  # fmt: skip
 SUBLAYER_SLOTS = {
     "norm.weight": 10, "norm.bias": 11, "q.weight": 12, "k.weight": 13, "v.weight": 14, "out.weight": 15,
     "q.bias": 16, "k.bias": 17, "v.bias": 18, "out.bias": 19, "q_norm.weight": 20, "k_norm.weight": 21,
     "up.weight": 22, "gate.weight": 23, "down.weight": 24, "up.bias": 25, "gate.bias": 26, "down.bias": 27,
-    "conv.weight": 28, "conv.bias": 29,
+    "conv.weight": 28, "conv.bias": 29, "q_norm.bias": 30, "k_norm.bias": 31,
+}  # fmt: skip
+# genie_conv_slot of a tensor's name within its layer.
+CONV_SLOTS = {
+    "conv.weight": 0, "conv.bias": 1, "norm.weight": 2, "norm.bias": 3, "conv2.weight": 4, "norm2.weight": 5,
+    "norm2.bias": 6, "shortcut.weight": 7,
 }  # fmt: skip
 
 Float = NDArray[np.float32]
@@ -206,6 +212,60 @@ class State:
             _in(np.ascontiguousarray(logits_PO, np.float32), "float"), _out(ids_P, "int32_t"),
         )  # fmt: skip
         check(status, "a MaskGIT step")
+
+
+class Conv:
+    """A convolutional network on one picture [height, width, channels]; layers are (genie_conv_kind, channels)."""
+
+    def __init__(
+        self, isa: str, pool: Pool, shape: tuple[int, int, int], layers: Sequence[tuple[int, int]], groups: int,
+        epsilon: float,
+    ) -> None:  # fmt: skip
+        params = ffi.new("genie_conv_params *", (*shape, groups, epsilon))
+        out = ffi.new("genie_conv **")
+        status = lib.genie_conv_create(isa.encode(), params, ffi.new("genie_conv_layer[]", layers), len(layers), out)
+        check(status, "creating a convolutional network")
+        self.handle, self.pool, self.shape = ffi.gc(out[0], lib.genie_conv_free), pool, shape
+        scale = sum({2: -1, 3: 1}.get(kind, 0) for kind, _ in layers)
+        height, width = (side << scale if scale > 0 else side >> -scale for side in shape[:2])
+        self.output_shape = (height, width, layers[-1][1])
+
+    def set(self, layer: int, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
+        """Copy one tensor, `data` its raw bytes; name within the layer, e.g. "conv.weight"."""
+        raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+        status = lib.genie_conv_set(
+            self.handle, self.pool.handle, layer, CONV_SLOTS[name], type, rows, columns, _in(raw, "char"), raw.nbytes
+        )
+        check(status, f"loading layer.{layer}.{name}")
+
+    def seal(self) -> None:
+        check(lib.genie_conv_seal(self.handle), "checking a network's weights")
+
+    @property
+    def n_bytes(self) -> int:
+        return int(lib.genie_conv_bytes(self.handle))
+
+
+class ConvState:
+    """Room for one network's pictures; one caller at a time."""
+
+    def __init__(self, conv: Conv) -> None:
+        out = ffi.new("genie_conv_state **")
+        check(lib.genie_conv_state_create(conv.handle, conv.pool.threads, out), "making room for pictures")
+        size = lib.genie_conv_state_bytes(out[0])
+        self.handle, self.conv, self.n_bytes = ffi.gc(out[0], lib.genie_conv_state_free, size), conv, int(size)
+
+    def run(self, x_HWC: Float) -> Float:
+        """float32 of the network's input shape -> of its output shape."""
+        if x_HWC.shape != self.conv.shape:
+            raise NativeError(f"a picture of shape {x_HWC.shape} was given where {self.conv.shape} is needed")
+        y = np.empty(self.conv.output_shape, np.float32)
+        x = np.ascontiguousarray(x_HWC, np.float32)
+        status = lib.genie_conv_run(
+            self.conv.handle, self.handle, self.conv.pool.handle, _in(x, "float"), _out(y, "float")
+        )
+        check(status, "running a convolutional network")
+        return y
 
 
 def sampler_struct(

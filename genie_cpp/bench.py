@@ -21,7 +21,7 @@ from . import _native
 from .errors import BenchError
 from .gguf_file import TensorType
 from .hparams import expected_tensors
-from .model import Model, default_threads
+from .model import Model, Window, default_threads
 from .sampler import Sampler
 from .version import __version__
 from .world import World
@@ -150,7 +150,7 @@ class Bench:
                 result.samples.append(self._frame(world, encoder, video))
                 progress()
 
-    def _frame(self, world: World, encoder: _native.State, video: NDArray[np.uint8]) -> Sample:
+    def _frame(self, world: World, encoder: Window, video: NDArray[np.uint8]) -> Sample:
         encoder.truncate(0)
         started = time.perf_counter()
         world.model.encode_frame(encoder, video[-1])

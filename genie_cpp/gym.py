@@ -61,7 +61,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         )
         self.world = World(self.model, sampler)
         self.observation_space = spaces.Box(0, 255, (hp.frame_height, hp.frame_width, 3), np.uint8)
-        self.action_space = spaces.Discrete(hp.action_count)
+        self.action_space = spaces.Discrete(hp.choices)
         self._prompt = prompt
         self._began = False  # whether the terminal was cleared for `human`
 
@@ -98,7 +98,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
 
     def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
         """Keys of one character for `gymnasium.utils.play`: digits and WASD."""
-        keys = default_keys(self.model.info.action_count, self.model.info.action_names)
+        keys = default_keys(self.model.info.choices, self.model.info.action_names)
         return {(key,): action for key, action in keys.items() if len(key) == 1}
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import conv
 from .errors import ModelError
 from .gguf_file import BLOCKS, GGUFFile, TensorType, Value, quoted
 
@@ -22,12 +23,14 @@ QUANTIZATION_VERSION = 2
 STACKS = ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics")
 # The second of a kind in a block has a name of its own.
 SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn", "ffn2", "peg", "peg2")
+NORMED = ("spatial", "temporal", "spacetime", "ffn")
 LAM = "lam.encoder"
 PEG_TAPS = 27
 GATED = ("swiglu", "geglu")
+CONVS = ("encoder", "decoder")  # of a tokenizer of the kind "conv"
 QUANTIZERS = ("codebook", "fsq")
 # What the tokenizer kinds mix time with.
-KINDS: dict[str, str | None] = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime"}
+KINDS: dict[str, str | None] = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime", "conv": None}
 # Value of general.file_type for each type of most weights.
 FILE_TYPES: dict[TensorType, int] = {TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q8_0: 7}
 # Beyond any machine this runs on; stops hyper-parameters whose product would overflow 64 bits in C.
@@ -120,7 +123,7 @@ KEYS: tuple[Key, ...] = (
     Key("genie.frame.width", "uint32", "frame_width", 1, 4096),
     Key("genie.frame.height", "uint32", "frame_height", 1, 4096),
     Key("genie.context_length", "uint32", "context_length", 2, 1024),
-    Key("genie.action.count", "uint32", "action_count", 1, 4096),
+    Key("genie.action.count", "uint32", "action_count", 0, 4096),
     Key("genie.action.names", "array of string", "action_names", optional=True, quiet=True),
     Key(
         "genie.action.conditioning", "string", "action_conditioning", choices=("add", "film"), default="add", quiet=True
@@ -139,6 +142,19 @@ KEYS: tuple[Key, ...] = (
         "prediction",
         choices=("same-frame", "next-frame"),
         default="same-frame",
+        quiet=True,
+    ),
+    Key("genie.tokenizer.conv.encoder", "array of string", "conv_encoder", optional=True, quiet=True),
+    Key("genie.tokenizer.conv.decoder", "array of string", "conv_decoder", optional=True, quiet=True),
+    Key("genie.tokenizer.conv.group_count", "uint32", "conv_group_count", 1, 65536, optional=True, quiet=True),
+    Key(
+        "genie.tokenizer.conv.norm_epsilon",
+        "float32",
+        "conv_norm_epsilon",
+        0,
+        0.1,
+        above=True,
+        optional=True,
         quiet=True,
     ),
     Key("genie.lam.patch_size", "uint32", "lam_patch_size", 1, 256),
@@ -179,8 +195,17 @@ KEYS: tuple[Key, ...] = (
         default="none",
         quiet=True,
     ),
+    Key(
+        "genie.<stack>.attention.qk_norm_kind",
+        "string",
+        "qk_norm_kind",
+        choices=("rmsnorm", "layernorm"),
+        default="rmsnorm",
+        quiet=True,
+    ),
     Key("genie.<stack>.sublayers", "array of string", "sublayers", choices=SUBLAYERS),
     Key("genie.<stack>.norm", "string", "norm", choices=("rmsnorm", "layernorm")),
+    Key("genie.<stack>.unnormed", "array of string", "unnormed", choices=NORMED, optional=True, quiet=True),
     Key("genie.<stack>.norm_position", "string", "norm_position", choices=("pre", "post"), default="pre", quiet=True),
     Key("genie.<stack>.output_norm", "string", "output_norm", choices=("rmsnorm", "layernorm", "none"), optional=True),
     Key("genie.<stack>.norm_epsilon", "float32", "norm_epsilon", 0, 0.1, above=True),
@@ -203,6 +228,7 @@ KEYS: tuple[Key, ...] = (
         default="none",
         quiet=True,
     ),
+    Key("genie.dynamics.factor_count", "uint32", "factor_count", 1, 4, default=1, quiet=True),
     Key("genie.sampler.steps", "uint32", "sampler_steps", 1, 1024),
     Key("genie.sampler.temperature", "float32", "sampler_temperature", 0, 100),
     Key("genie.sampler.order", "string", "sampler_order", choices=("confidence", "random", "largest-probability")),
@@ -211,7 +237,7 @@ KEYS: tuple[Key, ...] = (
         "genie.sampler.schedule",
         "string",
         "sampler_schedule",
-        choices=("cosine", "exponential"),
+        choices=("cosine", "exponential", "cosine-ceil"),
         default="cosine",
         quiet=True,
     ),
@@ -250,6 +276,8 @@ class StackParams:
     position: str = "separate"
     input_norm: str = "none"
     first_frame: str = "none"  # what the first frame of a window has weights of its own for
+    qk_norm_kind: str = "rmsnorm"
+    unnormed: tuple[str, ...] | None = None  # kinds of sublayers without a norm
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm_epsilon", float32(self.norm_epsilon))
@@ -285,12 +313,18 @@ class HParams:
     lam_quantizer: str = "codebook"
     lam_head: str = "mean"
     lam_head_length: int | None = None  # of the hidden layer, with the head "pair"
+    factor_count: int = 1  # digits of a token id, each predicted by logits of its own
+    conv_encoder: tuple[str, ...] | None = None  # layers, with the tokenizer kind "conv"
+    conv_decoder: tuple[str, ...] | None = None
+    conv_group_count: int | None = None
+    conv_norm_epsilon: float | None = None
     sampler_schedule: str = "cosine"
     prediction: str = "same-frame"  # the frame that the logits of a frame are for
 
     def __post_init__(self) -> None:
-        for name in ("sampler_temperature", "sampler_noise"):
-            object.__setattr__(self, name, float32(getattr(self, name)))
+        for name in ("sampler_temperature", "sampler_noise", "conv_norm_epsilon"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float32(getattr(self, name)))
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, Value], value_types: Mapping[str, str] | None = None) -> HParams:
@@ -311,12 +345,17 @@ class HParams:
             else _read(metadata, types, key, key.name)
             for key in _MODEL_KEYS
         }
+        names = [stack for stack in STACKS if lam or stack != LAM]
+        if fields["tokenizer_kind"] == "conv":
+            names = [stack for stack in names if not stack.startswith("tokenizer.")]
+            for name in metadata:
+                if name.startswith(("genie.tokenizer.encoder.", "genie.tokenizer.decoder.")):
+                    raise ModelError(f"a tokenizer of the kind conv has no key {quoted(name)}", _CONVERT_AGAIN)
         stacks = {
             stack: StackParams(
                 **{key.field: _read(metadata, types, key, key.name.replace("<stack>", stack)) for key in _STACK_KEYS}
             )
-            for stack in STACKS
-            if lam or stack != LAM
+            for stack in names
         }
         hp = HParams(**fields, stacks=stacks)
         hp.check()
@@ -362,7 +401,16 @@ class HParams:
                 f"genie.action.names has {len(self.action_names)} names for {self.action_count} actions", _CONVERT_AGAIN
             )
         self._check_quantizers()
-        for stack in STACKS[:2]:
+        self._check_conv()
+        if self.action_count == 0 and self.has_lam:
+            raise ModelError("a world without actions has no latent action model to infer any", _CONVERT_AGAIN)
+        if self.factor_count > 1 and fsq_bins(self.codebook_size, self.factor_count) is None:
+            raise ModelError(
+                f"{self.codebook_size} codes are no whole number to the power of genie.dynamics.factor_count "
+                f"{self.factor_count}",
+                _CONVERT_AGAIN,
+            )
+        for stack in {"tokenizer.encoder", "tokenizer.decoder"} & set(self.stacks):
             mixing = {"temporal", "spacetime"} & set(self.stacks[stack].sublayers)
             if mixing != {KINDS[self.tokenizer_kind]} - {None}:
                 raise ModelError(
@@ -409,6 +457,37 @@ class HParams:
         """Whether there is a latent action model to infer actions with."""
         return LAM in self.stacks
 
+    def _check_conv(self) -> None:
+        """The layers of both networks lead from pixels to latents and back, through as many halvings."""
+        values = (self.conv_encoder, self.conv_decoder, self.conv_group_count, self.conv_norm_epsilon)
+        if (self.tokenizer_kind == "conv") != all(value is not None for value in values) or (
+            self.tokenizer_kind != "conv" and any(value is not None for value in values)
+        ):
+            raise ModelError(
+                "genie.tokenizer.conv keys go with the genie.tokenizer.kind conv, all of them", _CONVERT_AGAIN
+            )
+        for name in CONVS if self.tokenizer_kind == "conv" else ():
+            found = self.conv_layers(name)
+            wanted = (self.tokenizer_latent_length, -1) if name == "encoder" else (3, 1)
+            if found[-1].channels != wanted[0] or 2 ** (found[-1].scale * wanted[1]) != self.tokenizer_patch_size:
+                raise ModelError(
+                    f"genie.tokenizer.conv.{name} ends in {found[-1].channels} channels at 2^{found[-1].scale} of its "
+                    f"input's sides, not in {wanted[0]} at those of a patch_size of {self.tokenizer_patch_size}",
+                    _CONVERT_AGAIN,
+                )
+
+    def conv_layers(self, name: str) -> list[conv.Layer]:
+        """The layers of one of CONVS."""
+        words, channels = (
+            (self.conv_encoder, 3) if name == "encoder" else (self.conv_decoder, self.tokenizer_latent_length)
+        )
+        return conv.layers(f"genie.tokenizer.conv.{name}", words or (), channels, self.conv_group_count or 1)
+
+    @property
+    def choices(self) -> int:
+        """What a step may be given, 0…choices-1: an action; in a world without actions 0 means to go on."""
+        return max(self.action_count, 1)
+
     def bins(self, module: str) -> int | None:
         """Values per digit of the FSQ of "tokenizer" or "lam"; None where codes are learned."""
         if module == "lam":
@@ -443,8 +522,15 @@ class HParams:
             "tokenizer.encoder": self.tokenizer_latent_length,
             "tokenizer.decoder": 3 * self.tokenizer_patch_size**2,
             "lam.encoder": self.lam_latent_length,
-            "dynamics": self.codebook_size,
+            "dynamics": self.vocabulary,
         }[stack]
+
+    @property
+    def vocabulary(self) -> int:
+        """Logits per token: one per code, or one per value of each of its digits."""
+        if self.factor_count == 1:
+            return self.codebook_size
+        return self.factor_count * (fsq_bins(self.codebook_size, self.factor_count) or 1)
 
     def cache_bytes(self, stack: str) -> int:
         """Bytes in float32 of what a full window keeps: keys and values, and what convolutions over time see."""
@@ -489,8 +575,8 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
         wide = hp.input_length(name)
         film = name == "dynamics" and hp.action_conditioning == "film"
         if wide is None:
-            found["dynamics.token_embd.weight"] = ((E, hp.codebook_size + 1), True)
-            if not film:
+            found["dynamics.token_embd.weight"] = ((E, hp.vocabulary + 1), True)
+            if not film and hp.action_count:
                 found["dynamics.action_embd.weight"] = ((E, hp.action_count), False)
         else:
             for end in ("input", "input_first") if s.first_frame == "input" else ("input",):
@@ -512,7 +598,8 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
                 if sublayer in ("peg", "peg2"):
                     found[f"{at}.conv.weight"], found[f"{at}.conv.bias"] = ((E, PEG_TAPS), False), ((E,), False)
                     continue
-                norm(f"{at}.norm", (E, hp.action_count + 1) if film else (E,), s.norm)
+                if sublayer.rstrip("2") not in (s.unnormed or ()):
+                    norm(f"{at}.norm", (E, hp.action_count + 1) if film else (E,), s.norm)
                 if sublayer in ("ffn", "ffn2"):
                     for part in ("up", "gate") if s.ffn in GATED else ("up",):
                         linear(f"{at}.{part}", E, F, s.bias)
@@ -522,7 +609,7 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
                     linear(f"{at}.{part}", E, inner, s.bias)
                 linear(f"{at}.out", inner, E, s.bias)
                 for part in ("q_norm", "k_norm") if s.qk_norm else ():
-                    found[f"{at}.{part}.weight"] = ((s.key_length,), False)
+                    norm(f"{at}.{part}", (s.key_length,), s.qk_norm_kind)
         norm(f"{name}.output_norm", (E,), s.output_norm)
         if hp.output_length(name):
             for end in ("output", "output_first") if s.first_frame == "output" else ("output",):
@@ -536,6 +623,9 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
         found["lam.head.up.bias"], found["lam.head.down.bias"] = ((hidden,), False), ((hp.lam_latent_length,), False)
     if hp.tokenizer_quantizer == "codebook":
         found["tokenizer.codebook.weight"] = ((hp.tokenizer_latent_length, hp.codebook_size), False)
+    for half in CONVS if hp.tokenizer_kind == "conv" else ():
+        for i, layer in enumerate(hp.conv_layers(half)):
+            found |= {f"tokenizer.{half}.layer.{i}.{name}": what for name, what in conv.tensors(layer).items()}
     if hp.has_lam and hp.lam_quantizer == "codebook":
         found["lam.codebook.weight"] = ((hp.lam_latent_length, hp.action_count), False)
     return found

@@ -10,16 +10,16 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, Protocol, overload
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native
+from . import _native, conv
 from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo
-from .hparams import FILE_TYPES, LAM, HParams, StackParams, validate
+from .hparams import CONVS, FILE_TYPES, LAM, HParams, StackParams, validate
 from .sampler import Sampler
 
 Frame = NDArray[np.uint8]
@@ -80,6 +80,8 @@ class Model:
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
             model._stacks = {name: model._build(file, name) for name in model.info.stacks}
+            halves = CONVS if model.info.tokenizer_kind == "conv" else ()
+            model._convs = {f"tokenizer.{half}": model._build_conv(file, half) for half in halves}
             model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
             learned = model.info.has_lam and not model.info.bins("lam")
             model._actions = _floats(file, "lam.codebook.weight") if learned else None
@@ -97,6 +99,7 @@ class Model:
 
     _pool: _native.Pool
     _stacks: dict[str, _native.Stack]
+    _convs: dict[str, _native.Conv]  # instead of the tokenizer's stacks, where its kind is conv
     _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
     _actions: NDArray[np.float32] | None  # [A, L]
     _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
@@ -109,7 +112,7 @@ class Model:
         for tensor_name, tensor in file.tensors.items():
             if not tensor_name.startswith(prefix):
                 continue
-            columns, rows = tensor.shape[0], tensor.shape[1] if len(tensor.shape) > 1 else 1
+            columns, rows = tensor.shape[0], math.prod(tensor.shape[1:])
             data: NDArray[Any] = file.data(tensor_name)
             kind = int(tensor.type)
             if tensor_name == "dynamics.token_embd.weight":  # rows are looked up, not multiplied
@@ -121,6 +124,28 @@ class Model:
                 raise
         stack.seal()
         return stack
+
+    def _build_conv(self, file: GGUFFile, half: str) -> _native.Conv:
+        hp, layers = self.info, self.info.conv_layers(half)
+        height, width, channels = hp.frame_height, hp.frame_width, 3
+        if half == "decoder":
+            patch, channels = hp.tokenizer_patch_size, hp.tokenizer_latent_length
+            height, width = height // patch, width // patch
+        kinds = [(conv.KINDS[layer.word], layer.channels) for layer in layers]
+        net = _native.Conv(
+            self.isa, self._pool, (height, width, channels), kinds, hp.conv_group_count or 1, hp.conv_norm_epsilon or 0
+        )
+        for i, layer in enumerate(layers):
+            for name in conv.tensors(layer):
+                tensor = file.tensors[f"tokenizer.{half}.layer.{i}.{name}"]
+                columns, rows = tensor.shape[0], tensor.shape[1] if len(tensor.shape) > 1 else 1
+                try:
+                    net.set(i, name, int(tensor.type), rows, columns, file.data(tensor.name))
+                except NativeError:
+                    file.check_finite(tensor.name)
+                    raise
+        net.seal()
+        return net
 
     @property
     def name(self) -> str:
@@ -146,10 +171,18 @@ class Model:
     @property
     def n_bytes(self) -> int:
         """Bytes of packed weights in memory."""
-        return sum(stack.n_bytes for stack in self._stacks.values())
+        return sum(s.n_bytes for s in self._stacks.values()) + sum(c.n_bytes for c in self._convs.values())
 
-    def state(self, stack: str) -> _native.State:
-        """An empty window for one of the stacks."""
+    @overload
+    def state(self, stack: Literal["dynamics", "lam.encoder"]) -> _native.State: ...
+
+    @overload
+    def state(self, stack: str) -> Window: ...
+
+    def state(self, stack: str) -> Window:
+        """An empty window for one of the stacks, or for a convolutional half of the tokenizer."""
+        if stack in self._convs:
+            return ConvWindow(self._convs[stack], self.info.tokenizer_patch_size, stack == "tokenizer.encoder")
         return _native.State(self._stacks[stack])
 
     def patches(self, frame: Frame, patch: int) -> NDArray[np.float32]:
@@ -169,9 +202,8 @@ class Model:
 
     def _joined(self, patches_PX: NDArray[np.float32]) -> NDArray[np.float32]:
         """The tokenizer's patches -> a picture [H, W, 3]."""
-        hp, p = self.info, self.info.tokenizer_patch_size
-        x = patches_PX.reshape(hp.frame_height // p, hp.frame_width // p, p, p, 3).transpose(0, 2, 1, 3, 4)
-        return x.reshape(hp.frame_height, hp.frame_width, 3)
+        hp = self.info
+        return _join(patches_PX, hp.frame_height, hp.frame_width, hp.tokenizer_patch_size)
 
     def codes(self, ids_P: Ids) -> NDArray[np.float32]:
         """Token ids -> their codes, float32 [P, L]."""
@@ -181,11 +213,11 @@ class Model:
             return (2 * digits).astype(np.float32) / np.float32(bins - 1) - np.float32(1)
         return _native.vq_lookup(self._codebook, ids_P)
 
-    def encode_frame(self, state: _native.State, frame: Frame) -> Ids:
+    def encode_frame(self, state: Window, frame: Frame) -> Ids:
         """Token ids [P] of the next frame of a `tokenizer.encoder` window."""
         return self.encode_patches(state, self.patches(frame, self.info.tokenizer_patch_size))
 
-    def encode_patches(self, state: _native.State, patches_PX: NDArray[np.float32]) -> Ids:
+    def encode_patches(self, state: Window, patches_PX: NDArray[np.float32]) -> Ids:
         """As `encode_frame`, for a frame given as `patches` gives it."""
         z = state.forward(patches_PX)
         assert z is not None
@@ -238,7 +270,10 @@ class Model:
         return self._infer([_cut(self._joined(frame), self.info.lam_patch_size) for frame in frames])
 
     def _infer(self, patches: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
-        state, latents, hp = self.state("lam.encoder"), [], self.info
+        hp = self.info
+        if hp.action_count == 0:
+            raise ActionError("this world has no actions, and so none to infer", "it goes on by itself")
+        state, latents = self.state("lam.encoder"), []
         if hp.lam_head == "pair":
             for start in range(0, len(patches) - 1, hp.context_length - 1):
                 state.truncate(0)
@@ -284,6 +319,57 @@ class Model:
         return latent
 
 
+class Window(Protocol):
+    """What a window of past frames is to a tokenizer: `_native.State`, or `ConvWindow`."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
+    def truncate(self, length: int) -> None: ...
+
+    def copy_from(self, other: Any) -> None: ...
+
+    def forward(
+        self, x: NDArray[Any], action: int = -1, commit: bool = True, output: bool = True
+    ) -> NDArray[np.float32] | None: ...
+
+
+class ConvWindow:
+    """One half of a convolutional tokenizer behind the interface of a stack's window. It looks at single frames, so all
+    it keeps of a window is its length."""
+
+    def __init__(self, net: _native.Conv, patch: int, encodes: bool) -> None:
+        self._state, self._patch, self._encodes, self._length = _native.ConvState(net), patch, encodes, 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def n_bytes(self) -> int:
+        return self._state.n_bytes
+
+    def truncate(self, length: int) -> None:
+        self._length = length
+
+    def copy_from(self, other: ConvWindow) -> None:
+        self._length = other._length
+
+    def forward(
+        self, x: NDArray[Any], action: int = -1, commit: bool = True, output: bool = True
+    ) -> NDArray[np.float32] | None:
+        """Patches [P, X] of an encoder -> latents [P, L]; latents of a decoder -> patches; as `_native.State`'s."""
+        self._length += int(commit)
+        if not output:
+            return None
+        net = self._state.conv
+        if self._encodes:
+            z = self._state.run(_join(x, net.shape[0], net.shape[1], self._patch))
+            return z.reshape(-1, net.output_shape[2])
+        return _cut(self._state.run(x.reshape(net.shape)), self._patch)
+
+
 def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
     dynamics = name == "dynamics"
     return {
@@ -295,12 +381,12 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "token_count": hp.token_count(name),
         "context_length": hp.context_length,
         "input_length": hp.input_length(name) or 0,
-        "input_rows": hp.codebook_size + 1 if dynamics else 0,
+        "input_rows": hp.vocabulary + 1 if dynamics else 0,
         "action_count": hp.action_count if dynamics else 0,
         "output_length": hp.output_length(name),
         "norm": _native.NORMS[s.norm],
         "ffn": _native.FFNS[s.ffn],
-        "qk_norm": int(s.qk_norm),
+        "qk_norm": _native.QK_NORMS[s.qk_norm_kind] if s.qk_norm else 0,
         "bias": int(s.bias),
         "post_norm": _native.NORM_POSITIONS[s.norm_position],
         "output_norm": _native.NORMS[s.output_norm or s.norm],
@@ -313,6 +399,8 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "temporal_bias": int(s.temporal_bias != "none"),
         "input_norm": int(s.input_norm != "none"),
         "first_frame": _native.FIRST_FRAMES[s.first_frame],
+        "unnormed": sum(1 << _native.SUBLAYERS[kind] for kind in s.unnormed or ()),
+        "factor_count": hp.factor_count if dynamics else 1,
         "norm_epsilon": s.norm_epsilon,
         "qk_norm_epsilon": s.qk_norm_epsilon or 0.0,
     }
@@ -346,6 +434,12 @@ def _cut(frame: NDArray[Any], patch: int) -> NDArray[Any]:
     height, width, _ = frame.shape
     x = frame.reshape(height // patch, patch, width // patch, patch, 3).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(x.reshape(-1, patch * patch * 3))
+
+
+def _join(patches_PX: NDArray[np.float32], height: int, width: int, patch: int) -> NDArray[np.float32]:
+    """The inverse of `_cut`."""
+    x = patches_PX.reshape(height // patch, width // patch, patch, patch, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(x.reshape(height, width, 3))
 
 
 def _digest(file: Any) -> str:

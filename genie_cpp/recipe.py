@@ -19,6 +19,7 @@ from .sampler import Sampler
 from .world import WINDOWS
 
 KEY = "genie_cpp"
+MAX_PROMPT = 1024  # frames of a prompt, and how far apart they may be
 _MAX_TEXT = 1 << 24
 
 
@@ -27,7 +28,7 @@ class Recipe:
     """Everything a run depends on. `model` is empty for the bundled world; hashes are SHA-256 of the files' bytes.
 
     bookmark: -1 where `prompt` is a picture; else it is a session file, and the number of the bookmark that the run
-    went on from, 0 for where the session was left.
+    went on from, 0 for where the session was left. prompt_frames: how many frames of `prompt`, prompt_stride apart.
     """
 
     version: str
@@ -48,6 +49,8 @@ class Recipe:
     fps: int
     scale: int
     bookmark: int = -1
+    prompt_frames: int = 1
+    prompt_stride: int = 1
 
     def to_json(self) -> str:
         """ASCII on one line; the same recipe gives the same text."""
@@ -72,6 +75,8 @@ class Recipe:
             words += ["-m", self.model]
         if self.bookmark < 0:
             words += ["--prompt-frame", self.prompt, "--seed", self.seed]
+            if (self.prompt_frames, self.prompt_stride) != (1, 1):
+                words += ["--prompt-frames", self.prompt_frames, "--prompt-stride", self.prompt_stride]
         else:
             words += ["--from", self.prompt, "--bookmark", self.bookmark]
         words += ["--actions", self.actions]
@@ -96,7 +101,13 @@ def _checked(data: Any) -> Recipe | None:
     fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
     if not isinstance(data, dict):
         return None
-    data = {"threshold": 0.0, "bookmark": -1, **data}  # recipes of 0.1.0 have none
+    data = {
+        "threshold": 0.0,
+        "bookmark": -1,
+        "prompt_frames": 1,
+        "prompt_stride": 1,
+        **data,
+    }  # recipes of 0.1.0 have none
     if set(data) != set(fields):
         return None
     for name, kind in fields.items():
@@ -119,6 +130,8 @@ def _checked(data: Any) -> Recipe | None:
         and 1 <= recipe.fps <= 100
         and 1 <= recipe.scale <= 64
         and -1 <= recipe.bookmark <= 64
+        and 1 <= recipe.prompt_frames <= MAX_PROMPT
+        and 1 <= recipe.prompt_stride <= MAX_PROMPT
     )
     return recipe if right else None
 

@@ -190,7 +190,7 @@ class Replay:
     def steps(self) -> Iterator[int]:
         """Makes a frame, and says how many are made. Raises StateError where one is not what the file says."""
         session, file, ids = self.session, self.file, dict[int, int]()
-        count, marks = self.model.info.action_count, set(file.bookmarks)
+        count, marks = self.model.info.choices, set(file.bookmarks)
         for done, index in enumerate(self._wanted, 1):
             frame = file.frames[index]
             session.sampler = file.samplers[frame.sampler]

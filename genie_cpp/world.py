@@ -81,8 +81,8 @@ class World:
         with self._lock:
             started = time.perf_counter()
             ids = self.model.tokenize(video)
-            if len(video) == 1:
-                led: list[int] = []
+            if len(video) == 1 or self.model.info.action_count == 0:
+                led: list[int] = [-1] * (len(video) - 1)
             elif actions is None:
                 led = self.model.infer_actions(video).tolist()
             else:
@@ -98,8 +98,41 @@ class World:
             self._replay()
             return self.frame
 
-    def step(self, action: int) -> Frame:
-        """The next frame, uint8 [H, W, 3], after `action` (0…action_count-1). Raises ActionError, StateError."""
+    def reset_tokens(self, ids: NDArray[np.integer[Any]], seed: int = 0, actions: Iterable[int] | None = None) -> Frame:
+        """Start from frames that are tokens already, ids [T, P] in 0…codebook_size-1; the last T (context length)
+        count.
+
+        actions: the T-1 actions between them; a world that has actions needs them where T > 1. Not with the window
+        "retokenize", which begins with pixels. Returns the last frame. Raises ActionError, StateError.
+        """
+        if not 0 <= seed < 1 << 64:
+            raise StateError(f"the seed must be in 0…2^64-1, not {seed}")
+        hp, ids = self.model.info, np.asarray(ids)
+        if self.window == "retokenize":
+            raise StateError("a window that is tokenized again begins with pictures", "choose the window half or exact")
+        ok = ids.ndim == 2 and len(ids) > 0 and ids.shape[1] == self.model.token_count and ids.dtype.kind in "iu"
+        if not ok or ids.min() < 0 or ids.max() >= hp.codebook_size:
+            raise StateError(
+                f"tokens must be whole numbers [frames, {self.model.token_count}] in 0…{hp.codebook_size - 1}, not "
+                f"{ids.dtype} of shape {ids.shape}" + (f" in {ids.min()}…{ids.max()}" if ok else "")
+            )
+        ids = ids[-hp.context_length :]
+        led = [self._checked(a) for a in actions or ()][-(len(ids) - 1) :] if len(ids) > 1 else []
+        if hp.action_count == 0:
+            led = [-1] * (len(ids) - 1)
+        elif len(led) != len(ids) - 1:
+            raise ActionError(f"{len(ids)} prompt frames need {len(ids) - 1} actions, not {len(led)}")
+        with self._lock:
+            self._clear_timings()
+            self._ids, self._actions, self._inferred = list(ids.astype(np.int32)), [-1, *led], 0
+            self._keep_pixels([])
+            self._frame_number, self._seed, self._logits = len(ids), seed, None
+            self._replay()
+            return self.frame
+
+    def step(self, action: int = 0) -> Frame:
+        """The next frame, uint8 [H, W, 3], after `action` (0…action_count-1; 0 in a world without actions, which goes
+        on by itself). Raises ActionError, StateError."""
         action = self._checked(action)
         with self._lock:
             if not self._ids:
@@ -112,11 +145,11 @@ class World:
             slid = time.perf_counter()
             P, V = self.model.token_count, self.model.info.codebook_size
             ids = np.full(P, V, np.int32)
-            logits = np.empty((P, V), np.float32)
+            logits = np.empty((P, self.model.info.vocabulary), np.float32)
             s = self.sampler
             schedule = self.model.info.sampler_schedule
             struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold, schedule)
-            early = s.threshold > 0 or schedule != "cosine"  # any step may be the last
+            early = s.threshold > 0 or schedule == "exponential"  # any step may be the last
             ahead = self.model.info.prediction == "next-frame"
             if ahead:  # the newest frame joins the window with the action after it, and every step has its logits
                 known = self._dynamics.forward(self._ids[-1], action)
@@ -173,7 +206,7 @@ class World:
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """Logits of the newest frame's last MaskGIT step, float32 [P, codebook_size]."""
+        """Logits of the newest frame's last MaskGIT step, float32 [P, vocabulary] (of `Model.info`)."""
         if self._logits is None:
             raise StateError("no frame has been generated yet", "call step(action) first")
         return self._logits.copy()
@@ -306,10 +339,10 @@ class World:
         return pixels.shape == shape and pixels.dtype == np.float32 and bool(np.isfinite(pixels).all())
 
     def _checked(self, action: Any) -> int:
-        count = self.model.info.action_count
-        if isinstance(action, bool) or not isinstance(action, (int, np.integer)) or not 0 <= action < count:
-            raise ActionError(f"action {action!r} is not in 0…{count - 1}", f"this model has {count} latent actions")
-        return int(action)
+        count, choices = self.model.info.action_count, self.model.info.choices
+        if isinstance(action, bool) or not isinstance(action, (int, np.integer)) or not 0 <= action < choices:
+            raise ActionError(f"action {action!r} is not in 0…{choices - 1}", f"this model has {count} latent actions")
+        return int(action) if count else -1
 
     def _slide(self) -> None:
         length = self.model.info.context_length

@@ -173,7 +173,7 @@ def routes(sessions: Sessions) -> APIRouter:
 
 def planned(session: ServedSession, actions: Sequence[int] | str, sessions: Sessions) -> list[int]:
     """The actions of a rollout, checked before the first step. Raises ActionError, ApiError."""
-    count, most = session.model.info.action_count, sessions.limits.rollout_frames
+    count, most = session.model.info.choices, sessions.limits.rollout_frames
     if isinstance(actions, str):
         plan = parse_actions(actions, count, session.model.info.action_names)
     else:

@@ -161,7 +161,7 @@ class Player:
 
     def _step(self, message: dict[str, Any]) -> Answer:
         session = self._opened()
-        session.step(whole(message, "action", 0, session.model.info.action_count - 1))
+        session.step(whole(message, "action", 0, session.model.info.choices - 1))
         return protocol.frame(session)
 
     def _seek(self, message: dict[str, Any]) -> Answer:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cffi
 import pytest
 
-from genie_cpp import _native
+from genie_cpp import _native, conv
 
 INCLUDE = Path(__file__).resolve().parents[1] / "ggml_kernels" / "include"
 HEADER = (INCLUDE / "genie.h").read_text(encoding="utf-8")
@@ -64,6 +64,21 @@ def test_slots() -> None:
     assert sorted(_native.SUBLAYER_SLOTS.values()) == list(range(slots["OUTPUT_BIAS"] + 1, slots["POS"]))
 
 
+def test_convolutions() -> None:
+    slots, kinds = numbers("GENIE_CONV_SLOT_"), numbers("GENIE_CONV_")
+    count = slots.pop("COUNT")
+    assert sorted(slots.values()) == list(range(count)) == sorted(_native.CONV_SLOTS.values())
+    names = {
+        "conv.weight": "WEIGHT", "conv.bias": "BIAS", "norm.weight": "NORM", "norm.bias": "NORM_BIAS",
+        "conv2.weight": "WEIGHT_2", "norm2.weight": "NORM_2", "norm2.bias": "NORM_2_BIAS",
+        "shortcut.weight": "SHORTCUT",
+    }  # fmt: skip
+    assert {names[name]: slot for name, slot in _native.CONV_SLOTS.items()} == slots
+    words = {"conv3": "3X3", "conv1": "1X1", "down": "DOWN", "up": "UP", "res": "RESIDUAL", "norm": "NORM"}
+    wanted = {words[word]: kind for word, kind in conv.KINDS.items()}
+    assert wanted == {name: kind for name, kind in kinds.items() if not name.startswith("SLOT_")}
+
+
 def test_types_are_those_of_the_reader() -> None:
     from genie_cpp.gguf_file import TensorType
 
@@ -81,7 +96,7 @@ def test_the_compiler_sees_the_layouts_that_cffi_sees(tmp_path: Path) -> None:
     ffi = _native.ffi
     lines = ['#include "genie.h"', "#include <stddef.h>"]
     structs = [name for name in ffi.list_types()[0] if ffi.typeof(name).kind == "struct" and ffi.typeof(name).fields]
-    assert {"genie_stack_params", "genie_sampler"} <= set(structs)
+    assert {"genie_stack_params", "genie_sampler", "genie_conv_params", "genie_conv_layer"} <= set(structs)
     for name in structs:
         lines.append(f'_Static_assert(sizeof({name}) == {ffi.sizeof(name)}, "{name}");')
         for field, what in ffi.typeof(name).fields or ():

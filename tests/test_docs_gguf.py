@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from genie_cpp import gguf_file
+from genie_cpp.conv import KINDS
 from genie_cpp.hparams import KEYS, STACKS, HParams, Key, StackParams, expected_tensors
 
 PAGE = Path(__file__).parents[1] / "docs" / "gguf.md"
 # Distinct values, so that a shape tells which symbols it is made of.
-E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH, N = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4, 23
+E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH, N, DIGIT = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4, 23, 29
 WIDTH, HEIGHT = 8, 16
 
 
@@ -68,7 +69,7 @@ def test_type_range_and_default(key: Key) -> None:
     else:
         assert key.low is None and not key.choices
     default = re.search(r"default `([^`]+)`", meaning)
-    assert (default[1] if default else None) == key.default
+    assert (default[1] if default else None) == (None if key.default is None else str(key.default))
     assert ("optional" in meaning) == key.optional
 
 
@@ -137,7 +138,27 @@ def with_head(hp: HParams) -> HParams:
     return dataclasses.replace(hp, lam_head="pair", lam_head_length=N, stacks=stacks)
 
 
+def convolutional(hp: HParams) -> HParams:
+    """The same with tokens of two digits, tables of positions for both axes, layer norms of heads, and a convolutional
+    tokenizer in which every kind of layer occurs."""
+    stacks = {name: hp.stacks[name] for name in ("lam.encoder", "dynamics")}
+    stacks = {n: dataclasses.replace(s, position="joint", qk_norm_kind="layernorm") for n, s in stacks.items()}
+    return dataclasses.replace(
+        hp,
+        tokenizer_kind="conv",
+        codebook_size=DIGIT**2,
+        factor_count=2,
+        conv_encoder=("conv3-6", "res-9", "down-9", "norm", f"conv1-{L}"),
+        conv_decoder=("conv3-6", "up-9", "norm", "conv3-3"),
+        conv_group_count=3,
+        conv_norm_epsilon=1e-6,
+        stacks=stacks,
+    )
+
+
 def pattern(name: str) -> str:
+    if found := re.fullmatch(r"tokenizer\.(?:encoder|decoder)\.layer\.\d+\.(.*)", name):
+        return f"<conv>.layer.<i>.{found[1]}"
     name = re.sub(r"\.blk\.\d+\.", ".blk.<i>.", name)
     name = re.sub(r"\.<i>\.(spatial|temporal|spacetime)\.", ".<i>.<attn>.", name)
     name = re.sub(r"\.<i>\.(ffn|peg)2?\.", r".<i>.<\1>.", name)
@@ -150,6 +171,7 @@ def pattern(name: str) -> str:
 def test_the_tensor_names_are_the_same() -> None:
     hp = everything("swiglu", "layernorm", True, True)
     names = [*expected_tensors(hp), *expected_tensors(with_head(hp)), *expected_tensors(biases_and_convolutions())]
+    names += expected_tensors(convolutional(hp))
     assert {pattern(name) for name in names} == set(page_tensors())
 
 
@@ -157,11 +179,13 @@ def test_the_shapes_are_the_same() -> None:
     page = page_tensors()
     hp = everything("geglu", "layernorm", True, True)
     pairs = [*expected_tensors(hp).items(), *expected_tensors(with_head(hp)).items()]
-    joined = biases_and_convolutions()
-    for name, (shape, _) in [*pairs, *expected_tensors(joined).items()]:
+    both = [(n, what[0], C) for n, what in [*pairs, *expected_tensors(biases_and_convolutions()).items()]]
+    conv = expected_tensors(convolutional(hp)).items()
+    both += [(name, what[0], 2 * DIGIT) for name, what in conv if name.startswith(("lam.", "dynamics."))]
+    for name, shape, V in both:
         lam = name.startswith("lam.")
         patch, latent = (LAM_PATCH, LAM_L) if lam else (PATCH, L)
-        symbols = {"E": E, "F": F, "H·D": H * D, "D": D, "T": T, "C": C, "C + 1": C + 1, "A": A, "L": latent}
+        symbols = {"E": E, "F": F, "H·D": H * D, "D": D, "T": T, "C": C, "V + 1": V + 1, "A": A, "L": latent}
         symbols |= {"2·E": 2 * E, "N": N, "27": 27, "H": H, "2·E or N": shape[0] if shape[0] in (2 * E, N) else 0}
         symbols["X"] = 3 * patch * patch
         symbols["P"] = (WIDTH // patch) * (HEIGHT // patch)
@@ -169,16 +193,37 @@ def test_the_shapes_are_the_same() -> None:
         symbols["2·E or P·E"] = shape[0] if shape[0] in (2 * E, symbols["P"] * E) else 0
         symbols["S"] = (2 * WIDTH // patch - 1) * (2 * HEIGHT // patch - 1)
         symbols["X or L"] = symbols["L" if name.startswith("tokenizer.decoder") else "X"]
-        symbols["O"] = {"tokenizer.decoder": symbols["X"], "dynamics": C}.get(
+        symbols["O"] = {"tokenizer.decoder": symbols["X"], "dynamics": V}.get(
             next(stack for stack in (*STACKS, "lam", "tokenizer") if name.startswith(stack)), latent
         )
         words = page[pattern(name)].strip("[]").split(", ")
         assert shape == tuple(symbols[word] for word in words), name
 
 
+def test_the_shapes_of_convolutions_are_the_same() -> None:
+    page, hp = page_tensors(), convolutional(everything("gelu", "rmsnorm", False, False))
+    assert all(f"`{kind}" in section("Tensors") for kind in KINDS)
+    for half in ("encoder", "decoder"):
+        for i, layer in enumerate(hp.conv_layers(half)):
+            symbols = {"I": layer.channels_in, "J": layer.channels, "9·I": 9 * layer.channels_in}
+            symbols["9·J"] = 9 * layer.channels
+            for name, (shape, _) in expected_tensors(hp).items():
+                if not name.startswith(f"tokenizer.{half}.layer.{i}."):
+                    continue
+                text = page[pattern(name)]
+                if layer.word == "conv1" and name.endswith("conv.weight"):
+                    text = "[I, J]"
+                words = text.strip("[]").split(", ")
+                wanted = [symbols[word] for word in words]
+                if layer.word == "up":
+                    wanted[-1] *= 4
+                assert shape == tuple(wanted), name
+
+
 def test_the_conditions_are_the_same() -> None:
     """What the last column makes depend on norm, qk_norm, bias and ffn does depend on exactly that."""
     full = {pattern(name) for name in expected_tensors(everything("swiglu", "layernorm", True, True))}
+    assert "`.bias` [D] with its kind `layernorm`" in section("Tensors")
     notes = {}
     for names, _, note in rows("Tensors"):
         for name in re.findall(r"`(<stack>\.blk[^`]+)`", names):
@@ -223,9 +268,10 @@ def test_what_the_new_flags_change() -> None:
 
 
 def test_the_matrices_are_the_same() -> None:
-    line = re.search(r"Matrices \(`([a-z ]+)` and `(\w+)`\)", section("Tensors"))
+    line = re.search(r"Matrices \(`([a-z0-9 ]+)` and `(\w+)`\)", section("Tensors"))
     assert line
-    found = expected_tensors(everything("swiglu", "layernorm", True, True))
+    hp = everything("swiglu", "layernorm", True, True)
+    found = expected_tensors(hp) | expected_tensors(convolutional(hp))
     assert {name.split(".")[-2] for name, (_, matrix) in found.items() if matrix} == {*line[1].split(), line[2]}
 
 

@@ -11,6 +11,7 @@ and joins FAMILIES.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from genie_cpp.gguf_file import quoted
 
 from .. import native
 from ..files import import_torch, load_pickle
-from . import genieredux, tinyworlds
+from . import genieredux, one_x_gpt, tinyworlds
 from .part import Part
 
 
@@ -36,10 +37,11 @@ class Family(Protocol):
     def load(self, parts: Mapping[str, Part], context_length: int | None) -> native.Checkpoint: ...
 
 
-FAMILIES: tuple[Family, ...] = (tinyworlds, genieredux)
+FAMILIES: tuple[Family, ...] = (tinyworlds, genieredux, one_x_gpt)
 NAMES = ("native", *(family.NAME for family in FAMILIES))
-_STATE, _WEIGHTS = "state.pt", "model_state_dict.pt"
-_OPTIMIZERS = {"optimizer_state_dict", "optim"}
+_STATE, _WEIGHTS, _HUB = "state.pt", "model_state_dict.pt", "model.safetensors"
+_OPTIMIZERS = {"optimizer_state_dict", "optimizer_states", "optim"}
+_CONFIG_LIMIT = 1 << 20
 _TABLES = ("model", "state_dict", "model_state_dict")
 
 
@@ -98,8 +100,14 @@ def _load(family: Family, kinds: Mapping[Part, str | None], context_length: int 
 def _expand(path: Path) -> list[Path]:
     """The files with weights that a path stands for; none where it is for the native reader (or for nobody)."""
     if path.is_file():
-        native_too = path.suffix == ".safetensors" or (path.parent / "config.json").is_file()
-        return [] if native_too or path.suffix not in (".pt", ".pth") else [path]
+        if path.suffix == ".safetensors":
+            return [path] if _foreign(path.parent / "config.json") else []
+        # A Lightning checkpoint brings its settings, if any, inside.
+        native_too = path.suffix != ".ckpt" and (path.parent / "config.json").is_file()
+        return [] if native_too or path.suffix not in (".pt", ".pth", ".ckpt") else [path]
+    if path.is_dir() and _foreign(path / "config.json"):
+        inside = [path / _HUB] if (path / _HUB).is_file() else []
+        return inside + sorted(entry for entry in path.iterdir() if entry.suffix == ".ckpt" and entry.is_file())
     if not path.is_dir() or (path / "config.json").exists() or (path / "model.safetensors").exists():
         return []
     if (path / _WEIGHTS).is_file():
@@ -108,8 +116,34 @@ def _expand(path: Path) -> list[Path]:
     return inside + sorted(entry / _WEIGHTS for entry in path.iterdir() if (entry / _WEIGHTS).is_file())
 
 
+def _foreign(config: Path) -> bool:
+    """Settings that are not of the native format; broken ones count as native, whose reader says what is wrong."""
+    try:
+        with config.open("rb") as file:
+            data = json.loads(file.read(_CONFIG_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and not {"format", "tokenizer", "lam", "dynamics"} & set(data)
+
+
+def _open_safetensors(path: Path) -> Part:
+    """The weights of a folder with config.json, as the Hugging Face hub has them."""
+    shapes, get = native._open_safetensors(path)
+    config = path.parent / "config.json"
+    settings = json.loads(config.read_bytes()[:_CONFIG_LIMIT])
+    torch = import_torch()
+    tensors = {name: torch.from_numpy(get(name).copy()) for name in shapes}
+    return Part(path.parent if path.name == _HUB else path, (path, config), tensors, _plain(settings))
+
+
+def _plain(settings: object) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if isinstance(v, (bool, int, str))} if isinstance(settings, dict) else {}
+
+
 def _open(path: Path, inert: Sequence[str]) -> Part:
     """A file of tensors by name, bare or in a dictionary with settings; or the weights of a folder with state.pt."""
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path)
     where, torch = quoted(str(path)), import_torch()
     data = load_pickle(path, inert)
     settings: dict[str, Any] = {}
@@ -130,9 +164,7 @@ def _open(path: Path, inert: Sequence[str]) -> Part:
     ok = isinstance(data, dict) and data
     if not ok or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in data.items()):
         raise CheckpointError(f"{where} is not a table of tensors by name", "save model.state_dict()")
-    config = settings.get("config")
-    plain = {k: v for k, v in config.items() if isinstance(v, (bool, int, str))} if isinstance(config, dict) else {}
     # Compiled models have a prefix before every name.
     tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in data.items()}
     shown = path.parent if path.name == _WEIGHTS else path
-    return Part(shown, files, tensors, plain)
+    return Part(shown, files, tensors, _plain(settings.get("config")))

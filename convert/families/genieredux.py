@@ -115,7 +115,7 @@ class _Blocks:
                 found |= {f"{at}ff.1.weight": (2 * F, E), f"{at}ff.4.weight": (E, F)}
         return found | {f"{self.prefix}norm_out.{end}": (E,) for end in ("gamma", "beta")}
 
-    def params(self, **flags: str) -> StackParams:
+    def params(self, **flags: Any) -> StackParams:
         wide = _padded(self.width)
         return StackParams(
             block_count=self.blocks,

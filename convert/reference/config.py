@@ -58,6 +58,8 @@ class StackConfig:
     position: str = "separate"  # one per token plus one per time, "joint": one per token and time, or "none"
     input_norm: str = "none"  # or "dual": layer norms before and after the input matrix (arXiv 2302.01327)
     first_frame: str = "none"  # whether a window's first frame has an "input" or "output" matrix of its own
+    qk_norm_kind: str = "rmsnorm"
+    unnormed: tuple[str, ...] = ()  # kinds of sublayers without a norm
 
     def __post_init__(self) -> None:
         for name in ("block_count", "embedding_length", "head_count", "key_length", "feed_forward_length"):
@@ -66,6 +68,11 @@ class StackConfig:
         object.__setattr__(self, "sublayers", tuple(self.sublayers))
         if not self.sublayers or set(self.sublayers) - set(SUBLAYERS):
             raise ConfigError(f"sublayers {list(self.sublayers)} are not among {list(SUBLAYERS)}")
+        object.__setattr__(self, "unnormed", tuple(self.unnormed))
+        if set(self.unnormed) - set(self.sublayers):
+            raise ConfigError(f"unnormed {list(self.unnormed)} are not among the sublayers {list(self.sublayers)}")
+        if self.qk_norm_kind not in NORMS:
+            raise ConfigError(f"qk_norm_kind {self.qk_norm_kind!r} is not among {list(NORMS)}")
         if self.norm not in NORMS:
             raise ConfigError(f"norm {self.norm!r} is not among {list(NORMS)}")
         if self.norm_position not in ("pre", "post"):
@@ -122,12 +129,15 @@ class DynamicsConfig:
     blocks a scale and a shift per action (arXiv 1709.07871).
     prediction: logits are for the "same-frame", whose unknown tokens are masked, or for the "next-frame"; an action
     then goes in with the frame before the one it produces.
+    factor_count: K digits make a token, the least significant first; its embedding is the sum of theirs, its logits are
+    theirs side by side.
     """
 
     stack: StackConfig
     sampler: dict[str, Any] = field(default_factory=dict)
     conditioning: str = "add"
     prediction: str = "same-frame"
+    factor_count: int = 1
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,8 @@ class GenieConfig:
                 raise ConfigError(f"quantizer {part.quantizer!r} is not among {list(QUANTIZERS)}")
         if self.dynamics.conditioning not in ("add", "film"):
             raise ConfigError(f"conditioning {self.dynamics.conditioning!r} is neither add nor film")
+        if self.dynamics.factor_count > 1 and self.vocabulary % self.dynamics.factor_count:
+            raise ConfigError(f"{self.tokenizer.codebook_size} codes have no {self.dynamics.factor_count} equal digits")
         if self.dynamics.prediction not in ("same-frame", "next-frame"):
             raise ConfigError(f"prediction {self.dynamics.prediction!r} is neither same-frame nor next-frame")
         heads = ("mean", "pair", "joined")
@@ -175,6 +187,13 @@ class GenieConfig:
         """Tokens per frame."""
         columns, rows = self.grid(self.tokenizer.patch_size)
         return columns * rows
+
+    @property
+    def vocabulary(self) -> int:
+        """Logits per token; no multiple of the factor count where the codebook is no power of it."""
+        factors, codes = self.dynamics.factor_count, self.tokenizer.codebook_size
+        size = round(codes ** (1 / factors))
+        return factors * size if size**factors == codes else 1
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"format": "genie", **dataclasses.asdict(self)}, indent=1) + "\n")

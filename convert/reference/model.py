@@ -143,24 +143,34 @@ class Dynamics(nn.Module):
         super().__init__()
         c = g.dynamics.stack
         self.g, self.mask_id = g, g.tokenizer.codebook_size
-        self.token_embd = nn.Embedding(g.tokenizer.codebook_size + 1, c.embedding_length)
+        self.token_embd = nn.Embedding(g.vocabulary + 1, c.embedding_length)
         nn.init.normal_(self.token_embd.weight, std=0.02)
         film = g.action_count if g.dynamics.conditioning == "film" else None
         self.action_embd = None if film else nn.Embedding(g.action_count, c.embedding_length)
         if self.action_embd is not None:
             nn.init.normal_(self.action_embd.weight, std=0.02)
-        self.stack = STStack(c, g.grid(g.tokenizer.patch_size), g.context_length, g.tokenizer.codebook_size, film)
+        self.stack = STStack(c, g.grid(g.tokenizer.patch_size), g.context_length, g.vocabulary, film)
 
     def embed(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
         """actions_BT[:, t] in 0..action_count-1 produced frame t; -1 means none (the first frame of a window). With
         next-frame prediction it is the one that produces the frame after t."""
+        tokens = self._tokens(ids_BTP)
         if self.action_embd is None:
-            return self.token_embd(ids_BTP)
+            return tokens
         action = self.action_embd(actions_BT.clamp(min=0)) * (actions_BT >= 0)[..., None]
-        return self.token_embd(ids_BTP) + action[:, :, None]
+        return tokens + action[:, :, None]
+
+    def _tokens(self, ids_BTP: Tensor) -> Tensor:
+        factors = self.g.dynamics.factor_count
+        if factors == 1:
+            return self.token_embd(ids_BTP)
+        size = self.g.vocabulary // factors
+        digits = [self.token_embd(ids_BTP // size**k % size + k * size) for k in range(factors)]
+        masked = (ids_BTP == self.mask_id)[..., None]
+        return torch.where(masked, self.token_embd.weight[-1], sum(digits[1:], digits[0]))
 
     def forward(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
-        """ids with `mask_id` where unknown -> logits [B, T, P, codebook_size]."""
+        """ids with `mask_id` where unknown -> logits [B, T, P, vocabulary]."""
         return self.stack(self.embed(ids_BTP, actions_BT), row_BT=self._rows(actions_BT))
 
     def _rows(self, actions_BT: Tensor) -> Tensor:

@@ -46,10 +46,23 @@ class Norm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], w, self.epsilon)
 
 
+class NoNorm(nn.Module):
+    """In the place of a norm that a sublayer does not have."""
+
+    def forward(self, x: Tensor, row_BT: Tensor | None = None) -> Tensor:
+        return x
+
+
+def _norm(c: StackConfig, sublayer: str, actions: int | None) -> nn.Module:
+    return (
+        NoNorm() if sublayer in c.unnormed else Norm(c.norm, c.embedding_length, c.norm_epsilon, actions, c.norm_length)
+    )
+
+
 class Attention(nn.Module):
     """Multi-head attention over one axis; heads * key_length may differ from the embedding length.
 
-    With qk_norm, q and k are RMS-normalised per head and scaled by a learned vector of key_length (section 2.1).
+    With qk_norm, q and k are normalised per head and scaled by a learned vector of key_length (section 2.1).
     kv: what keys and values read, where it is not y; bias: on the scores, [H, P, P] or [H, T, T].
     """
 
@@ -57,14 +70,14 @@ class Attention(nn.Module):
         super().__init__()
         self.kind, self.head_count, self.key_length = kind, c.head_count, c.key_length
         inner = c.head_count * c.key_length
-        self.norm = Norm(c.norm, c.embedding_length, c.norm_epsilon, actions, c.norm_length)
+        self.norm = _norm(c, kind, actions)
         self.q = nn.Linear(c.embedding_length, inner, bias=c.bias)
         self.k = nn.Linear(c.embedding_length, inner, bias=c.bias)
         self.v = nn.Linear(c.embedding_length, inner, bias=c.bias)
         self.out = nn.Linear(inner, c.embedding_length, bias=c.bias)
         epsilon = c.qk_norm_epsilon or c.norm_epsilon
-        self.q_norm = Norm("rmsnorm", c.key_length, epsilon) if c.qk_norm else None
-        self.k_norm = Norm("rmsnorm", c.key_length, epsilon) if c.qk_norm else None
+        self.q_norm = Norm(c.qk_norm_kind, c.key_length, epsilon) if c.qk_norm else None
+        self.k_norm = Norm(c.qk_norm_kind, c.key_length, epsilon) if c.qk_norm else None
 
     def forward(self, y: Tensor, visible_TT: Tensor, kv: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         B, T, P, _ = y.shape
@@ -93,7 +106,7 @@ class FeedForward(nn.Module):
     def __init__(self, c: StackConfig, actions: int | None = None) -> None:
         super().__init__()
         self.kind = c.ffn
-        self.norm = Norm(c.norm, c.embedding_length, c.norm_epsilon, actions, c.norm_length)
+        self.norm = _norm(c, "ffn", actions)
         self.up = nn.Linear(c.embedding_length, c.feed_forward_length, bias=c.bias)
         gated = c.ffn in ("swiglu", "geglu")
         self.gate = nn.Linear(c.embedding_length, c.feed_forward_length, bias=c.bias) if gated else None

@@ -19,7 +19,8 @@
  * Results are the same bytes for any number of threads. Nothing is allocated after genie_state_create. Inputs are
  * checked for range (ids, actions, lengths); pointers are trusted to hold the shapes stated here.
  *
- * Shapes in names: T frames, P tokens per frame, E embedding, N input features, O outputs, V codes, L latent length.
+ * Shapes in names: T frames, P tokens per frame, E embedding, N input features, O outputs, V codes, L latent length;
+ * H height, W width, C channels of a convolutional network's pictures.
  * Everything between the two CFFI marks is read by the Python layer.
  */
 #ifndef GENIE_H
@@ -38,7 +39,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 7
+#define GENIE_ABI_VERSION 8
 
 typedef enum {
     GENIE_OK = 0,
@@ -84,7 +85,7 @@ typedef enum { GENIE_FIRST_NONE = 0, GENIE_FIRST_INPUT = 1, GENIE_FIRST_OUTPUT =
 typedef enum {
     GENIE_SLOT_INPUT = 0,       /* matrix [E, N]; feature stacks */
     GENIE_SLOT_INPUT_BIAS = 1,  /* [E] */
-    GENIE_SLOT_TOKEN_EMBD = 2,  /* F32 [rows, E]; token stacks, last row is the mask token */
+    GENIE_SLOT_TOKEN_EMBD = 2,  /* F32 [rows, E]; token stacks, factor by factor, last row is the mask token */
     GENIE_SLOT_ACTION_EMBD = 3, /* F32 [actions, E]; with GENIE_CONDITIONING_ADD */
     GENIE_SLOT_POS_SPACE = 4,   /* F32 [P, E] */
     GENIE_SLOT_POS_TIME = 5,    /* F32 [T, E] */
@@ -112,18 +113,20 @@ typedef enum {
     GENIE_SLOT_DOWN_BIAS = 27,
     GENIE_SLOT_CONV = 28, /* F32 [27, E]: frame t-2, t-1, t, in each the 3 x 3 tokens row by row */
     GENIE_SLOT_CONV_BIAS = 29,
-    GENIE_SLOT_POS = 30,           /* from here: of the stack; F32 [T * P, E]; POSITION_JOINT */
-    GENIE_SLOT_SPATIAL_BIAS = 31,  /* F32 [H, (2 R - 1) (2 C - 1)]: of rows down and columns right from query to key */
-    GENIE_SLOT_TEMPORAL_BIAS = 32, /* F32 [1, H]: what a frame of distance takes off a score (ALiBi's slopes) */
-    GENIE_SLOT_INPUT_NORM = 33,    /* F32 [E]; input_norm */
-    GENIE_SLOT_INPUT_NORM_BIAS = 34,
-    GENIE_SLOT_INPUT_FIRST = 35, /* as INPUT, for the first frame; FIRST_INPUT */
-    GENIE_SLOT_INPUT_FIRST_BIAS = 36,
-    GENIE_SLOT_INPUT_FIRST_NORM = 37,
-    GENIE_SLOT_INPUT_FIRST_NORM_BIAS = 38,
-    GENIE_SLOT_OUTPUT_FIRST = 39, /* as OUTPUT; FIRST_OUTPUT */
-    GENIE_SLOT_OUTPUT_FIRST_BIAS = 40,
-    GENIE_SLOT_COUNT = 41
+    GENIE_SLOT_Q_NORM_BIAS = 30,
+    GENIE_SLOT_K_NORM_BIAS = 31,
+    GENIE_SLOT_POS = 32,           /* from here: of the stack; F32 [T * P, E]; POSITION_JOINT */
+    GENIE_SLOT_SPATIAL_BIAS = 33,  /* F32 [H, (2 R - 1) (2 C - 1)]: of rows down and columns right from query to key */
+    GENIE_SLOT_TEMPORAL_BIAS = 34, /* F32 [1, H]: what a frame of distance takes off a score (ALiBi's slopes) */
+    GENIE_SLOT_INPUT_NORM = 35,    /* F32 [E]; input_norm */
+    GENIE_SLOT_INPUT_NORM_BIAS = 36,
+    GENIE_SLOT_INPUT_FIRST = 37, /* as INPUT, for the first frame; FIRST_INPUT */
+    GENIE_SLOT_INPUT_FIRST_BIAS = 38,
+    GENIE_SLOT_INPUT_FIRST_NORM = 39,
+    GENIE_SLOT_INPUT_FIRST_NORM_BIAS = 40,
+    GENIE_SLOT_OUTPUT_FIRST = 41, /* as OUTPUT; FIRST_OUTPUT */
+    GENIE_SLOT_OUTPUT_FIRST_BIAS = 42,
+    GENIE_SLOT_COUNT = 43
 } genie_slot;
 
 typedef struct {
@@ -136,7 +139,8 @@ typedef struct {
     int32_t output_length;  /* O, or 0: no head, the output is [P, E] */
     int32_t norm;           /* genie_norm_kind of the sublayers, not NONE */
     int32_t ffn;            /* genie_ffn_kind */
-    int32_t qk_norm, bias;  /* 0 or 1 */
+    int32_t qk_norm;        /* of q and k per head, 0: none, 1: RMS, 2: layer norm with bias */
+    int32_t bias;           /* 0 or 1 */
     int32_t post_norm;      /* 0: x + f(norm(x)); 1: norm(x + f(x)) */
     int32_t output_norm;    /* genie_norm_kind before the head */
     int32_t conditioning;   /* genie_conditioning */
@@ -148,6 +152,8 @@ typedef struct {
     int32_t temporal_bias;  /* 1: and those of temporal attention */
     int32_t input_norm;     /* 1: features have mean 0 and variance 1 before INPUT, and a layer norm after it */
     int32_t first_frame;    /* genie_first_frame */
+    int32_t unnormed;       /* bit 1 << kind: sublayers of this genie_sublayer_kind have no norm */
+    int32_t factor_count;   /* K in 1..4: an id is K digits, each with rows of its own in TOKEN_EMBD and in OUTPUT */
     float norm_epsilon;
     float qk_norm_epsilon; /* 0: norm_epsilon */
     int32_t sublayer_count;
@@ -161,7 +167,7 @@ typedef struct {
     float temperature; /* >= 0; 0 takes the likeliest token */
     float noise;       /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
     double threshold;  /* 0…1; a token of at least this probability is filled at once; 0: none is */
-    int32_t schedule;  /* 0 cosine, 1 exponential */
+    int32_t schedule;  /* 0 cosine, 1 exponential, 2 cosine-ceil */
 } genie_sampler;
 
 typedef struct genie_pool genie_pool;
@@ -210,9 +216,9 @@ genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, g
                                  const float *features_PN, int32_t action, int32_t commit, float *output_PO);
 
 /*
- * One MaskGIT step on the uncommitted frame: forward, then fill in and keep the best tokens. ids_P holds O (the mask
- * id) where a token is unknown; all of them before step 0. logits_PO may be NULL. A step that finds nothing masked
- * fills nothing.
+ * One MaskGIT step on the uncommitted frame: forward, then fill in and keep the best tokens. ids_P holds the mask id,
+ * V = (O / factor_count) ^ factor_count, where a token is unknown; all of them before step 0. logits_PO may be NULL. A
+ * step that finds nothing masked fills nothing.
  */
 genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, genie_pool *pool,
                                 const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
@@ -225,6 +231,63 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
 genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
                                 const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
                                 const float *logits_PO, int32_t *ids_P);
+
+/*
+ * A convolutional network: a list of layers on one picture [H, W, C], channels last. Kernels of 3 x 3 see zeros beyond
+ * the edges. Each layer has its output channels; GENIE_CONV_NORM keeps them.
+ */
+typedef enum {
+    GENIE_CONV_3X3 = 0,  /* W, B */
+    GENIE_CONV_1X1 = 1,  /* W, B */
+    GENIE_CONV_DOWN = 2, /* 3 x 3 of stride 2 from row and column -1 on: half the height and width; W, B */
+    GENIE_CONV_UP = 3,   /* 3 x 3 to 4 C channels (y, x, c), dealt out to 2 x 2 pixels of C: twice both sides; W, B */
+    /* x + conv2(silu(norm2(conv1(silu(norm1(x)))))), x through a 1 x 1 where channels change; NORM.., W, W2, SHORTCUT
+     */
+    GENIE_CONV_RESIDUAL = 4,
+    GENIE_CONV_NORM = 5 /* silu(norm(x)); NORM.. */
+} genie_conv_kind;
+
+/* Matrices are [out, in], their columns row, column, channel of the kernel. */
+typedef enum {
+    GENIE_CONV_SLOT_WEIGHT = 0,
+    GENIE_CONV_SLOT_BIAS = 1,
+    GENIE_CONV_SLOT_NORM = 2,
+    GENIE_CONV_SLOT_NORM_BIAS = 3,
+    GENIE_CONV_SLOT_WEIGHT_2 = 4,
+    GENIE_CONV_SLOT_NORM_2 = 5,
+    GENIE_CONV_SLOT_NORM_2_BIAS = 6,
+    GENIE_CONV_SLOT_SHORTCUT = 7,
+    GENIE_CONV_SLOT_COUNT = 8
+} genie_conv_slot;
+
+typedef struct {
+    int32_t kind, channels; /* genie_conv_kind; 1..65536 of the output */
+} genie_conv_layer;
+
+typedef struct {
+    int32_t height, width, channels; /* of the input; every GENIE_CONV_DOWN must find both sides even */
+    int32_t group_count;             /* of the group norms; divides the channels of what they norm */
+    float norm_epsilon;
+} genie_conv_params;
+
+typedef struct genie_conv genie_conv;
+typedef struct genie_conv_state genie_conv_state; /* room for the pictures between layers; one caller at a time */
+
+/* 1 <= layer_count <= 1024. Then genie_conv_set for each tensor, genie_conv_seal, as with a stack. */
+genie_status genie_conv_create(const char *isa, const genie_conv_params *params, const genie_conv_layer *layers,
+                               int32_t layer_count, genie_conv **conv);
+void genie_conv_free(genie_conv *conv);
+genie_status genie_conv_set(genie_conv *conv, genie_pool *pool, int32_t layer, int32_t slot, int32_t type, int64_t rows,
+                            int64_t columns, const void *data, size_t bytes);
+genie_status genie_conv_seal(genie_conv *conv);
+size_t genie_conv_bytes(const genie_conv *conv);
+/* thread_count: of the largest pool it will be run on. */
+genie_status genie_conv_state_create(const genie_conv *conv, int32_t thread_count, genie_conv_state **state);
+void genie_conv_state_free(genie_conv_state *state);
+size_t genie_conv_state_bytes(const genie_conv_state *state);
+/* One picture in, one out; each of its layer's shape. */
+genie_status genie_conv_run(const genie_conv *conv, genie_conv_state *state, genie_pool *pool, const float *x_HWC,
+                            float *y_HWC);
 
 /* ids_M[m] = the first v with the largest z_ML[m] . codebook_VL[v]. */
 genie_status genie_vq_nearest(const char *isa, const float *codebook_VL, int32_t codes, int32_t length,

@@ -47,7 +47,7 @@ def command(
 ) -> Callable[..., tuple[int, str, str]]:
     """command("-n", 3) -> exit code, stdout, stderr of a genie-run on a world that is not there."""
     model = SimpleNamespace(
-        info=SimpleNamespace(frame_width=16, frame_height=16, action_count=4, action_names=None),
+        info=SimpleNamespace(frame_width=16, frame_height=16, choices=4, action_names=None),
         sampler=Sampler(), sha256="ab" * 32,
         name="\x1b[31mEvil [bold]\n", type="Q8_0", isa="scalar", threads=1,
         infer_actions=lambda video: np.arange(len(video) - 1) % 4,

@@ -148,7 +148,7 @@ def test_report(tiny_checkpoint: Path, output: Path) -> None:
     report = convert(tiny_checkpoint, output, "q4_0", progress=lambda *step: steps.append(step))
     assert [step[0] for step in steps] == list(range(steps[-1][1] + 1))
     assert [row.name for row in report.classes] == list(writer.CLASSES)
-    assert all(row.count for row in report.classes)
+    assert all(row.count for row in report.classes if row.name != "convolutions")
     with GGUFFile.open(output) as file:
         assert sum(row.count for row in report.classes) == len(file.tensors)
         assert report.bytes_after == sum(tensor.n_bytes for tensor in file.tensors.values())

@@ -175,7 +175,7 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
     refused(parts(world), output, "unknown family 'nobody'", family="nobody")
     refused(parts(world), output, "a native checkpoint is one folder", family="native")
     refused(parts(world), output, "2…1024 frames, not 1", context_length=1)
-    assert NAMES == ("native", "tinyworlds", "genieredux")
+    assert NAMES == ("native", "tinyworlds", "genieredux", "1xgpt")
 
 
 def test_what_this_version_does_not_run(world: Path, output: Path) -> None:

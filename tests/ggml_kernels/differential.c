@@ -126,7 +126,8 @@ static void stacks(const char *isa, genie_pool *pool) {
                     .output_norm = norm % 3,
                     .conditioning = norm == 2 ? GENIE_CONDITIONING_FILM : GENIE_CONDITIONING_ADD,
                     .ffn = ffn,
-                    .qk_norm = norm > 0,
+                    .qk_norm = norm, /* none, RMS, layer norm */
+                    .factor_count = 1,
                     .bias = norm > 0,
                     .norm_epsilon = 1e-5f,
                     .grid_width = norm == 3 ? 5 : 0,
@@ -171,6 +172,59 @@ static void stacks(const char *isa, genie_pool *pool) {
             }
 }
 
+/* Every kind of layer; channels that are no multiple of a vector, strips that end within a row. */
+static void convolutions(const char *isa, genie_pool *pool) {
+    enum { H = 6, W = 10, C = 3, LAYERS = 8, O = 5 };
+    static const genie_conv_layer layers[LAYERS] = {
+        {GENIE_CONV_3X3, 64},  {GENIE_CONV_RESIDUAL, 64}, {GENIE_CONV_RESIDUAL, 96}, {GENIE_CONV_DOWN, 36},
+        {GENIE_CONV_NORM, 36}, {GENIE_CONV_UP, 32},       {GENIE_CONV_NORM, 32},     {GENIE_CONV_1X1, O}};
+    static const int32_t types[] = {GENIE_TYPE_F32, GENIE_TYPE_Q8_0};
+    const genie_conv_params params = {.height = H, .width = W, .channels = C, .group_count = 4, .norm_epsilon = 1e-6f};
+    for (int t = 0; t < 2; t++) {
+        static float results[2][H * W * O];
+        const uint64_t start = random_state;
+        for (int i = 0; i < 2; i++) {
+            random_state = start;
+            genie_conv *conv;
+            genie_conv_state *state;
+            check(genie_conv_create(i ? isa : "scalar", &params, layers, LAYERS, &conv), "conv");
+            for (int32_t layer = 0, in = C; layer < LAYERS; in = layers[layer++].channels) {
+                const int32_t kind = layers[layer].kind, out = layers[layer].channels;
+                const int32_t tall = kind == GENIE_CONV_UP ? 4 * out : out, wide = kind == GENIE_CONV_1X1 ? in : 9 * in;
+                const struct {
+                    int32_t slot, matrix, rows, columns;
+                } slots[] = {{GENIE_CONV_SLOT_WEIGHT, 1, tall, wide},
+                             {GENIE_CONV_SLOT_BIAS, 0, 1, tall},
+                             {GENIE_CONV_SLOT_NORM, 0, 1, in},
+                             {GENIE_CONV_SLOT_NORM_BIAS, 0, 1, in},
+                             {GENIE_CONV_SLOT_WEIGHT_2, 1, out, 9 * out},
+                             {GENIE_CONV_SLOT_NORM_2, 0, 1, out},
+                             {GENIE_CONV_SLOT_NORM_2_BIAS, 0, 1, out},
+                             {GENIE_CONV_SLOT_SHORTCUT, 1, out, in}};
+                for (size_t j = 0; j < sizeof slots / sizeof *slots; j++) {
+                    const int whole = slots[j].columns % 32 == 0;
+                    const int32_t type = slots[j].matrix && whole ? types[t] : GENIE_TYPE_F32;
+                    size_t bytes;
+                    void *w = random_matrix(type, slots[j].rows, slots[j].columns, &bytes);
+                    const int32_t status = genie_conv_set(conv, pool, layer, slots[j].slot, type, slots[j].rows,
+                                                          slots[j].columns, w, bytes);
+                    if (status != GENIE_ERROR_ARGUMENT) /* no such weight here; sealing asks whether all are there */
+                        check(status, "weights");
+                    free(w);
+                }
+            }
+            check(genie_conv_seal(conv), "seal");
+            check(genie_conv_state_create(conv, 2, &state), "room");
+            float *x = random_floats(H * W * C, 1);
+            check(genie_conv_run(conv, state, pool, x, results[i]), "run");
+            free(x);
+            genie_conv_state_free(state);
+            genie_conv_free(conv);
+        }
+        must(distance(results[1], results[0], H * W * O), t ? 1e-2 : 1e-5, isa, "convolutions", H, W, types[t]);
+    }
+}
+
 int main(int count, char **names) {
     for (int i = 1; i <= count; i++) {
         const char *found = genie_isa_name(i - 1);
@@ -189,6 +243,7 @@ int main(int count, char **names) {
         attention(isa);
         codes(isa);
         stacks(isa, pool);
+        convolutions(isa, pool);
         int64_t operations;
         check(genie_peak(isa, pool, GENIE_TYPE_Q8_0, 3, &operations), "peak");
         printf("%s agrees\n", isa);

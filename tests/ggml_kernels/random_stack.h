@@ -89,6 +89,8 @@ static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_
                        {GENIE_SLOT_OUT_BIAS, 0, 1, E},
                        {GENIE_SLOT_Q_NORM, 0, 1, p->key_length},
                        {GENIE_SLOT_K_NORM, 0, 1, p->key_length},
+                       {GENIE_SLOT_Q_NORM_BIAS, 0, 1, p->key_length},
+                       {GENIE_SLOT_K_NORM_BIAS, 0, 1, p->key_length},
                        {GENIE_SLOT_UP, 1, F, E},
                        {GENIE_SLOT_GATE, 1, F, E},
                        {GENIE_SLOT_DOWN, 1, E, F},

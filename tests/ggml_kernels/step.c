@@ -17,6 +17,7 @@ int main(int count, char **arguments) {
         .action_count = 8,
         .output_length = V,
         .qk_norm = 1,
+        .factor_count = 1,
         .norm_epsilon = 1e-5f,
         .sublayer_count = 3,
         .sublayers = {GENIE_SUBLAYER_SPATIAL, GENIE_SUBLAYER_TEMPORAL, GENIE_SUBLAYER_FFN}};

@@ -11,6 +11,7 @@ import torch
 from genie_cpp import _native
 from genie_cpp._native import ffi, lib
 from genie_cpp.convert.reference import checkpoint
+from genie_cpp.convert.reference.model import Genie
 from genie_cpp.convert.reference.philox import philox
 from genie_cpp.convert.reference.sampler import Sampler, fill
 from genie_cpp.convert.writer import convert
@@ -143,12 +144,20 @@ def test_philox() -> None:
         Sampler(3, 0.7, "largest-probability", noise=1.0),
         Sampler(10, 0.7, "largest-probability", threshold=0.06, schedule="exponential"),
         Sampler(4, 1.0, "random", schedule="exponential"),
+        Sampler(5, 0.7, schedule="cosine-ceil"),
     ],
     ids=str,
 )
-def test_sampling_step_by_step(isa: str, sampler: Sampler, tiny_model, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("factors", [1, 2, 4])
+def test_sampling_step_by_step(isa: str, sampler: Sampler, factors: int, tiny_model, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """From the kernel's own logits the reference must fill in the same tokens."""
     monkeypatch.setenv("GENIE_ISA", isa)
+    if factors > 1:  # of 4 and of 2 values
+        dynamics = dataclasses.replace(tiny_model.config.dynamics, factor_count=factors)
+        torch.manual_seed(factors)
+        tiny_model = Genie(dataclasses.replace(tiny_model.config, dynamics=dynamics)).eval()
+        for p in tiny_model.parameters():
+            p.data.normal_(0.0, 0.3)
     checkpoint.save(tiny_model, tmp_path / "c")
     convert(tmp_path / "c", tmp_path / "w.gguf", "f32")
     model = Model.open(tmp_path / "w.gguf", threads=2)
@@ -157,11 +166,11 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, tiny_model, tmp_path,
     early = 0
     for seed, frame in ((0, 0), (2**64 - 1, 2**32 - 1), (77, 5)):
         state = model.state("dynamics")
-        ids, logits = np.full(P, V, np.int32), np.empty((P, V), np.float32)
+        ids, logits = np.full(P, V, np.int32), np.empty((P, model.info.vocabulary), np.float32)
         for step in range(sampler.steps):
             before = torch.from_numpy(ids).long()
             state.maskgit_step(struct, step, seed, frame, -1, ids, logits)
-            want = fill(before, torch.from_numpy(logits), sampler, step, seed, frame)
+            want = fill(before, torch.from_numpy(logits), sampler, step, seed, frame, factors)
             np.testing.assert_array_equal(ids, want.numpy())
             early += step < sampler.steps - 1 and ids.max() < V
         assert ids.max() < V

@@ -94,6 +94,20 @@ def convolutions_and_biases() -> GenieConfig:
     )
 
 
+def factored(base: Genie) -> Genie:
+    """Tokens of two digits, one table of positions, layer norms of heads, and sublayers without a norm."""
+    one = stack(
+        norm="layernorm", bias=True, qk_norm=True, qk_norm_kind="layernorm", unnormed=["temporal"], position="joint",
+        output_norm="none",
+    )  # fmt: skip
+    config = dataclasses.replace(
+        base.config,
+        tokenizer=dataclasses.replace(base.config.tokenizer, codebook_size=49),
+        dynamics=DynamicsConfig(one, {"steps": 4, "schedule": "cosine-ceil"}, factor_count=2),
+    )
+    return seeded(config)
+
+
 def seeded(config: GenieConfig) -> Genie:
     torch.manual_seed(3)
     model = Genie(config).eval()
@@ -129,6 +143,7 @@ SHAPES = {
     "c-vivit": lambda: genie("c-vivit", ("spacetime", "ffn")),
     "post-norm-film-fsq": lambda: genie(norm_position="post", output_norm="none", ffn="swiglu", bias=True),
     "convolutions-and-biases": lambda: seeded(convolutions_and_biases()),
+    "factored-joint": lambda: factored(genie()),
     "film-rms-pre-norm": lambda: seeded(
         dataclasses.replace(
             genie().config, dynamics=DynamicsConfig(stack(output_norm="layernorm"), {"steps": 4}, conditioning="film")
@@ -258,7 +273,9 @@ def test_64_forced_frames(worlds: dict[str, tuple[Genie, Path]], name: str) -> N
         for t in range(length):
             with torch.no_grad():
                 now = torch.cat([ids[:t], torch.from_numpy(mask)[None].long()])
-                want = reference.dynamics(now[None], actions[None, : t + 1])[0, -1].argmax(-1)
+                logits = reference.dynamics(now[None], actions[None, : t + 1])[0, -1]
+            digits = logits.reshape(len(mask), g.dynamics.factor_count, -1).argmax(-1)
+            want = (digits * (g.vocabulary // g.dynamics.factor_count) ** torch.arange(digits.shape[1])).sum(-1)
             got = mask.copy()
             state.maskgit_step(sampler, 0, 0, 0, int(actions[t]), got, None)
             np.testing.assert_array_equal(got, want.numpy(), err_msg=f"frame {start + t}")

@@ -60,6 +60,10 @@ typedef struct genie_kernels {
     /* y += bias + sum over `count` taps of w[k] * x[k], elementwise on n values. */
     void (*depthwise)(const float *const *x, const float *const *w, int32_t count, const float *bias, int32_t n,
                       float *y);
+    /* Of pixels x[pixels, channels]: the sum of each channel's values, and of their squares. */
+    void (*channel_sums)(const float *x, int32_t pixels, int32_t channels, float *sums, float *squares);
+    /* y = silu(x * scale + shift) over n channels; y may be x. */
+    void (*scaled_silu)(const float *x, const float *scale, const float *shift, int32_t n, float *y);
 
     /* Index of the first largest dot product z . codebook[v]. */
     int32_t (*nearest)(const float *codebook, int32_t codes, int32_t length, const float *z);

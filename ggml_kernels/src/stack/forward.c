@@ -62,13 +62,14 @@ static void sublayer_norm(const pass *c, const genie_weights *w, float *y_PE, in
     norm_rows(c, p->norm, w->vector[GENIE_SLOT_NORM] + at, bias == NULL ? NULL : bias + at, y_PE, thread, threads);
 }
 
-/* What a sublayer reads, its rows of this thread normed where norms come first, and quantized for `matrix`; the caller
- * puts the barrier. */
+/* What a sublayer reads, its rows of this thread normed where it has a norm and that comes first, and quantized for
+ * `matrix`; the caller puts the barrier. */
 static const float *sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
                                    genie_activations a, int32_t thread, int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
-    const float *x = p->post_norm ? c->state->x_PE : c->state->y_PE;
-    if (!p->post_norm)
+    const int normed = !p->post_norm && w->vector[GENIE_SLOT_NORM] != NULL;
+    const float *x = normed ? c->state->y_PE : c->state->x_PE;
+    if (normed)
         sublayer_norm(c, w, c->state->y_PE, thread, threads);
     quantize_rows(c, matrix, x, p->embedding_length, a, thread, threads);
     return x;
@@ -76,7 +77,7 @@ static const float *sublayer_input(const pass *c, const genie_weights *w, const 
 
 /* After a sublayer was added to x and a barrier. The next reader of these rows is this thread, or waits for one. */
 static void sublayer_end(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
-    if (c->stack->params.post_norm)
+    if (c->stack->params.post_norm && w->vector[GENIE_SLOT_NORM] != NULL)
         sublayer_norm(c, w, c->state->x_PE, thread, threads);
 }
 
@@ -119,6 +120,26 @@ static void embed_features(const pass *c, int32_t thread, int32_t threads) {
                   thread, threads);
 }
 
+/* The embedding of a token: the mask's own row, or the sum over its digits, the least significant first. */
+static void token_row(const genie_stack_params *p, const float *rows, int32_t id, float *x_E) {
+    const int32_t E = p->embedding_length;
+    const size_t bytes = (size_t)E * sizeof(float);
+    if (p->factor_count == 1 || id == genie_mask_id(p)) {
+        const int32_t row = p->factor_count == 1 ? id : p->output_length;
+        memcpy(x_E, rows + (size_t)row * (size_t)E, bytes);
+        return;
+    }
+    const int32_t size = genie_factor_size(p);
+    for (int32_t k = 0; k < p->factor_count; k++, id /= size) {
+        const float *row = rows + (size_t)(k * size + id % size) * (size_t)E;
+        if (k == 0)
+            memcpy(x_E, row, bytes);
+        else
+            for (int32_t e = 0; e < E; e++)
+                x_E[e] += row[e];
+    }
+}
+
 static void embed(const pass *c, int32_t thread, int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *w = &c->stack->own;
@@ -140,7 +161,7 @@ static void embed(const pass *c, int32_t thread, int32_t threads) {
         float *row = x + (size_t)i * (size_t)E;
         const float *space = places == NULL ? NULL : places + (size_t)i * (size_t)E;
         if (N == 0)
-            memcpy(row, w->vector[GENIE_SLOT_TOKEN_EMBD] + (size_t)c->ids_P[i] * (size_t)E, (size_t)E * sizeof(float));
+            token_row(p, w->vector[GENIE_SLOT_TOKEN_EMBD], c->ids_P[i], row);
         for (int32_t e = 0; e < E; e++) {
             if (action != NULL)
                 row[e] += action[e];
@@ -164,15 +185,22 @@ static const float *bias_of(const pass *c, int32_t head, int32_t query) {
     return c->stack->bias_HPP == NULL ? NULL : c->stack->bias_HPP + ((size_t)head * P + (size_t)query) * P;
 }
 
-/* RMS norm of every head of one row of queries and of keys, in place, where the stack has it. */
+static void head_norm(const pass *c, const float *weight, const float *bias, float *x_D) {
+    const genie_stack_params *p = &c->stack->params;
+    const float epsilon = p->qk_norm_epsilon > 0 ? p->qk_norm_epsilon : p->norm_epsilon;
+    if (bias != NULL)
+        c->stack->kernels->layer_norm(x_D, weight, bias, epsilon, p->key_length, x_D);
+    else
+        c->stack->kernels->rms_norm(x_D, weight, epsilon, p->key_length, x_D);
+}
+
+/* The norm of every head of one row of queries and of keys, in place, where the stack has it. */
 static void head_norms(const pass *c, const genie_weights *w, float *q, float *k) {
     const genie_stack_params *p = &c->stack->params;
-    const float *q_weight = w->vector[GENIE_SLOT_Q_NORM], *k_weight = w->vector[GENIE_SLOT_K_NORM];
-    const float epsilon = p->qk_norm_epsilon > 0 ? p->qk_norm_epsilon : p->norm_epsilon;
     for (int32_t h = 0; p->qk_norm && h < p->head_count; h++) {
         const size_t at = (size_t)h * (size_t)p->key_length;
-        c->stack->kernels->rms_norm(q + at, q_weight, epsilon, p->key_length, q + at);
-        c->stack->kernels->rms_norm(k + at, k_weight, epsilon, p->key_length, k + at);
+        head_norm(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q + at);
+        head_norm(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k + at);
     }
 }
 
@@ -418,8 +446,8 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     genie_matrix_run(head, a, x, E, P, c->output_PO, O, 0, thread, threads);
     if (c->sampler != NULL) {
         genie_pool_barrier(c->pool);
-        genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, P, O, c->state, c->sampled_P,
-                     thread, threads);
+        genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, c->state, c->sampled_P, thread,
+                     threads);
     }
 }
 
@@ -432,8 +460,9 @@ static genie_status check(const genie_stack *stack, const genie_state *state, co
         return GENIE_ERROR_STATE;
     if ((p->input_length > 0 ? features_PN == NULL : ids_P == NULL) || action < -1 || action >= p->action_count)
         return GENIE_ERROR_ARGUMENT;
+    const int32_t ids = p->factor_count == 1 ? p->input_rows : genie_mask_id(p) + 1;
     for (int32_t i = 0; p->input_length == 0 && i < p->token_count; i++)
-        if (ids_P[i] < 0 || ids_P[i] >= p->input_rows)
+        if (ids_P[i] < 0 || ids_P[i] >= ids)
             return GENIE_ERROR_ARGUMENT;
     return GENIE_OK;
 }

@@ -104,8 +104,9 @@ static int32_t filled(const genie_sampler *sampler, int32_t step, int32_t tokens
     if (step == sampler->steps - 1)
         return n;
     int32_t fill, least = 0;
-    if (sampler->schedule == 0) {
-        fill = n - (int32_t)floor(total * cos(pi / 2 * (double)(step + 1) / steps));
+    if (sampler->schedule != 1) {
+        const double kept = total * cos(pi / 2 * (double)(step + 1) / steps);
+        fill = n - (int32_t)(sampler->schedule == 0 ? floor(kept) : ceil(kept));
     } else {
         fill = (int32_t)ceil(total * expm1(5.0 * (double)step / steps) / expm1(5.0)) - (tokens - n);
         least = tokens / 16 > 1 ? tokens / 16 : 1;
@@ -122,23 +123,21 @@ static int32_t first_at(const float *logits, int32_t codes, float top) {
     return likeliest(logits, codes);
 }
 
-/* Steps 2 to 4 for a group of masked positions. */
-static void sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
-                        uint32_t frame, row_group *g, genie_state *state, int32_t *ids_P) {
-    const double noise = (double)sampler->noise * (1.0 - (double)(step + 1) / (double)sampler->steps);
+/* Steps 2 to 4 for a group of masked positions and one factor of their ids: what it adds to log_p and quality. */
+static void sample_factor(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
+                          uint32_t frame, int32_t factor, row_group *g, int32_t token[ROWS], double log_p[ROWS],
+                          double quality[ROWS]) {
     const float temperature = sampler->temperature;
     const int largest = sampler->order == 2, log_p_wanted = sampler->order == 0 || sampler->threshold > 0;
     const int summed = log_p_wanted || largest; /* whether a greedy step needs sums at all */
-    const uint32_t s = (uint32_t)step;
-    int32_t token[ROWS] = {0};
+    const uint32_t s = (uint32_t)step, draw = factor == 0 ? 0 : (uint32_t)factor + 1;
     float top[ROWS] = {0};
-    double log_p[ROWS] = {0}, quality[ROWS] = {0};
     if (temperature > 0) {
         for (int32_t r = 0; r < g->count; r++)
             top[r] = kernels->softmax_terms(g->logits[r], g->codes, 1.0f / temperature, g->terms[r]);
         sum_terms(g);
         for (int32_t r = 0; r < g->count; r++)
-            token[r] = drawn(g, r, genie_uniform(seed, (uint32_t)g->position[r], s, frame, 0));
+            token[r] = drawn(g, r, genie_uniform(seed, (uint32_t)g->position[r], s, frame, draw));
     } else {
         for (int32_t r = 0; r < g->count; r++) {
             if (summed)
@@ -150,45 +149,61 @@ static void sample_rows(const genie_kernels *kernels, const genie_sampler *sampl
             sum_terms(g);
     }
     for (int32_t r = 0; largest && r < g->count; r++)
-        quality[r] = -log(g->total[r]); /* of the largest probability at this temperature */
+        quality[r] += -log(g->total[r]); /* of the largest probability at this temperature */
     if (log_p_wanted && temperature > 0 && temperature != 1) {
         for (int32_t r = 0; r < g->count; r++)
             kernels->softmax_terms(g->logits[r], g->codes, 1.0f, g->terms[r]);
         sum_terms(g);
     }
     for (int32_t r = 0; log_p_wanted && r < g->count; r++)
-        log_p[r] = (double)(g->logits[r][token[r]] - top[r]) - log(g->total[r]);
+        log_p[r] += (double)(g->logits[r][token[r]] - top[r]) - log(g->total[r]);
+}
+
+/* Steps 2 to 4 for a group of masked positions. */
+static void sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
+                        uint32_t frame, row_group *g, genie_state *state, int32_t *ids_P) {
+    const genie_stack_params *p = &state->stack->params;
+    const double noise = (double)sampler->noise * (1.0 - (double)(step + 1) / (double)sampler->steps);
+    int32_t token[ROWS] = {0}, digit[ROWS], place = 1;
+    double log_p[ROWS] = {0}, quality[ROWS] = {0};
+    for (int32_t k = 0; k < p->factor_count; k++, place *= g->codes) {
+        for (int32_t r = 0; r < ROWS; r++) {
+            const size_t at = (size_t)g->position[r < g->count ? r : 0] * (size_t)p->output_length;
+            g->logits[r] = state->logits_PO + at + (size_t)(k * g->codes);
+            g->terms[r] = state->terms_PO + at + (size_t)(k * g->codes);
+        }
+        sample_factor(kernels, sampler, step, seed, frame, k, g, digit, log_p, quality);
+        for (int32_t r = 0; r < g->count; r++)
+            token[r] += digit[r] * place;
+    }
     for (int32_t r = 0; r < g->count; r++) {
-        const int32_t p = g->position[r];
-        const uint32_t at = (uint32_t)p;
-        double q = largest ? quality[r] : log_p[r];
+        const int32_t position = g->position[r];
+        const uint32_t at = (uint32_t)position, s = (uint32_t)step;
+        double q = sampler->order == 2 ? quality[r] : log_p[r];
         if (sampler->order == 1)
             q = genie_uniform(seed, at, s, frame, 1);
         else if (noise > 0)
             q += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
         if (sampler->threshold > 0 && log_p[r] >= log(sampler->threshold))
-            ids_P[p] = token[r];
-        state->chosen_P[p] = token[r];
-        state->quality_P[p] = isnan(q) ? -INFINITY : q;
+            ids_P[position] = token[r];
+        state->chosen_P[position] = token[r];
+        state->quality_P[position] = isnan(q) ? -INFINITY : q;
     }
 }
 
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
-                  uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
-                  int32_t thread, int32_t thread_count) {
+                  uint64_t seed, uint32_t frame, genie_state *state, int32_t *ids_P, int32_t thread,
+                  int32_t thread_count) {
+    const genie_stack_params *params = &state->stack->params;
+    const int32_t tokens = params->token_count, mask = genie_mask_id(params);
     int32_t begin, end;
     genie_share(tokens, thread, thread_count, &begin, &end);
-    row_group g = {.codes = codes};
+    row_group g = {.codes = genie_factor_size(params)};
     for (int32_t p = begin; p < end;) {
         g.count = 0;
         for (; p < end && g.count < ROWS; p++)
-            if (ids_P[p] == codes)
+            if (ids_P[p] == mask)
                 g.position[g.count++] = p;
-        for (int32_t r = 0; g.count > 0 && r < ROWS; r++) {
-            const size_t at = (size_t)g.position[r < g.count ? r : 0] * (size_t)codes;
-            g.logits[r] = state->logits_PO + at;
-            g.terms[r] = state->terms_PO + at;
-        }
         if (g.count > 0)
             sample_rows(kernels, sampler, step, seed, frame, &g, state, ids_P);
     }
@@ -198,7 +213,7 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
     genie_candidate *list = state->candidates_P;
     int32_t n = 0;
     for (int32_t p = 0; p < tokens; p++)
-        if (ids_P[p] == codes)
+        if (ids_P[p] == mask)
             list[n++] = (genie_candidate){state->quality_P[p], p};
     sort_by_quality(list, n);
     const int32_t fill = filled(sampler, step, tokens, n);
@@ -209,7 +224,7 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
 int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step) {
     return sampler != NULL && p->input_length == 0 && p->input_rows == p->output_length + 1 && sampler->steps >= 1 &&
            step >= 0 && step < sampler->steps && sampler->order >= 0 && sampler->order <= 2 && sampler->schedule >= 0 &&
-           sampler->schedule <= 1 && sampler->temperature >= 0 && sampler->temperature <= 100 && sampler->noise >= 0 &&
+           sampler->schedule <= 2 && sampler->temperature >= 0 && sampler->temperature <= 100 && sampler->noise >= 0 &&
            sampler->noise <= 100 && sampler->threshold >= 0 && sampler->threshold <= 1;
 }
 
@@ -225,9 +240,8 @@ typedef struct {
 
 static void run_fill(void *context, int32_t thread, int32_t threads) {
     const filling *f = context;
-    const genie_stack *stack = f->state->stack;
-    genie_sample(stack->kernels, f->pool, f->sampler, f->step, f->seed, f->frame, stack->params.token_count,
-                 stack->params.output_length, f->state, f->ids_P, thread, threads);
+    genie_sample(f->state->stack->kernels, f->pool, f->sampler, f->step, f->seed, f->frame, f->state, f->ids_P, thread,
+                 threads);
 }
 
 genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
@@ -238,7 +252,7 @@ genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, ge
         return GENIE_ERROR_ARGUMENT;
     const genie_stack_params *p = &stack->params;
     for (int32_t i = 0; i < p->token_count; i++)
-        if (ids_P[i] < 0 || ids_P[i] > p->output_length)
+        if (ids_P[i] < 0 || ids_P[i] > genie_mask_id(p))
             return GENIE_ERROR_ARGUMENT;
     memcpy(state->logits_PO, logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
     filling f = {state, pool, sampler, step, seed, frame, ids_P};

@@ -7,13 +7,29 @@ enum { LIMIT = 1 << 24 };
 
 static int in_range(int32_t value, int32_t low, int32_t high) { return value >= low && value <= high; }
 
+/* Every factor has as many codes, and all ids stay numbers a float can tell apart. */
+static int factors_ok(const genie_stack_params *p) {
+    if (p->factor_count == 1)
+        return 1;
+    if (!in_range(p->factor_count, 2, 4) || p->input_length > 0 || p->output_length % p->factor_count != 0 ||
+        p->output_length < p->factor_count || p->input_rows != p->output_length + 1)
+        return 0;
+    int64_t codes = 1;
+    for (int32_t k = 0; k < p->factor_count; k++) {
+        codes *= genie_factor_size(p);
+        if (codes > LIMIT)
+            return 0;
+    }
+    return 1;
+}
+
 static int params_ok(const genie_stack_params *p) {
     if (!in_range(p->block_count, 1, 512) || !in_range(p->embedding_length, 1, 16384) ||
         !in_range(p->head_count, 1, 512) || !in_range(p->key_length, 1, GENIE_MAX_KEY_LENGTH) ||
         !in_range(p->feed_forward_length, 1, 131072) || !in_range(p->token_count, 1, 1 << 20) ||
         !in_range(p->context_length, 1, GENIE_MAX_CONTEXT) || !in_range(p->output_length, 0, LIMIT) ||
         !in_range(p->action_count, 0, LIMIT) || !in_range(p->norm, 0, 1) || !in_range(p->ffn, 0, 4) ||
-        !in_range(p->qk_norm, 0, 1) || !in_range(p->bias, 0, 1) || !in_range(p->sublayer_count, 1, 8) ||
+        !in_range(p->qk_norm, 0, 2) || !in_range(p->bias, 0, 1) || !in_range(p->sublayer_count, 1, 8) ||
         !in_range(p->post_norm, 0, 1) || !in_range(p->output_norm, 0, 2) || !in_range(p->conditioning, 0, 1) ||
         !in_range(p->norm_length, 0, p->embedding_length) || !in_range(p->position, 0, 2) ||
         !in_range(p->raw_kv, 0, 1) || (p->raw_kv && p->post_norm) || !in_range(p->spatial_bias, 0, 1) ||
@@ -27,6 +43,8 @@ static int params_ok(const genie_stack_params *p) {
         return 0;
     if ((p->input_length > 0) == (p->input_rows > 0) || !in_range(p->input_length, 0, LIMIT) ||
         !in_range(p->input_rows, 0, LIMIT))
+        return 0;
+    if (!in_range(p->unnormed, 0, 15) || !factors_ok(p))
         return 0;
     if ((int64_t)p->token_count * p->context_length > LIMIT || !(p->norm_epsilon > 0 && p->norm_epsilon <= 0.1f))
         return 0;
@@ -116,15 +134,15 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
                      int *is_matrix) {
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, F = p->feed_forward_length;
     const int layer_norm = p->norm == GENIE_NORM_LAYER, own = kind < 0, ffn = kind == GENIE_SUBLAYER_FFN;
-    const int peg = kind == GENIE_SUBLAYER_PEG, normed = !own && !peg,
-              separate = p->position == GENIE_POSITION_SEPARATE;
+    const int peg = kind == GENIE_SUBLAYER_PEG, normed = !own && !peg && (p->unnormed >> kind & 1) == 0,
+              separate = p->position == GENIE_POSITION_SEPARATE, layer_qk = p->qk_norm == 2;
     const int input = own && p->input_length > 0, output = own && p->output_length > 0;
     const int first_input = input && p->first_frame == GENIE_FIRST_INPUT;
     const int first_output = output && p->first_frame == GENIE_FIRST_OUTPUT;
     const int32_t wide = 2 * p->grid_width - 1, high = p->grid_width > 0 ? 2 * (p->token_count / p->grid_width) - 1 : 0;
     const int film = p->conditioning == GENIE_CONDITIONING_FILM;
     const int32_t norms = film ? p->action_count + 1 : 1;
-    const int attention = normed && !ffn, gated = p->ffn == GENIE_FFN_SWIGLU || p->ffn == GENIE_FFN_GEGLU;
+    const int attention = !own && !peg && !ffn, gated = p->ffn == GENIE_FFN_SWIGLU || p->ffn == GENIE_FFN_GEGLU;
     const struct {
         int32_t rows, columns;
         int is_matrix, here;
@@ -151,6 +169,8 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
         [GENIE_SLOT_OUT_BIAS] = {1, E, 0, attention && p->bias},
         [GENIE_SLOT_Q_NORM] = {1, p->key_length, 0, attention && p->qk_norm},
         [GENIE_SLOT_K_NORM] = {1, p->key_length, 0, attention && p->qk_norm},
+        [GENIE_SLOT_Q_NORM_BIAS] = {1, p->key_length, 0, attention && layer_qk},
+        [GENIE_SLOT_K_NORM_BIAS] = {1, p->key_length, 0, attention && layer_qk},
         [GENIE_SLOT_UP] = {F, E, 1, ffn},
         [GENIE_SLOT_GATE] = {F, E, 1, ffn && gated},
         [GENIE_SLOT_DOWN] = {E, F, 1, ffn},

@@ -88,9 +88,19 @@ int32_t genie_bias_of(int32_t slot);
 /* Whether a sampler's settings are in range, and the stack is one of tokens whose last is the mask. */
 int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step);
 
+/* Codes of one factor, and of all of them together, which is the mask id too. */
+static inline int32_t genie_factor_size(const genie_stack_params *p) { return p->output_length / p->factor_count; }
+
+static inline int32_t genie_mask_id(const genie_stack_params *p) {
+    int32_t codes = 1;
+    for (int32_t k = 0; k < p->factor_count; k++)
+        codes *= genie_factor_size(p);
+    return codes;
+}
+
 /* Steps 2-5 of docs/sampling.md inside a parallel region; ends without a barrier. */
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
-                  uint64_t seed, uint32_t frame, int32_t tokens, int32_t codes, genie_state *state, int32_t *ids_P,
-                  int32_t thread, int32_t thread_count);
+                  uint64_t seed, uint32_t frame, genie_state *state, int32_t *ids_P, int32_t thread,
+                  int32_t thread_count);
 
 #endif

@@ -33,3 +33,10 @@ static float softmax_terms_scalar(const float *x, int32_t n, float inverse_tempe
         e[i] = expf((x[i] - top) * inverse_temperature);
     return top;
 }
+
+static void scaled_silu_scalar(const float *x, const float *scale, const float *shift, int32_t n, float *y) {
+    for (int32_t i = 0; i < n; i++) {
+        const float z = x[i] * scale[i] + shift[i];
+        y[i] = z / (1.0f + expf(-z));
+    }
+}

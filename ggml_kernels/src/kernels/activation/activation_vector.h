@@ -81,3 +81,19 @@ static float softmax_terms_vector(const float *x, int32_t n, float inverse_tempe
     }
     return top;
 }
+
+static void scaled_silu_vector(const float *x, const float *scale, const float *shift, int32_t n, float *y) {
+    int32_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        const vf z = vf_load(x + i) * vf_load(scale + i) + vf_load(shift + i);
+        vf_store(y + i, z / (1.0f + vf_exp(-z)));
+    }
+    if (i < n) {
+        float z[VL] = {0};
+        for (int32_t j = i; j < n; j++)
+            z[j - i] = x[j] * scale[j] + shift[j];
+        const vf rest = vf_load(z);
+        vf_store(z, rest / (1.0f + vf_exp(-rest)));
+        memcpy(y + i, z, (size_t)(n - i) * sizeof *z);
+    }
+}

@@ -80,6 +80,10 @@ genie_activations genie_activations_place(void *storage, int32_t m, int32_t colu
     return (genie_activations){q, (float *)(void *)(q + (size_t)m * row_stride(columns)), m};
 }
 
+genie_activations genie_activations_row(genie_activations a, int32_t columns, int32_t i) {
+    return (genie_activations){a.q_MC + (size_t)i * row_stride(columns), a.scale_SM + i, a.m};
+}
+
 void genie_activations_quantize(const struct genie_kernels *kernels, const float *x_MC, int32_t stride, int32_t m,
                                 int32_t columns, genie_activations a, int32_t thread, int32_t thread_count) {
     int32_t begin, end;

@@ -22,6 +22,8 @@ typedef struct {
 /* Bytes for the quantized activations of m rows of `columns`; 64-byte aligned storage is the caller's. */
 size_t genie_activations_bytes(int32_t m, int32_t columns);
 genie_activations genie_activations_place(void *storage, int32_t m, int32_t columns);
+/* Those from row `i` on. */
+genie_activations genie_activations_row(genie_activations a, int32_t columns, int32_t i);
 
 /* Whether all numbers, or the scales of all blocks, in file format are finite. */
 int genie_weights_finite(int32_t type, const void *data, size_t bytes);

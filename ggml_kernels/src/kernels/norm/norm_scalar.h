@@ -22,3 +22,13 @@ static void layer_norm_scalar(const float *x, const float *weight, const float *
     for (int32_t i = 0; i < n; i++)
         y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
 }
+
+static void channel_sums_scalar(const float *x, int32_t pixels, int32_t channels, float *sums, float *squares) {
+    for (int32_t i = 0; i < channels; i++)
+        sums[i] = squares[i] = 0;
+    for (int32_t p = 0; p < pixels; p++, x += channels)
+        for (int32_t i = 0; i < channels; i++) {
+            sums[i] += x[i];
+            squares[i] += x[i] * x[i];
+        }
+}

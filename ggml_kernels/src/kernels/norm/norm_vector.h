@@ -47,3 +47,27 @@ static void layer_norm_vector(const float *x, const float *weight, const float *
     for (; i < n; i++)
         y[i] = (x[i] - mean) * scale * weight[i] + bias[i];
 }
+
+static void channel_sums_vector(const float *x, int32_t pixels, int32_t channels, float *sums, float *squares) {
+    int32_t i = 0;
+    for (; i + VL <= channels; i += VL) {
+        vf a = {0}, b = {0};
+        for (int32_t p = 0; p < pixels; p++) {
+            const vf v = vf_load(x + (size_t)p * (size_t)channels + i);
+            a += v;
+            b += v * v;
+        }
+        vf_store(sums + i, a);
+        vf_store(squares + i, b);
+    }
+    for (; i < channels; i++) {
+        float a = 0, b = 0;
+        for (int32_t p = 0; p < pixels; p++) {
+            const float v = x[(size_t)p * (size_t)channels + (size_t)i];
+            a += v;
+            b += v * v;
+        }
+        sums[i] = a;
+        squares[i] = b;
+    }
+}
