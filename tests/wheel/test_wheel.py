@@ -1,7 +1,8 @@
 """
 The wheel: what is in it, and that it installs and plays where there is no compiler, and on a CPU without AVX.
 
-Needs nothing of tests/conftest.py, so that it can be run where wheels are made: pytest --confcutdir=tests/wheel tests/wheel --wheel WHEEL
+Needs nothing of tests/conftest.py, so that it can be run where wheels are made:
+pytest --confcutdir=tests/wheel tests/wheel --wheel genie_cpp-0.1.0-py3-none-manylinux_2_28_x86_64.whl
 """
 
 from __future__ import annotations
