@@ -1,6 +1,6 @@
 """
 The kernels against scalar in a C program: on this machine, cross-compiled for ARM and run under qemu (what detection
-finds on three CPUs), and cross-compiled for Windows and run by Wine.
+finds on three CPUs), cross-compiled for Windows and run by Wine, and with musl, whose threads have small stacks.
 
 Needs nothing of tests/conftest.py, so that it can be run where wheels are made: pytest --confcutdir=tests/ggml_kernels
 """
@@ -59,6 +59,13 @@ def test_every_arm_isa_agrees_with_scalar(cpu: str, isas: list[str], differentia
 def test_a_wrong_detection_is_noticed(differential: Path) -> None:
     done = run("qemu-aarch64", "-L", LIBRARIES, "-cpu", "cortex-a53", differential, "dotprod", "neon", "scalar")
     assert done.returncode == 1 and "instruction set 0 is neon" in done.stderr
+
+
+@needs("cmake", "musl-gcc")
+def test_with_musl(build_c) -> None:  # type: ignore[no-untyped-def]
+    done = run(build_c("musl", "genie_differential", "-DCMAKE_C_COMPILER=musl-gcc"), *_native.isas())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:-1] == [f"{isa} agrees" for isa in _native.isas()]
 
 
 @needs(*WINDOWS_TOOLS)
