@@ -1,6 +1,7 @@
 """
 The kernels against scalar in a C program: on this machine, cross-compiled for ARM and run under qemu (what detection
-finds on three CPUs), cross-compiled for Windows and run by Wine, and with musl, whose threads have small stacks.
+finds on three CPUs), cross-compiled for Windows and run by Wine, with musl, whose threads have small stacks, and by
+Clang, as on a Mac.
 
 Needs nothing of tests/conftest.py, so that it can be run where wheels are made: pytest --confcutdir=tests/ggml_kernels
 """
@@ -61,9 +62,10 @@ def test_a_wrong_detection_is_noticed(differential: Path) -> None:
     assert done.returncode == 1 and "instruction set 0 is neon" in done.stderr
 
 
-@needs("cmake", "musl-gcc")
-def test_with_musl(build_c) -> None:  # type: ignore[no-untyped-def]
-    done = run(build_c("musl", "genie_differential", "-DCMAKE_C_COMPILER=musl-gcc"), *_native.isas())
+@pytest.mark.parametrize("compiler", [pytest.param(name, marks=needs("cmake", name)) for name in ("musl-gcc", "clang")])
+def test_another_compiler(compiler: str, build_c) -> None:  # type: ignore[no-untyped-def]
+    options = (f"-DCMAKE_C_COMPILER={compiler}", "-DGENIE_WERROR=ON")
+    done = run(build_c(compiler, "genie_differential", *options), *_native.isas())
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:-1] == [f"{isa} agrees" for isa in _native.isas()]
 
