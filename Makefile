@@ -36,7 +36,7 @@ help:
 	@echo 'make bench     measure this machine beside other engines -> docs/performance.md (minutes; on an idle machine)'
 	@echo '               ARGS=--resume goes on after an interruption, ARGS="--only step,frames" measures these again'
 	@echo 'make soak      genie-serve under clients that come, go and misbehave; ARGS="--minutes 20"'
-	@echo 'make wheel     the wheel for this machine -> dist/, tested where there is no compiler, and as an older CPU'
+	@echo 'make wheel     the Linux wheel for this machine -> dist/, tested without a compiler and as an older CPU'
 	@echo 'make windows   cross-compile the core for Windows (MinGW-w64) and run its tests under Wine'
 	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
 	@echo 'make instructions  record how many a step takes, after a change that is meant to alter it'
