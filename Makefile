@@ -23,19 +23,21 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c format demo bench bench-smoke soak arm instructions sanitize asan tsan world clean
+.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak wheel windows arm instructions sanitize asan tsan world clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
 	@echo 'make build     build the C core again where it changed'
 	@echo 'make test      pytest; ARGS="-k name" for a part'
-	@echo 'make lint      ruff, mypy, clang-format, C warnings as errors'
+	@echo 'make lint      ruff, mypy, clang-format, C warnings as errors, zizmor'
 	@echo 'make format    ruff and clang-format, in place'
 	@echo 'make demo      play the bundled world in an environment without torch -> demo.gif'
 	@echo 'make sanitize  the kernel tests under ASan + UBSan, then TSan (slow)'
 	@echo 'make bench     measure this machine beside other engines -> docs/performance.md (minutes; on an idle machine)'
 	@echo '               ARGS=--resume goes on after an interruption, ARGS="--only step,frames" measures these again'
 	@echo 'make soak      genie-serve under clients that come, go and misbehave; ARGS="--minutes 20"'
+	@echo 'make wheel     the Linux wheel for this machine -> dist/, tested without a compiler and as an older CPU'
+	@echo 'make windows   cross-compile the core for Windows (MinGW-w64) and run its tests under Wine'
 	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
 	@echo 'make instructions  record how many a step takes, after a change that is meant to alter it'
 	@echo 'make world     print how the bundled world is made'
@@ -63,7 +65,7 @@ mkdir -p $(1)/genie_cpp
 ln -s $(CURDIR)/genie_cpp/* $(CURDIR)/convert $(CURDIR)/cli $(CURDIR)/server $(1)/genie_cpp/
 endef
 
-lint: lint-python lint-types lint-c
+lint: lint-python lint-types lint-c lint-workflows
 
 lint-python: build
 	$(BIN)/ruff check .
@@ -78,6 +80,10 @@ lint-c: build
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES) $(C_TESTS)
 	$(CMAKE) -S . -B build/werror -DGENIE_WERROR=ON -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
 	$(CMAKE) --build build/werror
+
+# Offline: what can be said of a workflow without asking anybody.
+lint-workflows: build
+	$(BIN)/zizmor --offline --pedantic .github/workflows
 
 format: build
 	$(BIN)/ruff check --fix-only .
@@ -114,6 +120,18 @@ bench-smoke: build
 
 soak: build
 	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+# Made on this system it is for this system's C library and newer ones; .github/workflows/wheels.yml makes those for all.
+wheel: build
+	rm -rf build/wheel
+	$(BIN)/pip wheel -q --no-deps -w build/wheel .
+	PATH=$(abspath $(BIN)):$$PATH auditwheel repair -w build/wheel/repaired build/wheel/*.whl
+	$(BIN)/pytest --confcutdir=tests/wheel tests/wheel --wheel build/wheel/repaired/*.whl $(ARGS)
+	mkdir -p dist
+	mv build/wheel/repaired/*.whl dist/
+
+windows: build
+	$(BIN)/pytest tests/ggml_kernels/test_differential.py -k windows $(ARGS)
 
 arm: build
 	$(CMAKE) --toolchain cmake/aarch64-linux-gnu.cmake -S . -B build/aarch64 -DGENIE_WERROR=ON \

@@ -58,18 +58,31 @@ def client(address: str, seconds: float, start: Any, out: Any) -> None:
 def served(address: str, count: int, seconds: float) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
     start, out = context.Barrier(count), context.Queue()
+    began = figures(address)
     clients = [context.Process(target=client, args=(address, seconds, start, out)) for _ in range(count)]
     for one in clients:
         one.start()
     times = np.concatenate([out.get() for _ in clients])
     for one in clients:
         one.join()
+    spent, made = (after - before for after, before in zip(figures(address), began, strict=True))
     p50, p95 = np.percentile(times, (50, 95)) * 1000
-    return {"sessions": count, "frames/s": len(times) / seconds, "p50 ms": p50, "p95 ms": p95}
+    row = {"sessions": count, "frames/s": len(times) / seconds, "p50 ms": p50, "p95 ms": p95}
+    return row | {"CPU ms a frame": 1000 * spent / made}
 
 
-def engine(model: Model, count: int, seconds: float) -> float:
-    """Frames/s of `count` worlds together."""
+def figures(address: str) -> tuple[float, float]:
+    """The server's CPU seconds and frames so far."""
+    text = urllib.request.urlopen(f"{address}/metrics").read().decode()
+    cpu, frames = (
+        re.search(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M)
+        for name in ("process_cpu_seconds_total", "genie_frames_total")
+    )
+    return float(cpu[1]) if cpu else 0.0, float(frames[1]) if frames else 0.0
+
+
+def engine(model: Model, count: int, seconds: float) -> dict[str, float]:
+    """Frames/s of `count` worlds together, and the CPU that one takes."""
     hp, made = model.info, [0] * count
     prompt = Prompt.beside(model)
     assert prompt is not None
@@ -77,7 +90,8 @@ def engine(model: Model, count: int, seconds: float) -> float:
     worlds = [World(model) for _ in range(count)]
     for world in worlds:
         world.reset(frame)
-    until = time.perf_counter() + seconds
+    spent, began = time.process_time(), time.perf_counter()
+    until = began + seconds
 
     def play(index: int) -> None:
         while time.perf_counter() < until:
@@ -89,7 +103,10 @@ def engine(model: Model, count: int, seconds: float) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(made) / seconds
+    return {
+        "engine frames/s": sum(made) / (time.perf_counter() - began),
+        "engine CPU ms": 1000 * (time.process_time() - spent) / sum(made),
+    }
 
 
 def batched(model: Model, threads: int, tokens: int) -> dict[str, float]:
@@ -133,13 +150,11 @@ def main() -> None:
     assert process.stdout is not None
     found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
     assert found
-    try:
-        rows = [served(found[0], count, given.seconds) for count in COUNTS]
+    try:  # each load beside the engine's own, so that what else the machine does is about the same for both
+        rows = [served(found[0], count, given.seconds) | engine(model, count, given.seconds) for count in COUNTS]
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
-    for row in rows:
-        row["engine frames/s"] = engine(model, int(row["sessions"]), given.seconds)
     table(rows)
     table([batched(model, given.threads, tokens) for tokens in (16, 64, model.token_count)])
 

@@ -170,9 +170,8 @@ def run(
             raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
         actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
     plan = read_actions("random" if actions is None else actions, hp.choices, n, seed, hp.action_names)
-    console.print(
-        f"{_printable(opened.name)} {opened.type}, {opened.isa}, {opened.threads} threads, seed {seed}", soft_wrap=True
-    )
+    crew = f"{opened.threads} thread{'s' * (opened.threads > 1)}"
+    console.print(f"{_printable(opened.name)} {opened.type}, {opened.isa}, {crew}, seed {seed}", soft_wrap=True)
     if picture is not None and (sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how)):
         console.print(sentence, soft_wrap=True)
     if ids is not None:

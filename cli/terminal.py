@@ -155,7 +155,7 @@ class Game:
         left = max(0, (columns - frame.shape[1]) // 2)
         for number, line in enumerate(halfblocks.text(frame, self.colours), 1):
             out.append(f"\x1b[{number};{left + 1}H{line}")
-        for number, line in zip((rows - 1, rows), self._status(node), strict=True):
+        for number, line in zip((rows - 1, rows), self._status(node, columns - 1), strict=True):
             out.append(f"\x1b[{number};1H\x1b[K{line[: columns - 1]}")
         sys.stdout.write("".join(out))
         sys.stdout.flush()
@@ -164,15 +164,18 @@ class Game:
         names = self.session.model.info.action_names
         return f"action {action}" if names is None else names[action]
 
-    def _status(self, node: Node) -> tuple[str, str]:
+    def _status(self, node: Node, room: int) -> tuple[str, str]:
+        """Two lines; of the keys, those for which a line of so many characters has room, and how to leave."""
         last = self.session.nodes[self.session.path[-1]].depth
         name = "".join(c if c.isprintable() else "?" for c in self.session.model.name)
         by = "" if node.action < 0 else f", {self._name(node.action)}"
         speed = f", {self._ms:.0f} ms" if self._ms else ""
-        count = self.session.model.info.choices - 1
+        act = f"arrows WASD 0-{min(self.session.model.info.choices - 1, 9)} act"
         first = self.message or f"{name}: frame {node.depth} of {last}{by}{speed}"
-        rest = ". again  backspace back  b mark  g go to mark  c save gif  r reset  q quit"
-        return first, f"arrows WASD 0-{min(count, 9)} act  {rest}"
+        rest = [". again", "backspace back", "b mark", "g go to mark", "c save gif", "r reset"]
+        while rest and len(keys := "  ".join((act, *rest, "q quit"))) > room:
+            rest.pop()
+        return first, keys if rest else f"{act}  q quit"
 
 
 def keys_in(data: bytes) -> Iterator[str]:

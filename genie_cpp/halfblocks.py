@@ -9,7 +9,25 @@ from PIL import Image
 from .model import Frame
 
 BLOCK = "\u2580"  # upper half
-_LEVELS = np.array([0, 95, 135, 175, 215, 255])  # of the 6x6x6 cube in the palette of 256 colours
+_LEVELS = (0, 95, 135, 175, 215, 255)  # of the 6x6x6 cube in the palette of 256 colours
+_SRGB = np.arange(256) / 255
+_LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ],
+    np.float32,
+)
+_OPPONENTS = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ],
+    np.float32,
+)
 
 
 def scaled(frame: Frame, columns: int, rows: int) -> Frame:
@@ -44,15 +62,24 @@ def text(frame: Frame, colours: int = 1 << 24) -> list[str]:
 
 
 def nearest(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """uint8 [..., 3] -> the nearest of the 240 fixed colours, 16…255: a cube of 216 and 24 greys."""
-    rgb = colours.astype(np.int64)
-    steps = np.abs(rgb[..., None] - _LEVELS).argmin(-1)
-    cube = _LEVELS[steps]
-    grey = np.clip((rgb.mean(-1) - 8 + 5) // 10, 0, 23).astype(np.int64)
-    greys = np.repeat((8 + 10 * grey)[..., None], 3, -1)
-    of_cube = 16 + 36 * steps[..., 0] + 6 * steps[..., 1] + steps[..., 2]
-    return np.where(((cube - rgb) ** 2).sum(-1) <= ((greys - rgb) ** 2).sum(-1), of_cube, 232 + grey)
+    """uint8 [..., 3] -> the nearest of the 240 fixed colours, 16…255: a cube of 216 and 24 greys.
+
+    Nearest as seen, in OKLab (Ottosson 2020, "A perceptual color space for image processing"): in RGB a dark green is
+    nearer to petrol, and brown to grey.
+    """
+    lab = _oklab(colours)
+    distance = (_FIXED**2).sum(-1) - 2 * (lab @ _FIXED.T)  # less the colour's own square, the same for all
+    return 16 + distance.argmin(-1)
+
+
+def _oklab(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """sRGB uint8 [..., 3] -> lightness, green to red, blue to yellow, float32 [..., 3]."""
+    return np.cbrt(_LINEAR[colours] @ _CONES.T) @ _OPPONENTS.T
 
 
 def _indexed(frame: Frame) -> list[str]:
     return [f"5;{index}" for index in nearest(frame).reshape(-1)]
+
+
+_CUBE = [(r, g, b) for r in _LEVELS for g in _LEVELS for b in _LEVELS]
+_FIXED = _oklab(np.array([*_CUBE, *((8 + 10 * i,) * 3 for i in range(24))], np.uint8))

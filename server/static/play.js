@@ -371,6 +371,7 @@ function veil(text, button = "", act = null) {
 // A whole number of the display's pixels per pixel of the world.
 function fitScreen() {
   const box = $("frame"), ratio = devicePixelRatio || 1;
+  box.style.setProperty("--tall", screen.height / screen.width);
   const most = Math.min((box.clientWidth * ratio) / screen.width, (box.clientHeight * ratio) / screen.height);
   const scale = (most >= 1 ? Math.floor(most) : most) / ratio;
   screen.style.width = `${screen.width * scale}px`;

@@ -167,6 +167,11 @@ def test_resize_and_256_colours(terminal: Callable[..., Terminal]) -> None:
     os.kill(run.process.pid, signal.SIGWINCH)
     run.shows("frame 0")
     assert int(re.findall(rb"\x1b\[1;(\d+)H", run.seen)[0]) == (20 - 12) // 2 + 1  # shrunk to 12x12
+    run.seen = b""
+    run.resize(50, 8)
+    os.kill(run.process.pid, signal.SIGWINCH)
+    run.shows("q quit")  # the key that a narrow window must still name
+    assert b"c save gif" not in run.seen
 
 
 def test_stale_keys_are_dropped(terminal: Callable[..., Terminal]) -> None:
@@ -200,6 +205,9 @@ def test_half_blocks() -> None:
     ]
     shown = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [8, 8, 8], [95, 135, 175], [128, 128, 128]], np.uint8)
     assert halfblocks.nearest(shown).tolist() == [16, 231, 196, 232, 67, 244]
+    assert halfblocks.nearest(np.array([[[38, 112, 64], [220, 40, 60]]], np.uint8)).tolist() == [
+        [29, 160]
+    ]  # green and red
     assert halfblocks.scaled(PICTURE, 80, 24).shape == (48, 48, 3)
     assert halfblocks.scaled(PICTURE, 10, 50).shape == (10, 10, 3)
     assert halfblocks.scaled(PICTURE, 1, 1).shape == (2, 1, 3)

@@ -11,15 +11,27 @@ import numpy as np
 import pytest
 
 from genie_cpp import GenieError, Model, Sampler, StateError
+from genie_cpp.convert.writer import convert
 from genie_cpp.session import Prompt, Session
 from genie_cpp.session_file import MAGIC, Replay, SessionFile
 
+TINYWORLDS = Path(__file__).parents[1] / "golden" / "tinyworlds"
 PICTURE = np.random.default_rng(3).integers(0, 256, (20, 16, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def model(tiny_gguf) -> Model:  # type: ignore[no-untyped-def]
     return Model.open(tiny_gguf("q8_0"), threads=1)
+
+
+@pytest.fixture(scope="module", params=["half", "retokenize"])
+def sliding(request: pytest.FixtureRequest, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model for each way of saving a window: tokens, or pixels, from which a world does not rewind."""
+    if request.param == "half":
+        return model
+    output = tmp_path_factory.mktemp("tinyworlds") / "f32.gguf"
+    convert([TINYWORLDS / name for name in ("tokenizer.pth", "latent_actions_step_5", "dynamics.pth")], output, "f32")
+    return Model.open(output, threads=1)
 
 
 def played(model: Model, **more: int) -> Session:
@@ -45,11 +57,12 @@ def frames(session: Session) -> list[bytes]:
     return [session.nodes[id].png for id in session.path]
 
 
-def test_a_session_comes_back_byte_for_byte(model: Model) -> None:
-    session = played(model)
+def test_a_session_comes_back_byte_for_byte(sliding: Model) -> None:
+    model, session = sliding, played(sliding)
     data = SessionFile.of(session).to_bytes()
     assert data.startswith(MAGIC) and b"p.png" not in data  # where a picture lay is nobody else's business
     file = SessionFile.from_bytes(data)
+    assert file.window == session.world.window == model.info.window_policy
     assert file.to_bytes() == data and [file.depth(mark) for mark in file.bookmarks] == [1, 6, 4]
     replay = Replay(file, model)
     again = replay.run()
@@ -63,8 +76,8 @@ def test_a_session_comes_back_byte_for_byte(model: Model) -> None:
     assert SessionFile.of(Replay(file, model).run()).to_bytes() == data
 
 
-def test_one_line_to_a_bookmark(model: Model) -> None:
-    session = played(model)
+def test_one_line_to_a_bookmark(sliding: Model) -> None:
+    model, session = sliding, played(sliding)
     file = SessionFile.from_bytes(SessionFile.of(session).to_bytes())
     for number in (0, 1, 2, 3):
         at = file.at(number)
@@ -77,8 +90,11 @@ def test_one_line_to_a_bookmark(model: Model) -> None:
             file.at(wrong)
 
 
-def test_where_the_past_is_gone_a_state_stands_for_it(model: Model) -> None:
-    session = Session(model, 40_000)
+def test_where_the_past_is_gone_a_state_stands_for_it(sliding: Model) -> None:
+    model, measured = sliding, Session(sliding)
+    for _ in range(model.info.context_length):
+        measured.reset(Prompt(PICTURE)) if not measured.path else measured.step(1)
+    session = Session(model, 60 * measured.node.n_bytes)  # a full window's
     session.reset(Prompt(PICTURE), seed=1)
     session.step(1)
     session.bookmark()
@@ -86,6 +102,7 @@ def test_where_the_past_is_gone_a_state_stands_for_it(model: Model) -> None:
         session.step(action)
     assert session.nodes[session.path[0]].depth > 5  # the first frames were dropped
     data = SessionFile.of(session).to_bytes()
+    assert any(root.state for root in SessionFile.from_bytes(data).roots)
     again = Replay(SessionFile.from_bytes(data), model).run()
     assert frames(again) == frames(session) and again.node.depth == 121
     assert again.nodes[again.bookmarks[0]].png == session.nodes[session.bookmarks[0]].png

@@ -22,6 +22,7 @@ def build_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for command in ([*configure, *options], ["cmake", "--build", folder, "--target", target, "-j", "2"]):
             done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
-        return folder / target
+        (program,) = (found for suffix in ("", ".exe") if (found := folder / f"{target}{suffix}").is_file())
+        return program
 
     return build

@@ -2,31 +2,27 @@
  * The thread pool. Workers wait for a generation number to change; a region ends with the same barrier that separates
  * its phases. A MaskGIT step follows the last one within microseconds, so idle workers spin a little before they sleep.
  */
-#define _POSIX_C_SOURCE 200809L
+#include "threads.h"
 
-#include "pool.h"
 #include "memory.h"
+#include "pool.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 
 enum {
     MAX_THREADS = 1024,
-    IDLE_SPINS = 1000,    /* some 30 us */
-    IDLE_YIELDS = 8,      /* then let others run, */
-    BARRIER_SPINS = 400,  /* in a barrier too: the machine may have fewer cores free than we have threads */
-    STACK_BYTES = 4 << 20 /* kernels keep their scratch on the stack, and some C libraries give threads 128 KiB */
+    IDLE_SPINS = 1000,  /* some 30 us */
+    IDLE_YIELDS = 8,    /* then let others run, */
+    BARRIER_SPINS = 400 /* in a barrier too: the machine may have fewer cores free than we have threads */
 };
 
 struct genie_pool {
     int32_t thread_count;
     int32_t started; /* workers to join */
-    pthread_t *workers;
-    pthread_mutex_t callers; /* held for a whole region */
-    pthread_mutex_t sleeping;
-    pthread_cond_t wake;
+    genie_thread *workers;
+    genie_mutex callers; /* held for a whole region */
+    genie_mutex sleeping;
+    genie_condition wake;
     genie_task task; /* written by the caller before it advances the generation */
     void *context;
     int stop;
@@ -63,7 +59,7 @@ void genie_pool_barrier(genie_pool *pool) {
         if (spins < BARRIER_SPINS)
             relax();
         else
-            sched_yield();
+            genie_yield();
 }
 
 /* Returns the generation that ended the wait. */
@@ -76,35 +72,35 @@ static unsigned wait_for_work(genie_pool *pool, unsigned seen) {
         if (i < IDLE_SPINS)
             relax();
         else
-            sched_yield();
+            genie_yield();
     }
-    pthread_mutex_lock(&pool->sleeping);
+    genie_lock(&pool->sleeping);
     /* Sequentially consistent on both sides: either we see the new generation or the caller sees a sleeper. */
     atomic_fetch_add(&pool->sleepers, 1);
     while ((now = atomic_load(&pool->generation)) == seen)
-        pthread_cond_wait(&pool->wake, &pool->sleeping);
+        genie_wait(&pool->wake, &pool->sleeping);
     atomic_fetch_sub(&pool->sleepers, 1);
-    pthread_mutex_unlock(&pool->sleeping);
+    genie_unlock(&pool->sleeping);
     return now;
 }
 
 static void advance(genie_pool *pool) {
     atomic_fetch_add(&pool->generation, 1);
     if (atomic_load(&pool->sleepers) > 0) {
-        pthread_mutex_lock(&pool->sleeping);
-        pthread_cond_broadcast(&pool->wake);
-        pthread_mutex_unlock(&pool->sleeping);
+        genie_lock(&pool->sleeping);
+        genie_wake_all(&pool->wake);
+        genie_unlock(&pool->sleeping);
     }
 }
 
-static void *work(void *argument) {
+static GENIE_THREAD work(void *argument) {
     const worker_start start = *(worker_start *)argument;
     genie_release(argument);
     genie_pool *pool = start.pool;
     for (unsigned seen = 0;;) {
         seen = wait_for_work(pool, seen);
         if (pool->stop)
-            return NULL;
+            return 0;
         pool->task(pool->context, start.thread, pool->thread_count);
         genie_pool_barrier(pool);
     }
@@ -114,18 +110,10 @@ static void stop_workers(genie_pool *pool) {
     pool->stop = 1;
     advance(pool);
     for (int32_t i = 0; i < pool->started; i++)
-        pthread_join(pool->workers[i], NULL);
+        genie_thread_join(pool->workers[i]);
 }
 
 static genie_status start_workers(genie_pool *pool) {
-    pthread_attr_t attributes;
-    if (pthread_attr_init(&attributes) != 0)
-        return GENIE_ERROR_THREAD;
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES); /* refused: the default may still do */
-    /* Signals belong to the program's own threads. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     genie_status status = GENIE_OK;
     while (status == GENIE_OK && pool->started < pool->thread_count - 1) {
         worker_start *start = genie_alloc(sizeof *start);
@@ -134,15 +122,13 @@ static genie_status start_workers(genie_pool *pool) {
             break;
         }
         *start = (worker_start){pool, pool->started + 1};
-        if (pthread_create(&pool->workers[pool->started], &attributes, work, start) != 0) {
+        if (!genie_thread_start(&pool->workers[pool->started], work, start)) {
             genie_release(start);
             status = GENIE_ERROR_THREAD;
         } else {
             pool->started++;
         }
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
     if (status != GENIE_OK)
         stop_workers(pool);
     return status;
@@ -150,11 +136,11 @@ static genie_status start_workers(genie_pool *pool) {
 
 static void destroy(genie_pool *pool, int locks) {
     if (locks > 2)
-        pthread_cond_destroy(&pool->wake);
+        genie_condition_free(&pool->wake);
     if (locks > 1)
-        pthread_mutex_destroy(&pool->sleeping);
+        genie_mutex_free(&pool->sleeping);
     if (locks > 0)
-        pthread_mutex_destroy(&pool->callers);
+        genie_mutex_free(&pool->callers);
     genie_release(pool->workers);
     genie_release(pool);
 }
@@ -181,9 +167,9 @@ genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
     int locks = 0;
     genie_status status = pool->workers == NULL ? GENIE_ERROR_MEMORY : GENIE_OK;
     if (status == GENIE_OK) {
-        locks += pthread_mutex_init(&pool->callers, NULL) == 0;
-        locks += locks == 1 && pthread_mutex_init(&pool->sleeping, NULL) == 0;
-        locks += locks == 2 && pthread_cond_init(&pool->wake, NULL) == 0;
+        locks += genie_mutex_create(&pool->callers);
+        locks += locks == 1 && genie_mutex_create(&pool->sleeping);
+        locks += locks == 2 && genie_condition_create(&pool->wake);
         status = locks == 3 ? start_workers(pool) : GENIE_ERROR_THREAD;
     }
     if (status != GENIE_OK) {
@@ -202,7 +188,7 @@ void genie_pool_free(genie_pool *pool) {
 }
 
 void genie_pool_run(genie_pool *pool, genie_task task, void *context) {
-    pthread_mutex_lock(&pool->callers);
+    genie_lock(&pool->callers);
     if (pool->thread_count == 1) {
         task(context, 0, 1);
     } else {
@@ -212,7 +198,7 @@ void genie_pool_run(genie_pool *pool, genie_task task, void *context) {
         task(context, 0, pool->thread_count);
         genie_pool_barrier(pool);
     }
-    pthread_mutex_unlock(&pool->callers);
+    genie_unlock(&pool->callers);
 }
 
 int32_t genie_pool_threads(const genie_pool *pool) { return pool->thread_count; }
