@@ -15,8 +15,9 @@ from rich.text import Text
 
 from genie_cpp.errors import GGUFError
 from genie_cpp.gguf_file import MAGIC, GGUFFile, quoted
-from genie_cpp.hparams import CARD, KEYS, STACKS, HParams, validate
+from genie_cpp.hparams import HParams, validate
 from genie_cpp.model import current_isa
+from genie_cpp.profile import CARD, KEYS, STACKS
 from genie_cpp.session_file import MAGIC as SESSION_MAGIC
 from genie_cpp.session_file import SessionFile
 

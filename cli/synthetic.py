@@ -14,7 +14,8 @@ from genie_cpp.convert.quantize import TYPES, choose_type, encode
 from genie_cpp.convert.writer import write_header
 from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import TensorType, quoted
-from genie_cpp.hparams import ARCHITECTURE, HParams, StackParams, expected_tensors
+from genie_cpp.hparams import HParams, StackParams, expected_tensors
+from genie_cpp.profile import ARCHITECTURE
 
 SPACE_TIME = ("spatial", "temporal", "ffn")
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from genie_cpp.errors import CheckpointError, GenieError, ModelError
 from genie_cpp.gguf_file import TensorType, quoted
-from genie_cpp.hparams import STACKS, HParams, StackParams, expected_tensors
+from genie_cpp.hparams import HParams, StackParams, expected_tensors
+from genie_cpp.profile import STACKS
 from genie_cpp.sampler import Sampler
 
 from .files import INSTALL, as_float32, import_torch, load_pickle, one_line

@@ -14,7 +14,8 @@ import numpy as np
 
 from genie_cpp.errors import CheckpointError, OutputError
 from genie_cpp.gguf_file import GGUFFile, TensorType, quoted
-from genie_cpp.hparams import ARCHITECTURE, tensor_bytes, validate
+from genie_cpp.hparams import tensor_bytes, validate
+from genie_cpp.profile import ARCHITECTURE
 
 from .families import load
 from .native import Checkpoint

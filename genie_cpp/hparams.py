@@ -1,6 +1,6 @@
-"""Hyper-parameters of a Genie GGUF, and the tensors that follow from them (docs/gguf.md, held to it by a test).
+"""Hyper-parameters of a Genie GGUF, and the tensors that follow from them (docs/gguf.md).
 
-One table, `KEYS`, serves the reader and the writer: `HParams.from_metadata` and `HParams.to_metadata`.
+`profile.KEYS` serves the reader and the writer: `HParams.from_metadata` and `HParams.to_metadata`.
 """
 
 from __future__ import annotations
@@ -11,244 +11,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from . import conv
 from .errors import ModelError
 from .gguf_file import BLOCKS, GGUFFile, TensorType, Value, quoted
-
-ARCHITECTURE = "genie"
-PROFILE_VERSION = 1
-QUANTIZATION_VERSION = 2
-STACKS = ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics")
-# The second of a kind in a block has a name of its own.
-SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn", "ffn2", "peg", "peg2")
-NORMED = ("spatial", "temporal", "spacetime", "ffn")
-LAM = "lam.encoder"
-PEG_TAPS = 27
-GATED = ("swiglu", "geglu")
-CONVS = ("encoder", "decoder")  # of a tokenizer of the kind "conv"
-QUANTIZERS = ("codebook", "fsq")
-# What the tokenizer kinds mix time with.
-KINDS: dict[str, str | None] = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime", "conv": None}
-# Value of general.file_type for each type of most weights.
-FILE_TYPES: dict[TensorType, int] = {TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q8_0: 7}
-# Beyond any machine this runs on; stops hyper-parameters whose product would overflow 64 bits in C.
-MAX_BYTES = 1 << 42
-
-# One word of --actions.
-NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-
-_CONVERT_AGAIN = "convert the checkpoint again with this version's genie-convert"
-
-
-@dataclass(frozen=True)
-class Key:
-    """One row of the table of docs/gguf.md. `<stack>` in `name` stands for each of STACKS."""
-
-    name: str
-    type: str
-    field: str = ""  # of HParams or StackParams; empty for what belongs to the file and not to the model
-    low: float | None = None
-    high: float | None = None
-    above: bool = False  # `low` itself is excluded
-    choices: tuple[str | int, ...] = ()
-    default: Value | None = None
-    optional: bool = False
-    quiet: bool = False  # written only where it is not the default, so that older readers know the file
-
-    def check(self, name: str, value: object, stored: str | None = None) -> Any:
-        """The value as its field holds it. Raises ModelError with the key, what is expected and what was got."""
-        ok: bool
-        result: Any = value
-        if self.type == "uint32":
-            ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
-        elif self.type == "float32":
-            ok = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 3e38
-            result = float32(value) if ok else value
-        elif self.type == "bool":
-            ok = isinstance(value, bool)
-        elif self.type == "string":
-            ok = isinstance(value, str)
-        else:
-            ok = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-            result = tuple(value) if ok else value  # type: ignore[arg-type]
-        if not ok or stored not in (None, self.type):
-            got = f"a {stored}" if stored not in (None, self.type) else _shown(value)
-            raise ModelError(f"{name} must be {self.expected()}, not {got}", _CONVERT_AGAIN)
-        if self.type.startswith("array"):
-            if self.choices:
-                ok = 1 <= len(result) <= 8 and set(result) <= set(self.choices) and len(set(result)) == len(result)
-            else:
-                ok = all(NAME.fullmatch(item) for item in result)
-        elif self.choices:
-            ok = result in self.choices
-        elif self.low is not None and self.high is not None:
-            low, high = (float32(self.low), float32(self.high)) if self.type == "float32" else (self.low, self.high)
-            ok = low <= result <= high and not (self.above and result == low)
-        if not ok:
-            raise ModelError(f"{name} must be {self.expected()}, not {_shown(value)}", _CONVERT_AGAIN)
-        return result
-
-    def expected(self) -> str:
-        """The type and range in words."""
-        if self.type.startswith("array") and not self.choices:
-            return "an array of words of a-z, 0-9 and -, beginning with a letter, of at most 32 characters"
-        if self.type.startswith("array"):
-            return f"an array of 1 to 8 different strings among {', '.join(map(str, self.choices))}"
-        if self.choices:
-            return f"a {self.type} " + ("among " if len(self.choices) > 1 else "") + ", ".join(map(str, self.choices))
-        if self.low is None:
-            return f"a {self.type}"
-        return f"a {self.type} " + (
-            f"> {self.low:g} and <= {self.high:g}" if self.above else f"in {self.low:.10g}…{self.high:.10g}"
-        )
-
-
-CARD = (
-    "general.name",
-    "general.author",
-    "general.license",
-    "general.description",
-    "general.source.url",
-    "general.dataset",
+from .profile import (
+    ARCHITECTURE,
+    CONVERT_AGAIN,
+    CONVS,
+    FILE_KEYS,
+    FILE_TYPES,
+    GATED,
+    KEYS,
+    KINDS,
+    KNOWN,
+    LAM,
+    LAM_KEYS,
+    MAX_BYTES,
+    MODEL_KEYS,
+    NO_LAM,
+    PEG_TAPS,
+    PROFILE_VERSION,
+    QUANTIZATION_VERSION,
+    STACK_KEYS,
+    STACKS,
+    float32,
+    fsq_bins,
+    key_names,
+    read_key,
 )
-
-KEYS: tuple[Key, ...] = (
-    Key("general.architecture", "string", choices=(ARCHITECTURE,)),
-    *(Key(name, "string", optional=True) for name in CARD),
-    Key("general.file_type", "uint32", choices=tuple(FILE_TYPES.values())),
-    Key("general.quantization_version", "uint32", choices=(QUANTIZATION_VERSION,)),
-    Key("genie.version", "uint32", choices=(PROFILE_VERSION,)),
-    Key("genie.frame.width", "uint32", "frame_width", 1, 4096),
-    Key("genie.frame.height", "uint32", "frame_height", 1, 4096),
-    Key("genie.context_length", "uint32", "context_length", 2, 1024),
-    Key("genie.action.count", "uint32", "action_count", 0, 4096),
-    Key("genie.action.names", "array of string", "action_names", optional=True, quiet=True),
-    Key(
-        "genie.action.conditioning", "string", "action_conditioning", choices=("add", "film"), default="add", quiet=True
-    ),
-    Key("genie.window.policy", "string", "window_policy", choices=("half", "exact", "retokenize"), default="half"),
-    Key("genie.tokenizer.kind", "string", "tokenizer_kind", choices=tuple(KINDS)),
-    Key("genie.tokenizer.patch_size", "uint32", "tokenizer_patch_size", 1, 256),
-    Key("genie.tokenizer.codebook_size", "uint32", "codebook_size", 2, 1 << 20),
-    Key("genie.tokenizer.latent_length", "uint32", "tokenizer_latent_length", 1, 4096),
-    Key(
-        "genie.tokenizer.quantizer", "string", "tokenizer_quantizer", choices=QUANTIZERS, default="codebook", quiet=True
-    ),
-    Key(
-        "genie.dynamics.prediction",
-        "string",
-        "prediction",
-        choices=("same-frame", "next-frame"),
-        default="same-frame",
-        quiet=True,
-    ),
-    Key("genie.tokenizer.conv.encoder", "array of string", "conv_encoder", optional=True, quiet=True),
-    Key("genie.tokenizer.conv.decoder", "array of string", "conv_decoder", optional=True, quiet=True),
-    Key("genie.tokenizer.conv.group_count", "uint32", "conv_group_count", 1, 65536, optional=True, quiet=True),
-    Key(
-        "genie.tokenizer.conv.norm_epsilon",
-        "float32",
-        "conv_norm_epsilon",
-        0,
-        0.1,
-        above=True,
-        optional=True,
-        quiet=True,
-    ),
-    Key("genie.lam.patch_size", "uint32", "lam_patch_size", 1, 256),
-    Key("genie.lam.latent_length", "uint32", "lam_latent_length", 1, 4096),
-    Key("genie.lam.difference", "bool", "lam_difference"),
-    Key("genie.lam.quantizer", "string", "lam_quantizer", choices=QUANTIZERS, default="codebook", quiet=True),
-    Key("genie.lam.head", "string", "lam_head", choices=("mean", "pair", "joined"), default="mean", quiet=True),
-    Key("genie.lam.head_length", "uint32", "lam_head_length", 1, 16384, optional=True),
-    Key("genie.<stack>.block_count", "uint32", "block_count", 1, 512),
-    Key("genie.<stack>.embedding_length", "uint32", "embedding_length", 1, 16384),
-    Key("genie.<stack>.norm_length", "uint32", "norm_length", 1, 16384, optional=True),
-    Key("genie.<stack>.feed_forward_length", "uint32", "feed_forward_length", 1, 131072),
-    Key("genie.<stack>.attention.head_count", "uint32", "head_count", 1, 512),
-    Key("genie.<stack>.attention.key_length", "uint32", "key_length", 1, 1024),
-    Key("genie.<stack>.attention.qk_norm", "bool", "qk_norm"),
-    Key("genie.<stack>.attention.qk_norm_epsilon", "float32", "qk_norm_epsilon", 0, 0.1, above=True, optional=True),
-    Key(
-        "genie.<stack>.attention.kv_input",
-        "string",
-        "kv_input",
-        choices=("norm", "residual"),
-        default="norm",
-        quiet=True,
-    ),
-    Key(
-        "genie.<stack>.attention.spatial_bias",
-        "string",
-        "spatial_bias",
-        choices=("none", "relative"),
-        default="none",
-        quiet=True,
-    ),
-    Key(
-        "genie.<stack>.attention.temporal_bias",
-        "string",
-        "temporal_bias",
-        choices=("none", "alibi"),
-        default="none",
-        quiet=True,
-    ),
-    Key(
-        "genie.<stack>.attention.qk_norm_kind",
-        "string",
-        "qk_norm_kind",
-        choices=("rmsnorm", "layernorm"),
-        default="rmsnorm",
-        quiet=True,
-    ),
-    Key("genie.<stack>.sublayers", "array of string", "sublayers", choices=SUBLAYERS),
-    Key("genie.<stack>.norm", "string", "norm", choices=("rmsnorm", "layernorm")),
-    Key("genie.<stack>.unnormed", "array of string", "unnormed", choices=NORMED, optional=True, quiet=True),
-    Key("genie.<stack>.norm_position", "string", "norm_position", choices=("pre", "post"), default="pre", quiet=True),
-    Key("genie.<stack>.output_norm", "string", "output_norm", choices=("rmsnorm", "layernorm", "none"), optional=True),
-    Key("genie.<stack>.norm_epsilon", "float32", "norm_epsilon", 0, 0.1, above=True),
-    Key("genie.<stack>.ffn", "string", "ffn", choices=("gelu", "gelu_tanh", "relu", "swiglu", "geglu")),
-    Key("genie.<stack>.bias", "bool", "bias"),
-    Key(
-        "genie.<stack>.position",
-        "string",
-        "position",
-        choices=("separate", "joint", "none"),
-        default="separate",
-        quiet=True,
-    ),
-    Key("genie.<stack>.input_norm", "string", "input_norm", choices=("none", "dual"), default="none", quiet=True),
-    Key(
-        "genie.<stack>.first_frame",
-        "string",
-        "first_frame",
-        choices=("none", "input", "output"),
-        default="none",
-        quiet=True,
-    ),
-    Key("genie.dynamics.factor_count", "uint32", "factor_count", 1, 4, default=1, quiet=True),
-    Key("genie.sampler.steps", "uint32", "sampler_steps", 1, 1024),
-    Key("genie.sampler.temperature", "float32", "sampler_temperature", 0, 100),
-    Key("genie.sampler.order", "string", "sampler_order", choices=("confidence", "random", "largest-probability")),
-    Key("genie.sampler.noise", "float32", "sampler_noise", 0, 100),
-    Key(
-        "genie.sampler.schedule",
-        "string",
-        "sampler_schedule",
-        choices=("cosine", "exponential", "cosine-ceil"),
-        default="cosine",
-        quiet=True,
-    ),
-)
-_MODEL_KEYS = tuple(key for key in KEYS if key.field and "<stack>" not in key.name)
-_STACK_KEYS = tuple(key for key in KEYS if "<stack>" in key.name)
-_FILE_KEYS = tuple(key for key in KEYS if not key.field)
-_LAM_KEYS = "genie.lam."
-# What stands in for the required keys of a file without a LAM.
-_NO_LAM: dict[str, Any] = {"lam_patch_size": 0, "lam_latent_length": 0, "lam_difference": False}
-_KNOWN = frozenset(key.name.replace("<stack>", stack) for key in KEYS for stack in STACKS)
 
 
 @dataclass(frozen=True)
@@ -334,26 +124,26 @@ class HParams:
         """
         types = value_types or {}
         for name in metadata:
-            if name.startswith("genie.") and name not in _KNOWN:
+            if name.startswith("genie.") and name not in KNOWN:
                 raise ModelError(f"unknown key {quoted(name)}", "the file may need a newer genie_cpp")
-        for key in _FILE_KEYS:
-            _read(metadata, types, key, key.name)
-        lam = any(name.startswith(_LAM_KEYS) for name in metadata)  # all of it, or nothing
+        for key in FILE_KEYS:
+            read_key(metadata, types, key, key.name)
+        lam = any(name.startswith(LAM_KEYS) for name in metadata)  # all of it, or nothing
         fields: dict[str, Any] = {
-            key.field: _NO_LAM.get(key.field, key.default)
-            if key.name.startswith(_LAM_KEYS) and not lam
-            else _read(metadata, types, key, key.name)
-            for key in _MODEL_KEYS
+            key.field: NO_LAM.get(key.field, key.default)
+            if key.name.startswith(LAM_KEYS) and not lam
+            else read_key(metadata, types, key, key.name)
+            for key in MODEL_KEYS
         }
         names = [stack for stack in STACKS if lam or stack != LAM]
         if fields["tokenizer_kind"] == "conv":
             names = [stack for stack in names if not stack.startswith("tokenizer.")]
             for name in metadata:
                 if name.startswith(("genie.tokenizer.encoder.", "genie.tokenizer.decoder.")):
-                    raise ModelError(f"a tokenizer of the kind conv has no key {quoted(name)}", _CONVERT_AGAIN)
+                    raise ModelError(f"a tokenizer of the kind conv has no key {quoted(name)}", CONVERT_AGAIN)
         stacks = {
             stack: StackParams(
-                **{key.field: _read(metadata, types, key, key.name.replace("<stack>", stack)) for key in _STACK_KEYS}
+                **{key.field: read_key(metadata, types, key, key.name.replace("<stack>", stack)) for key in STACK_KEYS}
             )
             for stack in names
         }
@@ -373,18 +163,18 @@ class HParams:
             "general.quantization_version": QUANTIZATION_VERSION,
             "genie.version": PROFILE_VERSION,
         }
-        for key in _MODEL_KEYS:
+        for key in MODEL_KEYS:
             value = getattr(self, key.field)
-            if not (key.quiet and value == key.default) and (self.has_lam or not key.name.startswith(_LAM_KEYS)):
+            if not (key.quiet and value == key.default) and (self.has_lam or not key.name.startswith(LAM_KEYS)):
                 values[key.name] = list(value) if isinstance(value, tuple) else value
         for stack, s in self.stacks.items():
-            for key in _STACK_KEYS:
+            for key in STACK_KEYS:
                 value = getattr(s, key.field)
                 if (key.quiet and value == key.default) or (key.field == "output_norm" and value == s.norm):
                     continue
                 values[key.name.replace("<stack>", stack)] = list(value) if isinstance(value, tuple) else value
         HParams.from_metadata({name: value for name, value in values.items() if value is not None})
-        rows = {name: key.type for key in KEYS for name in _names(key)}
+        rows = {name: key.type for key in KEYS for name in key_names(key)}
         return {name: (kind, values[name]) for name, kind in rows.items() if values.get(name) not in (None, "")}
 
     def check(self) -> None:
@@ -394,23 +184,23 @@ class HParams:
             if self.frame_width % patch or self.frame_height % patch:
                 raise ModelError(
                     f"genie.{name}.patch_size {patch} does not divide {self.frame_width}x{self.frame_height} frames",
-                    _CONVERT_AGAIN,
+                    CONVERT_AGAIN,
                 )
         if self.action_names is not None and len(self.action_names) != self.action_count:
             raise ModelError(
-                f"genie.action.names has {len(self.action_names)} names for {self.action_count} actions", _CONVERT_AGAIN
+                f"genie.action.names has {len(self.action_names)} names for {self.action_count} actions", CONVERT_AGAIN
             )
         self._check_quantizers()
         self._check_conv()
         if self.action_count == 0 and self.has_lam:
             raise ModelError(
-                "genie.action.count is 0, and a world without actions has no latent action model", _CONVERT_AGAIN
+                "genie.action.count is 0, and a world without actions has no latent action model", CONVERT_AGAIN
             )
         if self.factor_count > 1 and fsq_bins(self.codebook_size, self.factor_count) is None:
             raise ModelError(
                 f"{self.codebook_size} codes are no whole number to the power of genie.dynamics.factor_count "
                 f"{self.factor_count}",
-                _CONVERT_AGAIN,
+                CONVERT_AGAIN,
             )
         for stack in {"tokenizer.encoder", "tokenizer.decoder"} & set(self.stacks):
             mixing = {"temporal", "spacetime"} & set(self.stacks[stack].sublayers)
@@ -418,7 +208,7 @@ class HParams:
                 raise ModelError(
                     f"genie.{stack}.sublayers {', '.join(self.stacks[stack].sublayers)} do not make a "
                     f"{self.tokenizer_kind} tokenizer",
-                    _CONVERT_AGAIN,
+                    CONVERT_AGAIN,
                 )
         for stack, s in self.stacks.items():
             for key, ok, wanted in (
@@ -430,12 +220,12 @@ class HParams:
                 ("first_frame", s.first_frame != "output" or self.output_length(stack) > 0, "input or none: no output"),
             ):
                 if not ok:
-                    raise ModelError(f"genie.{stack}.{key} must be {wanted}", _CONVERT_AGAIN)
+                    raise ModelError(f"genie.{stack}.{key} must be {wanted}", CONVERT_AGAIN)
         weights = 4 * self.parameter_count()
         cache = sum(self.cache_bytes(stack) for stack in self.stacks)
         for what, size in (("weights", weights), ("temporal cache", cache)):
             if size > MAX_BYTES:
-                raise ModelError(f"the hyper-parameters ask for {size / 2**40:.0f} TiB of {what}", _CONVERT_AGAIN)
+                raise ModelError(f"the hyper-parameters ask for {size / 2**40:.0f} TiB of {what}", CONVERT_AGAIN)
 
     def _check_quantizers(self) -> None:
         for name, kind, codes, length in (
@@ -445,14 +235,14 @@ class HParams:
             if kind == "fsq" and length and fsq_bins(codes, length) is None:
                 raise ModelError(
                     f"{codes} codes are no whole number of bins to the power of genie.{name}.latent_length {length}",
-                    _CONVERT_AGAIN,
+                    CONVERT_AGAIN,
                 )
         if (self.lam_head != "mean") != (self.lam_head_length is not None):
-            raise ModelError("genie.lam.head_length goes with the genie.lam.head pair or joined", _CONVERT_AGAIN)
+            raise ModelError("genie.lam.head_length goes with the genie.lam.head pair or joined", CONVERT_AGAIN)
         if self.lam_head == "joined" and self.lam_difference:
-            raise ModelError("the genie.lam.head joined wants no genie.lam.difference", _CONVERT_AGAIN)
+            raise ModelError("the genie.lam.head joined wants no genie.lam.difference", CONVERT_AGAIN)
         if self.lam_head == "pair" and (self.lam_difference or self.stacks["lam.encoder"].output_norm != "none"):
-            raise ModelError("the genie.lam.head pair wants no genie.lam.difference and no output_norm", _CONVERT_AGAIN)
+            raise ModelError("the genie.lam.head pair wants no genie.lam.difference and no output_norm", CONVERT_AGAIN)
 
     @property
     def has_lam(self) -> bool:
@@ -466,7 +256,7 @@ class HParams:
             self.tokenizer_kind != "conv" and any(value is not None for value in values)
         ):
             raise ModelError(
-                "genie.tokenizer.conv keys go with the genie.tokenizer.kind conv, all of them", _CONVERT_AGAIN
+                "genie.tokenizer.conv keys go with the genie.tokenizer.kind conv, all of them", CONVERT_AGAIN
             )
         for name in CONVS if self.tokenizer_kind == "conv" else ():
             found = self.conv_layers(name)
@@ -475,7 +265,7 @@ class HParams:
                 raise ModelError(
                     f"genie.tokenizer.conv.{name} ends in {found[-1].channels} channels at 2^{found[-1].scale} of its "
                     f"input's sides, not in {wanted[0]} at those of a patch_size of {self.tokenizer_patch_size}",
-                    _CONVERT_AGAIN,
+                    CONVERT_AGAIN,
                 )
 
     def conv_layers(self, name: str) -> list[conv.Layer]:
@@ -633,12 +423,6 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
     return found
 
 
-def fsq_bins(codes: int, length: int) -> int | None:
-    """The whole b >= 2 with b ** length == codes, or None."""
-    bins = round(codes ** (1 / length))
-    return bins if bins >= 2 and bins**length == codes else None
-
-
 def validate_tensors(file: GGUFFile, hp: HParams, finite: bool = True) -> None:
     """Hold a file's tensors to its hyper-parameters: none missing, unknown, misshapen or of a wrong type; all finite.
 
@@ -649,17 +433,17 @@ def validate_tensors(file: GGUFFile, hp: HParams, finite: bool = True) -> None:
     blocks = sum(stack.block_count for stack in hp.stacks.values())
     if blocks > len(file.tensors):
         raise ModelError(
-            f"{where}: {blocks} blocks are declared, but there are {len(file.tensors)} tensors", _CONVERT_AGAIN
+            f"{where}: {blocks} blocks are declared, but there are {len(file.tensors)} tensors", CONVERT_AGAIN
         )
     expected = expected_tensors(hp)
     for name, (shape, matrix) in expected.items():
         info = file.tensors.get(name)
         if info is None:
-            raise ModelError(f"{where}: tensor {name} is missing", _CONVERT_AGAIN)
+            raise ModelError(f"{where}: tensor {name} is missing", CONVERT_AGAIN)
         if info.shape != shape:
-            raise ModelError(f"{where}: tensor {name} must be {list(shape)}, not {list(info.shape)}", _CONVERT_AGAIN)
+            raise ModelError(f"{where}: tensor {name} must be {list(shape)}, not {list(info.shape)}", CONVERT_AGAIN)
         if not matrix and info.type is not TensorType.F32:
-            raise ModelError(f"{where}: tensor {name} must be F32, not {info.type.name}", _CONVERT_AGAIN)
+            raise ModelError(f"{where}: tensor {name} must be F32, not {info.type.name}", CONVERT_AGAIN)
     for name in file.tensors:
         if name not in expected:
             raise ModelError(f"{where}: unknown tensor {quoted(name)}", "the file may need a newer genie_cpp")
@@ -685,38 +469,3 @@ def tensor_bytes(shape: tuple[int, ...], kind: TensorType) -> int:
         count *= length
     per_block, block_bytes = BLOCKS[kind]
     return count // per_block * block_bytes
-
-
-def float32(value: Any) -> float:
-    """The float32 nearest to a number, as a Python float."""
-    return float(np.float32(value))
-
-
-def _names(key: Key) -> tuple[str, ...]:
-    if "<stack>" not in key.name:
-        return (key.name,)
-    return tuple(key.name.replace("<stack>", stack) for stack in STACKS)
-
-
-def _read(metadata: Mapping[str, Value], types: Mapping[str, str], key: Key, name: str) -> Any:
-    if name not in metadata:
-        if key.default is not None:
-            return key.default
-        if key.optional:
-            return None
-        hint = "this GGUF is not a Genie" if name == "general.architecture" else _CONVERT_AGAIN
-        raise ModelError(f"the key {name} is missing; it must be {key.expected()}", hint)
-    if name == "general.architecture" and metadata[name] != ARCHITECTURE:
-        raise ModelError(
-            f"general.architecture must be {ARCHITECTURE}, not {_shown(metadata[name])}",
-            "genie_cpp runs Genie world models only",
-        )
-    return key.check(name, metadata[name], types.get(name))
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, (list, tuple)):
-        return quoted(", ".join(map(str, value[:9])))
-    return repr(value)[:80]

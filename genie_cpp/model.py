@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from . import _native, conv
 from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo
-from .hparams import CONVS, FILE_TYPES, LAM, HParams, StackParams, validate
+from .hparams import HParams, StackParams, validate
+from .profile import CONVS, FILE_TYPES, LAM
 from .sampler import Sampler
 
 Frame = NDArray[np.uint8]

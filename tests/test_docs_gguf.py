@@ -11,7 +11,8 @@ import pytest
 
 from genie_cpp import gguf_file
 from genie_cpp.conv import KINDS
-from genie_cpp.hparams import KEYS, STACKS, HParams, Key, StackParams, expected_tensors
+from genie_cpp.hparams import HParams, StackParams, expected_tensors
+from genie_cpp.profile import KEYS, STACKS, Key
 
 PAGE = Path(__file__).parents[1] / "docs" / "gguf.md"
 # Distinct values, so that a shape tells which symbols it is made of.

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.gguf_file import TensorType
-from genie_cpp.hparams import LAM, HParams, StackParams, expected_tensors
+from genie_cpp.hparams import HParams, StackParams, expected_tensors
+from genie_cpp.profile import LAM
 
 from ..files import import_torch
 from ..native import Checkpoint

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.gguf_file import TensorType
-from genie_cpp.hparams import STACKS, HParams, StackParams, expected_tensors, fsq_bins
+from genie_cpp.hparams import HParams, StackParams, expected_tensors
+from genie_cpp.profile import STACKS, fsq_bins
 
 from ..files import import_torch
 from ..native import Checkpoint

@@ -13,7 +13,8 @@ from genie_cpp.convert.native import hparams_of
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.errors import ModelError
 from genie_cpp.gguf_file import GGUFFile, TensorType
-from genie_cpp.hparams import KEYS, LAM, STACKS, HParams, expected_tensors, validate, validate_tensors
+from genie_cpp.hparams import HParams, expected_tensors, validate, validate_tensors
+from genie_cpp.profile import KEYS, LAM, STACKS
 
 
 @pytest.fixture
