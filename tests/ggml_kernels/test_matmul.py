@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -284,8 +285,9 @@ void ggml_cpu_init(void);
 """
 
 
-def ggml_product(type: int, w: Array, x: Array) -> Array:
-    """The same product by ggml's CPU backend, from the wheel libggml-python."""
+@functools.cache
+def ggml() -> tuple[cffi.FFI, Any, Any]:
+    """ggml's base and CPU libraries from the wheel libggml-python; kept, as the base one aborts when it is loaded twice."""
     spec = importlib.util.find_spec("libggml")
     if spec is None or spec.origin is None:
         pytest.skip("libggml-python is not installed")
@@ -295,6 +297,12 @@ def ggml_product(type: int, w: Array, x: Array) -> Array:
     flags = ffi.RTLD_NOW | ffi.RTLD_GLOBAL
     base, cpu = (ffi.dlopen(str(folder / f"libggml-{name}.so"), flags) for name in ("base", "cpu"))
     cpu.ggml_cpu_init()
+    return ffi, base, cpu
+
+
+def ggml_product(type: int, w: Array, x: Array) -> Array:
+    """The same product by ggml's CPU backend."""
+    ffi, base, cpu = ggml()
     (m, columns), rows = x.shape, len(w)
     context = base.ggml_init({"mem_size": 64 << 20, "mem_buffer": ffi.NULL, "no_alloc": False})
     try:
