@@ -287,7 +287,7 @@ void ggml_cpu_init(void);
 
 @functools.cache
 def ggml() -> tuple[cffi.FFI, Any, Any]:
-    """ggml's base and CPU libraries from the wheel libggml-python; kept, as the base one aborts when it is loaded twice."""
+    """ggml's base and CPU libraries, from the wheel libggml-python; kept, as a second load of the base one aborts."""
     spec = importlib.util.find_spec("libggml")
     if spec is None or spec.origin is None:
         pytest.skip("libggml-python is not installed")

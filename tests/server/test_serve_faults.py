@@ -299,7 +299,8 @@ def test_two_tabs_on_one_session(server: Running, other: str) -> None:
     with ThreadPoolExecutor(12) as pool:
         address = f"{server.address}{other}/rollout"
         got = list(pool.map(lambda _: httpx.post(address, json={"actions": "1*10"}, timeout=60), range(12)))
-    assert {one.status_code for one in got} <= {200, 429} and got[0].status_code == 200
+    codes = {one.status_code for one in got}
+    assert codes <= {200, 429} and 200 in codes  # which of them come first is chance
     assert all("wait for this session" in one.json()["error"] for one in got if one.status_code == 429)
     numbers = [one.json()["frame_number"] for one in got if one.status_code == 200]
     assert sorted(numbers) == [41 + 10 * (i + 1) for i in range(len(numbers))]
