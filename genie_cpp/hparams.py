@@ -403,7 +403,9 @@ class HParams:
         self._check_quantizers()
         self._check_conv()
         if self.action_count == 0 and self.has_lam:
-            raise ModelError("a world without actions has no latent action model to infer any", _CONVERT_AGAIN)
+            raise ModelError(
+                "genie.action.count is 0, and a world without actions has no latent action model", _CONVERT_AGAIN
+            )
         if self.factor_count > 1 and fsq_bins(self.codebook_size, self.factor_count) is None:
             raise ModelError(
                 f"{self.codebook_size} codes are no whole number to the power of genie.dynamics.factor_count "

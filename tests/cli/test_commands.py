@@ -53,6 +53,41 @@ def test_run_and_make_again(place: Path) -> None:
     assert (place / "out.gif").read_bytes() == first
 
 
+def test_a_world_without_actions_goes_on_from_frames(tmp_path: Path) -> None:
+    """Convert, start from tokens as their owner keeps them, then from the pictures that came out; made again from the
+    recipe."""
+    golden = Path(__file__).parents[1] / "golden" / "one_x_gpt"
+    done = command("genie-convert", golden / "pre_norm", golden / "magvit2.ckpt", "-o", "w.gguf", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.startswith("recognised 1xgpt: "), done.stderr
+    (tmp_path / "data").mkdir()
+    with np.load(golden / "expected.npz") as data:
+        data["tokens"].astype(np.uint32).tofile(tmp_path / "data" / "video.bin")
+        np.save(tmp_path / "ids.npy", data["tokens"][::2])
+    (tmp_path / "data" / "metadata.json").write_text('{"num_images": 4, "s": 4, "token_dtype": "uint32"}')
+    run = ("genie-run", "-m", "w.gguf", "--prompt-frames", 2, "-n", 5)
+    done = command(*run, "-p", "data", "--prompt-stride", 2, "-o", "a.gif", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert command(*run, "-p", "ids.npy", "-o", "b.png", cwd=tmp_path).returncode == 0
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 6 and image.size == (32, 32)
+    first = (tmp_path / "a.gif").read_bytes()
+    told = command("genie-info", "a.gif", cwd=tmp_path).stdout
+    (tmp_path / "a.gif").unlink()
+    assert command(*shlex.split(told), cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a.gif").read_bytes() == first
+    done = command(*run, "-p", "a.gif", "-o", "c.gif", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words, message in (
+        (("-p", "data", "--prompt-stride", 4), "has 4 frames, too few for 2 that are 4 apart"),
+        (("-p", "b.png", "--prompt-stride", 60), "has too few frames for 2"),
+        (("-p", "a.gif", "--actions", "1"), "action 1 is not in 0…0"),
+        (("-p", "a.gif", "--actions-from", "a.gif"), "cannot infer actions"),
+    ):
+        done = command(*run, *words, "-o", "d.gif", cwd=tmp_path)
+        assert done.returncode == 1 and message in done.stderr and "hint: " in done.stderr, done.stderr
+        assert not (tmp_path / "d.gif").exists()
+
+
 def test_json_and_the_umbrella(place: Path) -> None:
     done = command(
         "genie-cpp", "run", "-m", "w.gguf", "-p", "p.png", "-n", 7, "--steps", 2, "--temperature", 0, "--window",
