@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from .backend import Backend, Stack, State, choose
+from .backend import default_threads as default_threads
 from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo
 from .hparams import FILE_TYPES, LAM, HParams, StackParams, validate
@@ -43,16 +44,12 @@ def current_isa() -> str:
     return _native.wanted_isa()
 
 
-def default_threads() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Model:
     """Weights and hyper-parameters; read-only, and safe to share among worlds and threads.
 
     Use `Model.open`. `info` are the hyper-parameters, `metadata` every key of the file, `tensors` name -> TensorInfo,
-    `sampler` the file's default settings, `isa` and `threads` what it runs on.
+    `sampler` the file's default settings; `backend` ("cpu" or "metal"), `isa` and `threads` (0: not ours to choose) are what
+    it runs on, `device` the same in words.
     """
 
     path: Path
@@ -61,25 +58,28 @@ class Model:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     sampler: Sampler
+    backend: str
     isa: str
+    device: str
     threads: int
 
     @staticmethod
-    def open(path: str | Path | None = None, threads: int | None = None) -> Model:
+    def open(path: str | Path | None = None, threads: int | None = None, backend: str = "auto") -> Model:
         """Read and check a Genie GGUF (docs/gguf.md); no path: the bundled world. threads: 1…1024, default all CPUs.
 
-        Raises GGUFError, ModelError, NativeError or FileNotFoundError.
+        backend: "cpu", "metal" (docs/metal.md), or "auto", Metal where it is present.
+        Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError for a backend that is not there.
         """
         model = Model()
         model.path, model.bundled = bundled_path() if path is None else Path(path), path is None
-        model.isa = _native.wanted_isa()
-        model.threads = default_threads() if threads is None else threads
-        model._pool = _native.Pool(model.threads)
+        runs = choose(backend, threads)
+        model.backend, model.isa, model.device, model.threads = runs.name, runs.isa, runs.device, runs.threads
+        model._search = _native.wanted_isa()
         with GGUFFile.open(model.path) as file:
             model.info = validate(file, finite=False)  # `_build` and `_floats` see to that, as they read everything
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
-            model._stacks = {name: model._build(file, name) for name in model.info.stacks}
+            model._stacks = {name: model._build(file, name, runs) for name in model.info.stacks}
             model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
             learned = model.info.has_lam and not model.info.bins("lam")
             model._actions = _floats(file, "lam.codebook.weight") if learned else None
@@ -95,16 +95,16 @@ class Model:
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
 
-    _pool: _native.Pool
-    _stacks: dict[str, _native.Stack]
+    _search: str  # the ISA that codebooks are searched with, whatever runs the stacks
+    _stacks: dict[str, Stack]
     _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
     _actions: NDArray[np.float32] | None  # [A, L]
     _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
     _head_up: tuple[NDArray[np.uint8], int, int] | None  # bytes by row, their type, values per row; "joined" only
 
-    def _build(self, file: GGUFFile, name: str) -> _native.Stack:
+    def _build(self, file: GGUFFile, name: str, runs: Backend) -> Stack:
         hp, s = self.info, self.info.stacks[name]
-        stack = _native.Stack(self.isa, self._pool, s.sublayers, **_params(hp, name, s))
+        stack = runs.stack(s.sublayers, **_params(hp, name, s))
         prefix = name + "."
         for tensor_name, tensor in file.tensors.items():
             if not tensor_name.startswith(prefix):
@@ -148,9 +148,9 @@ class Model:
         """Bytes of packed weights in memory."""
         return sum(stack.n_bytes for stack in self._stacks.values())
 
-    def state(self, stack: str) -> _native.State:
+    def state(self, stack: str) -> State:
         """An empty window for one of the stacks."""
-        return _native.State(self._stacks[stack])
+        return self._stacks[stack].state()
 
     def patches(self, frame: Frame, patch: int) -> NDArray[np.float32]:
         """uint8 [H, W, 3] -> float32 [P, patch * patch * 3] in -0.5…0.5, vector order row, column, channel."""
@@ -181,11 +181,11 @@ class Model:
             return (2 * digits).astype(np.float32) / np.float32(bins - 1) - np.float32(1)
         return _native.vq_lookup(self._codebook, ids_P)
 
-    def encode_frame(self, state: _native.State, frame: Frame) -> Ids:
+    def encode_frame(self, state: State, frame: Frame) -> Ids:
         """Token ids [P] of the next frame of a `tokenizer.encoder` window."""
         return self.encode_patches(state, self.patches(frame, self.info.tokenizer_patch_size))
 
-    def encode_patches(self, state: _native.State, patches_PX: NDArray[np.float32]) -> Ids:
+    def encode_patches(self, state: State, patches_PX: NDArray[np.float32]) -> Ids:
         """As `encode_frame`, for a frame given as `patches` gives it."""
         z = state.forward(patches_PX)
         assert z is not None
@@ -194,7 +194,7 @@ class Model:
     def _nearest(self, codebook: NDArray[np.float32] | None, module: str, z: NDArray[np.float32]) -> Ids:
         if codebook is None:
             return _native.fsq_nearest(self.info.bins(module) or 2, z)
-        return _native.vq_nearest(codebook, z, self.isa)
+        return _native.vq_nearest(codebook, z, self._search)
 
     def tokenize(self, video: NDArray[np.uint8]) -> Ids:
         """uint8 [T, H, W, 3] -> ids int32 [T, P]. A longer video is cut into windows of the context length."""

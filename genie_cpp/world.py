@@ -61,9 +61,10 @@ class World:
         threads: int | None = None,
         sampler: Sampler | None = None,
         window: str | None = None,
+        backend: str = "auto",
     ) -> World:
         """Open a model (none given: the bundled world) and a world on it. Raises what `Model.open` raises."""
-        return World(Model.open(path, threads), sampler, window)
+        return World(Model.open(path, threads, backend), sampler, window)
 
     def reset(self, images: NDArray[np.uint8], seed: int = 0, actions: Iterable[int] | None = None) -> Frame:
         """Start from a picture uint8 [H, W, 3], or from several frames [T, H, W, 3]; the last T (context length) count.
