@@ -27,7 +27,7 @@ from genie_cpp.session_file import Replay, SessionFile
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
-from .options import env
+from .options import Backend, env
 
 
 def run(
@@ -100,6 +100,7 @@ def run(
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
+    backend: Backend = "auto",
     fps: Annotated[int, typer.Option(envvar=env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
     scale: Annotated[int, typer.Option(envvar=env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
     as_json: Annotated[
@@ -118,7 +119,7 @@ def run(
         raise typer.BadParameter("a run starts from a picture or goes on from a session: --prompt-frame, or --from")
     if session is not None and seed is not None:
         raise GenieError("--from goes on with the session's seed", "leave --seed out")
-    opened = Model.open(model, threads)
+    opened = Model.open(model, threads, backend)
     past = None if session is None else _replayed(session, bookmark, opened, console)
     hp, default = opened.info, opened.sampler if past is None else past.sampler
     seed = past.world.seed if past else seed or 0
@@ -146,7 +147,7 @@ def run(
         actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
     plan = read_actions("random" if actions is None else actions, hp.action_count, n, seed, hp.action_names)
     console.print(
-        f"{_printable(opened.name)} {opened.type}, {opened.isa}, {opened.threads} threads, seed {seed}", soft_wrap=True
+        f"{_printable(opened.name)} {opened.type}, {opened.backend}: {opened.device}, seed {seed}", soft_wrap=True
     )
     if picture is not None and (sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how)):
         console.print(sentence, soft_wrap=True)
@@ -173,7 +174,7 @@ def run(
         __version__, "" if model is None else str(model), opened.sha256, str(source), source_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
         float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
-        -1 if session is None else bookmark,
+        -1 if session is None else bookmark, opened.backend,
     )  # fmt: skip
     write(path, frames, recipe, overwrite, folder)
     rate = made / seconds if seconds > 0 else 0.0

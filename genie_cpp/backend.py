@@ -80,10 +80,11 @@ def default_threads() -> int:
 
 
 def choose(name: str, threads: int | None) -> Backend:
-    """ "auto" is "metal" where MLX is installed and finds Metal, else "cpu". threads: of the cpu backend.
+    """The backend of a name; "auto" is "metal" where MLX is installed and finds Metal, else "cpu".
 
-    "metal" runs on MLX's own device, which without Metal is its CPU one. Raises GenieError, with how to install MLX where
-    it is missing, and NativeError.
+    threads: of the cpu backend.
+    "metal" runs on MLX's own device, which without Metal is its CPU one. Raises NativeError, and GenieError with how to
+    install MLX where it is missing.
     """
     if name not in BACKENDS:
         raise GenieError(f"the backend must be one of {', '.join(BACKENDS)}, not {name[:40]!r}")

@@ -48,8 +48,8 @@ class Model:
     """Weights and hyper-parameters; read-only, and safe to share among worlds and threads.
 
     Use `Model.open`. `info` are the hyper-parameters, `metadata` every key of the file, `tensors` name -> TensorInfo,
-    `sampler` the file's default settings; `backend` ("cpu" or "metal"), `isa` and `threads` (0: not ours to choose) are what
-    it runs on, `device` the same in words.
+    `sampler` the file's default settings; `backend` ("cpu" or "metal"), `isa` and `threads` (0: not ours to choose) are
+    what it runs on, `device` the same in words.
     """
 
     path: Path

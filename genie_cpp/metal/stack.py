@@ -79,8 +79,8 @@ class Stack:
         return State(self)
 
     def _run(self, x: Any, time: Any, action: Any, past: list[Any], head: bool, keep: bool) -> tuple[Any, list[Any]]:
-        """One frame: ids [P] or features [P, N], its index in time, the row of its action, (k, v) per sublayer that keeps
-        a past (empty: no past) -> outputs where `head`, and the past with this frame in it where `keep`."""
+        """One frame: ids [P] or features [P, N], its index in time, the row of its action, and (k, v) per sublayer that
+        keeps a past (empty: none yet) -> outputs where `head`, and the past with this frame in it where `keep`."""
         p, own = self.params, self._own
         film = action if p["conditioning"] == forms.FILM else None
         x = own["input"](x) if self.input_length else own["token_embd"][x]
@@ -107,7 +107,9 @@ class State:
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self._length = stack, 0
-        self._past: list[Any] = []  # (k, v) of each sublayer that keeps one; arrays are never written to, so copies share
+        self._past: list[
+            Any
+        ] = []  # (k, v) of each sublayer that keeps one; arrays are never written to, so copies share
 
     def __len__(self) -> int:
         return self._length

@@ -41,7 +41,7 @@ class Matrix:
 
 
 def matrix(kind: int, rows: int, columns: int, data: NDArray[np.uint8]) -> Matrix:
-    """The raw bytes of a tensor of `rows` x `columns` -> its Matrix. Raises ModelError for a type without a form here."""
+    """The raw bytes of a tensor -> its Matrix. Raises ModelError for a type without a form here."""
     if kind == TensorType.F32:
         return Matrix(mx.array(data.view(np.float32).reshape(rows, columns)))
     if kind == TensorType.F16:

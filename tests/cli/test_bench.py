@@ -154,14 +154,16 @@ def stop_after(frames: int, error: BaseException, monkeypatch: pytest.MonkeyPatc
     """Raise where the n-th frame ends, warm-ups included."""
     left, run = [frames], Bench.run
 
-    def stopped(self: Bench, path: Path, threads: int, steps: list[int | None], progress: Callable[[], None]) -> None:
+    def stopped(
+        self: Bench, path: Path, threads: int, steps: list[int | None], progress: Callable[[], None], backend: str
+    ) -> None:
         def count() -> None:
             progress()
             left[0] -= 1
             if left[0] == 0:
                 raise error
 
-        run(self, path, threads, steps, count)
+        run(self, path, threads, steps, count, backend)
 
     monkeypatch.setattr(Bench, "run", stopped)
 
@@ -185,7 +187,9 @@ def test_a_fault_on_the_way_keeps_the_rows_before_it(command: Command, monkeypat
 
 
 def test_all_formats_take_a_row_without_a_share(capsys: pytest.CaptureFixture[str]) -> None:
-    row = Result("m", 1, 1, "Q8_0", "scalar", 1, 1, 2, {"int8": 1}, {"int8": 0.0}, [Sample(1.0, 2.0, 3.0, 4.0, 5.0)])
+    row = Result(
+        "m", 1, 1, "Q8_0", "cpu", "scalar", 1, 1, 2, {"int8": 1}, {"int8": 0.0}, [Sample(1.0, 2.0, 3.0, 4.0, 5.0)]
+    )
     for write in bench.FORMATS.values():
         write([row], {"cpu": "c", "cores": 1, "isa": "scalar", "os": "o", "version": "0", "commit": "abc", "date": "d"})
         assert "abc" in capsys.readouterr().out
