@@ -69,8 +69,9 @@ def fill(logits_PV: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
     below, first = logits_PV - top, mx.arange(V) == best[:, None]
 
     def log_sum(scaled_PV: Any) -> Any:
-        """log of the sum of exp, given 0 at `best`; terms near 1 keep what float32 would lose beside it."""
-        return mx.log1p(mx.where(first, 0.0, mx.exp(scaled_PV)).sum(-1))
+        """log of the sum of exp, given 0 at `best`: what lies beside that 1, as finely as a double holds it there."""
+        rest = mx.where(first, 0.0, mx.exp(scaled_PV)).sum(-1)
+        return mx.log1p(mx.where(rest < 2.0**-28, mx.round(rest * 2.0**52) * 2.0**-52, rest))
 
     at_temperature = below if f.unit else below * given["inverse"]
     chosen = best
