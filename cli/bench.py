@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from genie_cpp.backend import resolve
 from genie_cpp.bench import Bench, Result, environment, environment_line, mean_sd
 from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import GGUFFile, quoted
@@ -69,8 +70,8 @@ def bench(
     step_counts: list[int | None] = [None]
     if steps is not None:
         step_counts = [Sampler(count).steps for count in _numbers(steps, "--steps", 1024)]
-    if backend == "metal" and threads is not None:
-        raise BenchError("--threads are of the cpu backend", "leave it out with --backend metal")
+    if resolve(backend) == "metal" and threads is not None:
+        raise BenchError("--threads are of the cpu backend", "leave it out, or say --backend cpu")
     measured = Bench(repetitions)
     sources = _sources(model, random, type)
     console = Console(stderr=True, highlight=False, markup=False)

@@ -79,19 +79,28 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose(name: str, threads: int | None) -> Backend:
-    """The backend of a name; "auto" is "metal" where MLX is installed and finds Metal, else "cpu".
+def resolve(name: str) -> str:
+    """Which of cpu and metal a name means; "auto" is "metal" where MLX is installed and finds Metal.
 
-    threads: of the cpu backend.
+    Raises GenieError for another name.
+    """
+    if name not in BACKENDS:
+        raise GenieError(f"the backend must be one of {', '.join(BACKENDS)}, not {name[:40]!r}", "try --backend auto")
+    # Only macOS has Metal, so nobody else waits for MLX to be imported to find that out.
+    if name != "auto" or sys.platform != "darwin" or not _installed():
+        return "cpu" if name == "auto" else name
+    from .metal import has_metal
+
+    return "metal" if has_metal() else "cpu"
+
+
+def choose(name: str, threads: int | None) -> Backend:
+    """The backend of a name. threads: of the cpu backend.
+
     "metal" runs on MLX's own device, which without Metal is its CPU one. Raises NativeError, and GenieError with how to
     install MLX where it is missing.
     """
-    if name not in BACKENDS:
-        raise GenieError(f"the backend must be one of {', '.join(BACKENDS)}, not {name[:40]!r}")
-    # Only macOS has Metal, so nobody else waits for MLX to be imported to find that out.
-    if name == "auto" and (sys.platform != "darwin" or not _installed()):
-        name = "cpu"
-    if name == "cpu":
+    if resolve(name) == "cpu":
         return Cpu(threads)
     if not _installed():
         mac = sys.platform == "darwin"
@@ -99,9 +108,9 @@ def choose(name: str, threads: int | None) -> Backend:
             "the metal backend needs MLX, which is not installed",
             "pip install 'genie_cpp[metal]'" if mac else "pip install 'mlx[cpu]' (on MLX's CPU device, for tests)",
         )
-    from .metal import Metal, has_metal
+    from .metal import Metal
 
-    return Cpu(threads) if name == "auto" and not has_metal() else Metal()
+    return Metal()
 
 
 def _installed() -> bool:

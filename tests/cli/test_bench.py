@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def command(
         return left.value.code, *capsys.readouterr()
 
     return call
+
+
+@pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+def test_a_row_of_the_metal_backend(command: Command) -> None:
+    code, out, err = command("-m", "a.gguf", "-r", 1, "--backend", "metal")
+    assert (code, err) == (0, "")
+    titles, _, row, *_ = ([cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines())
+    named = dict(zip(titles, row, strict=True))
+    assert named["backend"] == "metal" and named["ISA"].startswith("mlx") and float(named["ms/frame"].split()[0]) > 0
+    assert named["threads"] == named["% of peak"] == ""
+    code, out, err = command("-m", "a.gguf", "-t", "1", "--backend", "metal")
+    assert (code, out) == (1, "") and err.startswith("error: --threads are of the cpu backend\nhint: ")
 
 
 def test_json_has_a_row_for_each_combination(command: Command) -> None:
