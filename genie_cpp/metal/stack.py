@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import NativeError
 from . import forms, sample
-from .weights import Matrix, matrix
+from .weights import Matrix, finite, matrix
 
 _lock = threading.Lock()
 
@@ -54,9 +54,9 @@ class Stack:
         if part in forms.MATRICES:
             layer[part] = matrix(type, rows, columns, raw)
         elif part in forms.TABLES or (part in forms.VECTORS and rows > 1):
-            layer[part] = mx.array(raw.view(np.float32).reshape(rows, columns))
+            layer[part] = mx.array(finite(raw.view(np.float32)).reshape(rows, columns))
         elif part in forms.VECTORS:
-            layer[part] = mx.array(raw.view(np.float32))
+            layer[part] = mx.array(finite(raw.view(np.float32)))
         else:
             raise forms.refused(f"the tensor {name}")
 

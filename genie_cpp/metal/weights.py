@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, NativeError
 from ..gguf_file import BLOCKS, TensorType
 
 GROUP = 32  # values per block, in ggml and here
@@ -41,16 +41,19 @@ class Matrix:
 
 
 def matrix(kind: int, rows: int, columns: int, data: NDArray[np.uint8]) -> Matrix:
-    """The raw bytes of a tensor -> its Matrix. Raises ModelError for a type without a form here."""
+    """The raw bytes of a tensor -> its Matrix.
+
+    Raises ModelError for a type without a form here, NativeError for a weight that is no finite number.
+    """
     if kind == TensorType.F32:
-        return Matrix(mx.array(data.view(np.float32).reshape(rows, columns)))
+        return Matrix(mx.array(finite(data.view(np.float32)).reshape(rows, columns)))
     if kind == TensorType.F16:
-        return Matrix(mx.array(data.view(np.float16).reshape(rows, columns)))
+        return Matrix(mx.array(finite(data.view(np.float16)).reshape(rows, columns)))
     if kind not in (TensorType.Q8_0, TensorType.Q4_0):
         raise ModelError(f"the metal backend has no form of tensor type {kind} yet", "play it with --backend cpu")
     length = BLOCKS[TensorType(kind)][1]
     blocks = data.reshape(rows, columns // GROUP, length)
-    d = blocks[..., :2].copy().view(np.float16)[..., 0]  # [R, C / 32]
+    d = finite(blocks[..., :2].copy().view(np.float16))[..., 0]  # [R, C / 32]
     if kind == TensorType.Q8_0:  # q * d = (q + 128) * d - 128 d
         offset, values = 128, blocks[..., 2:] ^ 0x80
     else:  # a byte holds values i and i + 16; here it holds neighbours, the first one low
@@ -63,3 +66,10 @@ def matrix(kind: int, rows: int, columns: int, data: NDArray[np.uint8]) -> Matri
     scales = d.astype(np.float32) if wide else d
     biases = scales * scales.dtype.type(-offset)
     return Matrix(mx.array(packed), mx.array(scales), mx.array(biases), 8 if offset == 128 else 4)
+
+
+def finite(values: NDArray[Any]) -> NDArray[Any]:
+    """The values themselves. Raises NativeError as the C core does for infinity and NaN."""
+    if not np.isfinite(values).all():
+        raise NativeError("a weight is infinite or not a number")
+    return values

@@ -18,9 +18,9 @@ pytest.importorskip("mlx.core")
 
 import mlx.core as mx
 
-from genie_cpp import Model, ModelError, NativeError, Sampler, StateError, World, _native, hparams
+from genie_cpp import GGUFError, Model, ModelError, NativeError, Sampler, StateError, World, _native, hparams
 from genie_cpp.convert.reference import sampler as reference
-from genie_cpp.gguf_file import TensorType
+from genie_cpp.gguf_file import GGUFFile, TensorType
 from genie_cpp.metal import Metal, forms, sample
 from genie_cpp.metal.stack import Stack, State
 from genie_cpp.metal.weights import matrix
@@ -201,6 +201,25 @@ def test_the_order_of_qualities() -> None:
 @pytest.fixture(scope="module")
 def model(tiny_gguf: Callable[[str], Path]) -> Model:
     return Model.open(tiny_gguf("q8_0"), backend="metal")
+
+
+@pytest.mark.parametrize(
+    ("type", "name"),
+    [
+        ("q8_0", "dynamics.blk.0.ffn.up.weight"), ("q4_0", "dynamics.blk.0.ffn.up.weight"),
+        ("f16", "dynamics.output.weight"), ("f32", "lam.encoder.input.weight"),
+        ("q8_0", "dynamics.blk.1.temporal.norm.weight"), ("q8_0", "dynamics.pos_time.weight"),
+    ],
+)  # fmt: skip
+def test_a_weight_that_is_no_number(tiny_gguf: Callable[[str], Path], tmp_path: Path, type: str, name: str) -> None:
+    path = Path(shutil.copy(tiny_gguf(type), tmp_path / "w.gguf"))
+    with GGUFFile.open(path) as file:
+        info = file.tensors[name]
+    with path.open("r+b") as handle:
+        handle.seek(info.offset)
+        handle.write(b"\0\0\x80\x7f" if info.type is TensorType.F32 else b"\0\x7c")  # infinity
+    with pytest.raises(GGUFError, match=f"{name}.*NaN or infinite"):
+        Model.open(path, backend="metal")
 
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
