@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import _native
+from .forms import refused
 
 _CONFIDENCE, _RANDOM, _LARGEST = (_native.ORDERS[name] for name in ("confidence", "random", "largest-probability"))
 _WORST = np.uint64(2**64 - 1)
@@ -26,7 +27,9 @@ class Form(NamedTuple):
 
 
 def form(s: Any, step: int) -> Form:
-    """Of step `step` of a genie_sampler."""
+    """Of step `step` of a genie_sampler. Raises ModelError for a sampler without a form here."""
+    if s.order not in ORDERS or s.schedule not in SCHEDULES:
+        raise refused(f"the sampler's order {s.order} with schedule {s.schedule}")
     last = step == s.steps - 1
     noisy = s.order != _RANDOM and s.noise > 0 and not last
     return Form(s.order, s.temperature == 0, s.temperature in (0, 1), noisy, s.threshold > 0, last)
@@ -47,14 +50,22 @@ def numbers(s: Any, step: int, seed: int, frame: int, tokens: int) -> dict[str, 
         given["noise"] = (scale * -np.log(-np.log(_uniform(seed, step, frame, 1, tokens)))).astype(np.float32)
     if f.threshold:
         given["least_log_p"] = np.float32(math.log(s.threshold))
-    # Tokens to be left masked at most, and the fewest to fill.
-    if s.schedule == _native.SCHEDULES["cosine"]:
-        left, least = math.floor(tokens * math.cos(math.pi / 2 * (step + 1) / s.steps)), 0
-    else:
-        left = tokens - math.ceil(tokens * math.expm1(5 * step / s.steps) / math.expm1(5))
-        least = max(tokens // 16, 1)
+    left, least = SCHEDULES[s.schedule](tokens, step, s.steps)
     given["left"], given["least"] = np.int32(left), np.int32(least)
     return {name: mx.array(value) for name, value in given.items()}
+
+
+def _cosine(tokens: int, step: int, steps: int) -> tuple[int, int]:
+    return math.floor(tokens * math.cos(math.pi / 2 * (step + 1) / steps)), 0
+
+
+def _exponential(tokens: int, step: int, steps: int) -> tuple[int, int]:
+    return tokens - math.ceil(tokens * math.expm1(5 * step / steps) / math.expm1(5)), max(tokens // 16, 1)
+
+
+# How many tokens a step leaves masked at most, and how many it fills at least.
+SCHEDULES = {_native.SCHEDULES["cosine"]: _cosine, _native.SCHEDULES["exponential"]: _exponential}
+ORDERS = (_CONFIDENCE, _RANDOM, _LARGEST)
 
 
 def _uniform(seed: int, step: int, frame: int, draw: int, tokens: int) -> Any:

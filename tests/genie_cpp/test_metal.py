@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -76,6 +77,11 @@ def test_everything_in_a_stacks_description_has_a_form() -> None:
     assert set(forms.CHOICES["output_norm"]) == set(_native.NORMS.values())
     assert set(forms.CHOICES["post_norm"]) == set(_native.NORM_POSITIONS.values())
     assert set(forms.FFNS) == set(forms.CHOICES["ffn"])
+    assert set(sample.ORDERS) == set(_native.ORDERS.values())
+    assert set(sample.SCHEDULES) == set(_native.SCHEDULES.values())
+    assert {name for name, _ in _native.ffi.typeof("genie_sampler").fields} == {
+        "steps", "order", "temperature", "noise", "threshold", "schedule"
+    }  # fmt: skip
     slots = {name.removesuffix(".weight") for name in (*_native.STACK_SLOTS, *_native.SUBLAYER_SLOTS)}
     assert slots == forms.MATRICES | forms.TABLES | forms.VECTORS
     assert len(_native.ffi.typeof("genie_slot").elements) == len(_native.STACK_SLOTS) + len(_native.SUBLAYER_SLOTS) + 1
@@ -131,6 +137,8 @@ def test_what_has_no_form_is_refused() -> None:
     for name in ("spatial_bias.weight", "blk.0.ffn.conv.weight"):
         with pytest.raises(ModelError, match="no form of the tensor"):
             stack.set(name, 0, 1, 1, np.zeros(1, np.float32))
+    with pytest.raises(ModelError, match="no form of the sampler's order 0 with schedule 9"):
+        sample.form(SimpleNamespace(order=0, schedule=9), 0)
     with pytest.raises(ModelError, match="no form of tensor type 30"):
         matrix(30, 1, 32, np.zeros(64, np.uint8))
 
