@@ -114,6 +114,5 @@ def fill(logits_PV: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
 
 def descending(quality: Any) -> Any:
     """float32 -> uint32 in the opposite order; what is no number comes last."""
-    quality = mx.where(mx.isnan(quality), -mx.inf, quality) + 0.0  # -0 becomes 0
-    bits = quality.view(mx.uint32)
+    bits = mx.where(mx.isnan(quality), -mx.inf, mx.where(quality == 0, 0.0, quality)).view(mx.uint32)  # -0 as 0
     return mx.where(bits >> 31 == 1, bits, ~bits & 0x7FFFFFFF)
