@@ -32,6 +32,7 @@ class State(Protocol):
     def maskgit_step(
         self, sampler: Any, step: int, seed: int, frame: int, action: int, ids_P: Int, logits_PO: Float | None
     ) -> None: ...
+    def maskgit_fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Float, ids_P: Int) -> None: ...
 
 
 class Stack(Protocol):

@@ -38,7 +38,7 @@ class Stack:
         self.input_length = int(params["input_length"])
         self._own: forms.Layer = {}
         self._layers: list[forms.Layer] = [{} for _ in range(params["block_count"] * len(sublayers))]
-        self._kinds = [sublayers[i % len(sublayers)] for i in range(len(self._layers))]
+        self._kinds = [forms.kind(sublayers[i % len(sublayers)]) for i in range(len(self._layers))]
         self.run = mx.compile(self._run) if compiled else self._run
         self.fill = mx.compile(sample.fill) if compiled else sample.fill
         self.n_bytes = 0
@@ -67,6 +67,8 @@ class Stack:
         if "action_embd" in self._own:
             none = mx.zeros((1, self.params["embedding_length"]))
             self._own["action_embd"] = mx.concatenate([self._own["action_embd"], none])
+        if "spatial_bias" in self._own:
+            self._own["spatial_bias"] = forms.biases(self.params, self._own["spatial_bias"])
         for layer in (self._own, *self._layers):
             for name in forms.MATRICES & layer.keys():
                 layer[name] = dataclasses.replace(layer[name], bias=layer.pop(f"{name}.bias", None))
@@ -78,28 +80,47 @@ class Stack:
     def state(self) -> State:
         return State(self)
 
-    def _run(self, x: Any, time: Any, action: Any, past: list[Any], head: bool, keep: bool) -> tuple[Any, list[Any]]:
-        """One frame: ids [P] or features [P, N], its index in time, the row of its action, and (k, v) per sublayer that
-        keeps a past (empty: none yet) -> outputs where `head`, and the past with this frame in it where `keep`."""
+    def _run(
+        self, x: Any, time: Any, action: Any, past: list[Any], first: bool, head: bool, keep: bool
+    ) -> tuple[Any, list[Any]]:
+        """One frame: ids [P] or features [P, N], its index in time, the row of its action, what each sublayer that keeps a
+        past has of it (empty: nothing yet), whether the window is empty -> outputs where `head`, and the past with this
+        frame in it where `keep`."""
         p, own = self.params, self._own
         film = action if p["conditioning"] == forms.FILM else None
-        x = own["input"](x) if self.input_length else own["token_embd"][x]
-        if "action_embd" in own:
-            x = x + own["action_embd"][action]
-        x = x + own["pos_space"] + own["pos_time"][time]
+        x = self._embedded(x, time, action, first and p.get("first_frame") == forms.FIRST_INPUT)
         seen: list[Any] = []
         pasts = iter(past)
         for kind, layer in zip(self._kinds, self._layers, strict=True):
-            normed = functools.partial(forms.norm, p["norm"], p["norm_epsilon"], layer, "norm", row=film)
+            norm = functools.partial(
+                forms.norm, p, p["norm"] if "norm" in layer else forms.NONE, layer, "norm", row=film
+            )
             before = next(pasts) if past and kind in forms.KEEPS else None
-            y, now = forms.SUBLAYERS[kind](p, layer, x if p["post_norm"] else normed(x), before)
-            x = normed(x + y) if p["post_norm"] else x + y
+            reads = forms.Reads(x if p["post_norm"] else norm(x), x, before)
+            y, now = forms.SUBLAYERS[kind](p, own, layer, reads)
+            x = norm(x + y) if p["post_norm"] else x + y
             if now is not None and keep:
                 seen.append(now)
         if not head:
             return None, seen
-        x = forms.norm(p["output_norm"], p["norm_epsilon"], own, "output_norm", x)
-        return own["output"](x) if p["output_length"] else x, seen
+        x = forms.norm(p, p["output_norm"], own, "output_norm", x)
+        end = "output_first" if first and p.get("first_frame") == forms.FIRST_OUTPUT else "output"
+        return own[end](x) if p["output_length"] else x, seen
+
+    def _embedded(self, x: Any, time: Any, action: Any, first: bool) -> Any:
+        p, own = self.params, self._own
+        if self.input_length:
+            end = "input_first" if first else "input"
+            x = mx.fast.layer_norm(x, None, None, p["norm_epsilon"]) if p.get("input_norm") else x
+            x = own[end](x)
+            x = forms.norm(p, forms.LAYER, own, f"{end}_norm", x) if p.get("input_norm") else x
+        else:
+            x = own["token_embd"][x]
+        if "action_embd" in own:
+            x = x + own["action_embd"][action]
+        if "pos" in own:
+            return x + own["pos"].reshape(-1, *x.shape)[time]
+        return x + own["pos_space"] + own["pos_time"][time] if "pos_space" in own else x
 
 
 class State:
@@ -116,7 +137,7 @@ class State:
 
     @property
     def n_bytes(self) -> int:
-        return sum(int(a.nbytes) for pair in self._past for a in pair)
+        return sum(int(a.nbytes) for past in self._past for a in past)
 
     def truncate(self, length: int) -> None:
         if not 0 <= length <= self._length:
@@ -126,13 +147,14 @@ class State:
             if length == 0:
                 self._past = []
             elif length < self._length and self._past:
-                each = [self.stack.token_count if forms.KEEPS[kind] else 1 for kind in kinds]
-                self._past = [
-                    tuple(mx.contiguous(a[:, :, : length * n]) for a in pair)
-                    for pair, n in zip(self._past, each, strict=True)
-                ]
+                self._past = [self._shortened(past, kind, length) for past, kind in zip(self._past, kinds, strict=True)]
                 mx.eval(self._past)
         self._length = length
+
+    def _shortened(self, past: tuple[Any, ...], kind: str, length: int) -> tuple[Any, ...]:
+        axis, per_token = forms.KEEPS[kind]
+        places = length * (self.stack.token_count if per_token else 1)
+        return tuple(mx.contiguous(a[:places] if axis == 0 else a[:, :, :places]) for a in past)
 
     def copy_from(self, other: State) -> None:
         if other.stack is not self.stack:
@@ -155,16 +177,30 @@ class State:
         stack = self.stack
         if ids_P.shape != (stack.token_count,) or ids_P.dtype != np.int32:
             raise NativeError("ids must be int32, one per token")
-        if stack.input_length or stack.params["input_rows"] != stack.output_length + 1 or not 0 <= step < sampler.steps:
-            raise NativeError("a MaskGIT step: an argument is out of its range")
         with _lock:
             logits, _ = self._frame(ids_P, action, True, False)
-            given = sample.numbers(sampler, step, seed, frame & 0xFFFFFFFF, stack.token_count)
-            ids = stack.fill(logits, mx.array(ids_P), given, sample.form(sampler, step))
-            mx.eval(ids, logits)
-            ids_P[:] = np.array(ids)
+            self._fill(sampler, step, seed, frame, logits, ids_P)
             if logits_PO is not None:
                 logits_PO[:] = np.array(logits)
+
+    def maskgit_fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Float, ids_P: Int) -> None:
+        """One refinement of `ids_P` in place from logits that are known, without a forward pass."""
+        shape = (self.stack.token_count, self.stack.output_length)
+        if ids_P.shape != shape[:1] or ids_P.dtype != np.int32 or logits_PO.shape != shape:
+            raise NativeError("ids must be int32, one per token, and logits a row of each")
+        if ids_P.min() < 0 or ids_P.max() > shape[1]:
+            raise NativeError("a MaskGIT step: an argument is out of its range")
+        with _lock:
+            self._fill(sampler, step, seed, frame, mx.array(np.ascontiguousarray(logits_PO, np.float32)), ids_P)
+
+    def _fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Any, ids_P: Int) -> None:
+        stack = self.stack
+        if stack.input_length or stack.params["input_rows"] != stack.output_length + 1 or not 0 <= step < sampler.steps:
+            raise NativeError("a MaskGIT step: an argument is out of its range")
+        given = sample.numbers(sampler, step, seed, frame & 0xFFFFFFFF, stack.token_count)
+        ids = stack.fill(logits_PO, mx.array(ids_P), given, sample.form(sampler, step))
+        mx.eval(ids, logits_PO)
+        ids_P[:] = np.array(ids)
 
     def _frame(self, x: Int | Float, action: int, head: bool, keep: bool) -> tuple[Any, list[Any]]:
         stack, p = self.stack, self.stack.params
@@ -179,4 +215,4 @@ class State:
             raise NativeError("running a frame: an argument is out of its range")
         given = mx.array(np.ascontiguousarray(x, np.float32 if stack.input_length else np.int32))
         row = mx.array(action if action >= 0 else p["action_count"], mx.int32)
-        return stack.run(given, mx.array(self._length, mx.int32), row, self._past, head, keep)
+        return stack.run(given, mx.array(self._length, mx.int32), row, self._past, self._length == 0, head, keep)
