@@ -83,9 +83,9 @@ class Stack:
     def _run(
         self, x: Any, time: Any, action: Any, past: list[Any], first: bool, head: bool, keep: bool
     ) -> tuple[Any, list[Any]]:
-        """One frame: ids [P] or features [P, N], its index in time, the row of its action, what each sublayer that keeps a
-        past has of it (empty: nothing yet), whether the window is empty -> outputs where `head`, and the past with this
-        frame in it where `keep`."""
+        """One frame: ids [P] or features [P, N], its index in time, the row of its action, the pasts of the sublayers
+        that keep one (empty: none yet), whether the window is empty -> outputs where `head`, and the pasts with this
+        frame in them where `keep`."""
         p, own = self.params, self._own
         film = action if p["conditioning"] == forms.FILM else None
         x = self._embedded(x, time, action, first and p.get("first_frame") == forms.FIRST_INPUT)

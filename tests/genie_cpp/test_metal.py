@@ -30,7 +30,7 @@ PARAMS = {
     "block_count": 1, "embedding_length": 32, "head_count": 2, "key_length": 16, "feed_forward_length": 32,
     "token_count": 4, "context_length": 3, "input_length": 0, "input_rows": 9, "action_count": 2, "output_length": 8,
     "norm": 0, "ffn": 0, "qk_norm": 0, "bias": 0, "post_norm": 0, "output_norm": 0, "conditioning": 0,
-    "norm_epsilon": 1e-5,
+    "norm_epsilon": 1e-5, "grid_width": 2,
 }  # fmt: skip
 
 
@@ -38,7 +38,8 @@ def tensors(parameters: dict[str, int | float], sublayers: list[str]) -> dict[st
     """name -> (rows, columns) of every tensor that the C core takes for a stack: it refuses the others."""
     made = {}
     pool = _native.Pool(1)
-    lengths = sorted({1, *(int(v) for v in parameters.values() if v >= 1), 3 * 1, 32})
+    known = {int(value) for value in parameters.values() if value >= 1}
+    lengths = sorted({1, 3, 9, 12, 27, 32, *known})
     names = [*_native.STACK_SLOTS, *(f"blk.0.{s}.{n}" for s in sublayers for n in _native.SUBLAYER_SLOTS)]
     for name in names:
         for rows, columns in itertools.product(lengths, lengths):
@@ -68,7 +69,7 @@ def test_everything_in_a_stacks_description_has_a_form() -> None:
     """What the C core or the file format learns must be learned here too, or be refused knowingly."""
     fields = {name for name, _ in _native.ffi.typeof("genie_stack_params").fields}
     assert fields == {*forms.FREE, *forms.CHOICES, "sublayer_count", "sublayers"}
-    assert set(forms.SUBLAYERS) == set(_native.SUBLAYERS) == set(hparams.SUBLAYERS)
+    assert set(forms.SUBLAYERS) == set(_native.SUBLAYERS) == {forms.kind(name) for name in hparams.SUBLAYERS}
     kinds = _native.ffi.typeof("genie_sublayer_kind").elements
     assert set(kinds) == set(_native.SUBLAYERS.values())
     for parameter, enum in (("norm", "norm_kind"), ("ffn", "ffn_kind"), ("conditioning", "conditioning")):
@@ -76,6 +77,8 @@ def test_everything_in_a_stacks_description_has_a_form() -> None:
         assert {*forms.CHOICES[parameter]} == values - ({forms.NONE} if parameter == "norm" else set()), parameter
     assert set(forms.CHOICES["output_norm"]) == set(_native.NORMS.values())
     assert set(forms.CHOICES["post_norm"]) == set(_native.NORM_POSITIONS.values())
+    assert set(forms.CHOICES["position"]) == set(_native.POSITIONS.values())
+    assert set(forms.CHOICES["first_frame"]) == set(_native.FIRST_FRAMES.values())
     assert set(forms.FFNS) == set(forms.CHOICES["ffn"])
     assert set(sample.ORDERS) == set(_native.ORDERS.values())
     assert set(sample.SCHEDULES) == set(_native.SCHEDULES.values())
@@ -96,7 +99,9 @@ def test_both_backends_answer_the_same_calls(native: type, metal: type) -> None:
             ), name
 
 
-@pytest.mark.parametrize("sublayers", [["spatial", "temporal", "ffn"], ["spacetime", "ffn"], ["ffn"]])
+@pytest.mark.parametrize(
+    "sublayers", [["spatial", "temporal", "ffn"], ["spacetime", "ffn"], ["ffn"], ["peg", "spatial", "peg2", "ffn"]]
+)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -106,6 +111,9 @@ def test_both_backends_answer_the_same_calls(native: type, metal: type) -> None:
         {"conditioning": 1, "qk_norm": 1},
         {"output_length": 0},
         {"input_length": 5, "input_rows": 0, "action_count": 0},
+        {"input_length": 5, "input_rows": 0, "action_count": 0, "input_norm": 1, "first_frame": 1, "norm_length": 27},
+        {"position": 1, "raw_kv": 1, "spatial_bias": 1, "temporal_bias": 1, "qk_norm": 1, "qk_norm_epsilon": 1e-2},
+        {"position": 2, "first_frame": 2, "norm": 1, "output_norm": 1, "norm_length": 30, "conditioning": 1},
     ],
     ids=str,
 )
@@ -129,12 +137,12 @@ def test_a_form_is_the_c_cores(sublayers: list[str], changes: dict[str, int]) ->
 
 
 def test_what_has_no_form_is_refused() -> None:
-    for sublayers, changes in ((["peg"], {}), (["ffn"], {"alibi": 1}), (["ffn"], {"ffn": 9})):
+    for sublayers, changes in ((["mamba"], {}), (["ffn"], {"alibi": 1}), (["ffn"], {"ffn": 9})):
         with pytest.raises(ModelError, match="no form of") as error:
             Stack(sublayers, {**PARAMS, **changes}, False)
         assert error.value.hint == "play it with --backend cpu"
     stack = Stack(["ffn"], {**PARAMS, "alibi": 0}, False)  # what is off asks for nothing
-    for name in ("spatial_bias.weight", "blk.0.ffn.conv.weight"):
+    for name in ("unheard_of.weight", "blk.0.ffn.gate2.weight"):
         with pytest.raises(ModelError, match="no form of the tensor"):
             stack.set(name, 0, 1, 1, np.zeros(1, np.float32))
     with pytest.raises(ModelError, match="no form of the sampler's order 0 with schedule 9"):
