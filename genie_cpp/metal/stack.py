@@ -92,9 +92,8 @@ class Stack:
         seen: list[Any] = []
         pasts = iter(past)
         for kind, layer in zip(self._kinds, self._layers, strict=True):
-            norm = functools.partial(
-                forms.norm, p, p["norm"] if "norm" in layer else forms.NONE, layer, "norm", row=film
-            )
+            which = p["norm"] if "norm" in layer else forms.NONE
+            norm = functools.partial(forms.norm, p, which, layer, "norm", row=film)
             before = next(pasts) if past and kind in forms.KEEPS else None
             reads = forms.Reads(x if p["post_norm"] else norm(x), x, before)
             y, now = forms.SUBLAYERS[kind](p, own, layer, reads)
@@ -128,9 +127,8 @@ class State:
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self._length = stack, 0
-        self._past: list[
-            Any
-        ] = []  # (k, v) of each sublayer that keeps one; arrays are never written to, so copies share
+        # Of each sublayer that keeps one, such as (k, v). Arrays are never written to, so copies share them.
+        self._past: list[Any] = []
 
     def __len__(self) -> int:
         return self._length
