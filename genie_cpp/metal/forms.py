@@ -81,13 +81,16 @@ def norm(p: Mapping[str, Any], which: int, layer: Layer, name: str, x_PE: Any, r
     """The norm `name` of a layer, of kind `which`; `row` picks among the rows of its weights (FiLM)."""
     if which == NONE:
         return x_PE
-    n, length = p.get("norm_length") or x_PE.shape[-1], x_PE.shape[-1]
-    weight, bias = (None if w is None else w[..., :n] if row is None else w[row, :n] for w in
-                    (layer[name], layer.get(f"{name}.bias")))  # fmt: skip
+    length = x_PE.shape[-1]
+    n = p["norm_length"] or length  # what lies beyond is zero and stays so
+
+    def weights(part: str) -> Any:
+        return layer[part][:n] if row is None else layer[part][row, :n]
+
     if which == RMS:
-        y = mx.fast.rms_norm(x_PE[..., :n], weight, p["norm_epsilon"])
+        y = mx.fast.rms_norm(x_PE[:, :n], weights(name), p["norm_epsilon"])
     else:
-        y = mx.fast.layer_norm(x_PE[..., :n], weight, bias, p["norm_epsilon"])
+        y = mx.fast.layer_norm(x_PE[:, :n], weights(name), weights(f"{name}.bias"), p["norm_epsilon"])
     return y if n == length else mx.pad(y, [(0, 0), (0, length - n)])
 
 
@@ -119,18 +122,17 @@ class Reads:
 
 
 def feed_forward(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
-    y_PE = r.y_PE
-    gate = layer["gate"](y_PE) if "gate" in layer else None
-    return layer["down"](FFNS[p["ffn"]](gate, layer["up"](y_PE))), None
+    gate = layer["gate"](r.y_PE) if "gate" in layer else None
+    return layer["down"](FFNS[p["ffn"]](gate, layer["up"](r.y_PE))), None
 
 
 def heads(p: Mapping[str, Any], layer: Layer, r: Reads) -> tuple[Any, Any, Any]:
     """Queries, keys and values, [P, H, D] each, queries and keys normed where the stack says so."""
     shape = (p["token_count"], p["head_count"], p["key_length"])
-    kv = r.x_PE if p.get("raw_kv") else r.y_PE
+    kv = r.x_PE if p["raw_kv"] else r.y_PE
     q, k, v = (layer[name](of).reshape(shape) for name, of in (("q", r.y_PE), ("k", kv), ("v", kv)))
     if p["qk_norm"]:
-        epsilon = p.get("qk_norm_epsilon") or p["norm_epsilon"]
+        epsilon = p["qk_norm_epsilon"] or p["norm_epsilon"]
         q, k = mx.fast.rms_norm(q, layer["q_norm"], epsilon), mx.fast.rms_norm(k, layer["k_norm"], epsilon)
     return q, k, v
 

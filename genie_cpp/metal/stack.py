@@ -88,7 +88,7 @@ class Stack:
         frame in them where `keep`."""
         p, own = self.params, self._own
         film = action if p["conditioning"] == forms.FILM else None
-        x = self._embedded(x, time, action, first and p.get("first_frame") == forms.FIRST_INPUT)
+        x = self._embedded(x, time, action, first and p["first_frame"] == forms.FIRST_INPUT)
         seen: list[Any] = []
         pasts = iter(past)
         for kind, layer in zip(self._kinds, self._layers, strict=True):
@@ -103,16 +103,16 @@ class Stack:
         if not head:
             return None, seen
         x = forms.norm(p, p["output_norm"], own, "output_norm", x)
-        end = "output_first" if first and p.get("first_frame") == forms.FIRST_OUTPUT else "output"
+        end = "output_first" if first and p["first_frame"] == forms.FIRST_OUTPUT else "output"
         return own[end](x) if p["output_length"] else x, seen
 
     def _embedded(self, x: Any, time: Any, action: Any, first: bool) -> Any:
         p, own = self.params, self._own
         if self.input_length:
             end = "input_first" if first else "input"
-            x = mx.fast.layer_norm(x, None, None, p["norm_epsilon"]) if p.get("input_norm") else x
+            x = mx.fast.layer_norm(x, None, None, p["norm_epsilon"]) if p["input_norm"] else x
             x = own[end](x)
-            x = forms.norm(p, forms.LAYER, own, f"{end}_norm", x) if p.get("input_norm") else x
+            x = forms.norm(p, forms.LAYER, own, f"{end}_norm", x) if p["input_norm"] else x
         else:
             x = own["token_embd"][x]
         if "action_embd" in own:
