@@ -139,7 +139,7 @@ class Player:
             "type": "world",
             "index": index,
             "name": model.name,
-            "about": f"{model.type}, {hp.frame_width}x{hp.frame_height}, {model.isa}, {threads}",
+            "about": f"{model.type}, {hp.frame_width}x{hp.frame_height}, {model.device}",
             "width": hp.frame_width,
             "height": hp.frame_height,
             "actions": hp.action_count,
