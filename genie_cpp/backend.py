@@ -92,7 +92,7 @@ class Cpu:
         """threads: 1…1024, None: all CPUs. Raises NativeError."""
         self.isa = _native.wanted_isa()
         self.threads = default_threads() if threads is None else threads
-        self.device = f"{self.isa}, {self.threads} threads"
+        self.device = f"{self.isa}, {self.threads} thread{'s' * (self.threads > 1)}"
         self._pool = _native.Pool(self.threads)
 
     def stack(self, sublayers: Sequence[str], **params: Any) -> Stack:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .backend import State
 from .errors import BenchError
 from .gguf_file import TensorType
 from .hparams import expected_tensors

@@ -134,7 +134,6 @@ class Player:
         self.session = session = Session(model, self.limits.session_bytes)
         self._prompt = self.prompts[index]
         hp, s = model.info, session.sampler
-        threads = f"{model.threads} thread{'s' * (model.threads > 1)}"
         return {
             "type": "world",
             "index": index,
