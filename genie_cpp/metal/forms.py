@@ -18,12 +18,14 @@ import numpy as np
 from .. import _native
 from ..errors import ModelError
 
-# Parameters that are lengths or the like: any value the C core takes has a form.
+# Parameters that are lengths or the like: any value the C core takes has a form. `unnormed` says which norms the file
+# has no tensors of, and a sublayer without one runs without.
 FREE = frozenset(
     "block_count embedding_length head_count key_length feed_forward_length token_count context_length input_length "
-    "input_rows action_count output_length norm_epsilon grid_width norm_length qk_norm_epsilon".split()
+    "input_rows action_count output_length norm_epsilon grid_width norm_length qk_norm_epsilon unnormed".split()
 )
 RMS, LAYER, NONE = (_native.NORMS[name] for name in ("rmsnorm", "layernorm", "none"))
+QK_RMS, QK_LAYER = (_native.QK_NORMS[name] for name in ("rmsnorm", "layernorm"))
 FILM = _native.CONDITIONINGS["film"]
 SEPARATE, JOINT, NOWHERE = (_native.POSITIONS[name] for name in ("separate", "joint", "none"))
 NO_FIRST, FIRST_INPUT, FIRST_OUTPUT = (_native.FIRST_FRAMES[name] for name in ("none", "input", "output"))
@@ -32,7 +34,7 @@ CHOICES: dict[str, tuple[int, ...]] = {
     "norm": (RMS, LAYER),
     "output_norm": (RMS, LAYER, NONE),
     "ffn": tuple(_native.FFNS[name] for name in ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")),
-    "qk_norm": (0, 1),
+    "qk_norm": (0, QK_RMS, QK_LAYER),
     "bias": (0, 1),
     "post_norm": (0, 1),
     "conditioning": (_native.CONDITIONINGS["add"], FILM),
@@ -42,6 +44,7 @@ CHOICES: dict[str, tuple[int, ...]] = {
     "temporal_bias": (0, 1),
     "input_norm": (0, 1),
     "first_frame": (NO_FIRST, FIRST_INPUT, FIRST_OUTPUT),
+    "factor_count": (1, 2, 3, 4),
 }
 
 # Tensors that are multiplied, looked up, or are a vector (a norm with FiLM: a row per action), without ".weight".
@@ -50,7 +53,7 @@ TABLES = frozenset("token_embd action_embd pos_space pos_time pos spatial_bias c
 VECTORS = frozenset(
     "input.bias input_norm input_norm.bias input_first.bias input_first_norm input_first_norm.bias output_norm "
     "output_norm.bias output.bias output_first.bias temporal_bias norm norm.bias q.bias k.bias v.bias out.bias q_norm "
-    "k_norm up.bias gate.bias down.bias conv.bias".split()
+    "k_norm q_norm.bias k_norm.bias up.bias gate.bias down.bias conv.bias".split()
 )
 
 Past = Any  # what a sublayer keeps of the frames committed, such as (k, v), or None
@@ -121,6 +124,16 @@ class Reads:
     past: Past
 
 
+def tokens(p: Mapping[str, Any], table: Any, ids_P: Any) -> Any:
+    """The embeddings [P, E] of ids: a row each, or the sum of a row per digit, the mask having one of its own."""
+    factors = p["factor_count"]
+    if factors == 1:
+        return table[ids_P]
+    size = p["output_length"] // factors
+    rows_PK = mx.stack([k * size + ids_P // size**k % size for k in range(factors)], -1)
+    return mx.where((ids_P == size**factors)[:, None], table[p["output_length"]], table[rows_PK].sum(1))
+
+
 def feed_forward(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
     gate = layer["gate"](r.y_PE) if "gate" in layer else None
     return layer["down"](FFNS[p["ffn"]](gate, layer["up"](r.y_PE))), None
@@ -132,9 +145,15 @@ def heads(p: Mapping[str, Any], layer: Layer, r: Reads) -> tuple[Any, Any, Any]:
     kv = r.x_PE if p["raw_kv"] else r.y_PE
     q, k, v = (layer[name](of).reshape(shape) for name, of in (("q", r.y_PE), ("k", kv), ("v", kv)))
     if p["qk_norm"]:
-        epsilon = p["qk_norm_epsilon"] or p["norm_epsilon"]
-        q, k = mx.fast.rms_norm(q, layer["q_norm"], epsilon), mx.fast.rms_norm(k, layer["k_norm"], epsilon)
+        q, k = head_norm(p, layer, "q_norm", q), head_norm(p, layer, "k_norm", k)
     return q, k, v
+
+
+def head_norm(p: Mapping[str, Any], layer: Layer, name: str, x_PHD: Any) -> Any:
+    epsilon = p["qk_norm_epsilon"] or p["norm_epsilon"]
+    if p["qk_norm"] == QK_LAYER:
+        return mx.fast.layer_norm(x_PHD, layer[name], layer[f"{name}.bias"], epsilon)
+    return mx.fast.rms_norm(x_PHD, layer[name], epsilon)
 
 
 def attend(p: Mapping[str, Any], q: Any, k: Any, v: Any, bias: Any = None) -> Any:

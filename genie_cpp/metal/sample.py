@@ -24,24 +24,26 @@ class Form(NamedTuple):
     noisy: bool
     threshold: bool
     last: bool  # everything masked is filled
+    factors: int  # K digits of an id
 
 
-def form(s: Any, step: int) -> Form:
+def form(s: Any, step: int, factors: int = 1) -> Form:
     """Of step `step` of a genie_sampler. Raises ModelError for a sampler without a form here."""
     if s.order not in ORDERS or s.schedule not in SCHEDULES:
         raise refused(f"the sampler's order {s.order} with schedule {s.schedule}")
     last = step == s.steps - 1
     noisy = s.order != _RANDOM and s.noise > 0 and not last
-    return Form(s.order, s.temperature == 0, s.temperature in (0, 1), noisy, s.threshold > 0, last)
+    return Form(s.order, s.temperature == 0, s.temperature in (0, 1), noisy, s.threshold > 0, last, factors)
 
 
-def numbers(s: Any, step: int, seed: int, frame: int, tokens: int) -> dict[str, Any]:
+def numbers(s: Any, step: int, seed: int, frame: int, tokens: int, factors: int = 1) -> dict[str, Any]:
     """What a step takes besides logits and ids: uniform numbers, noise, and how many tokens it fills."""
     f = form(s, step)
     given: dict[str, Any] = {"inverse": np.float32(1 / (np.float32(s.temperature) or 1))}
     if not f.greedy:
         # 1 is no float32 below 1: without the limit the largest number would always draw the last code.
-        u = _uniform(seed, step, frame, 0, tokens).astype(np.float32)
+        draws = [_uniform(seed, step, frame, k + 1 if k else 0, tokens) for k in range(factors)]
+        u = np.stack(draws, -1).astype(np.float32)  # [P, K]
         given["u"] = np.minimum(u, np.nextafter(np.float32(1), np.float32(0)))
     if f.order == _RANDOM:
         given["rank"] = ~_native.philox(seed, step, frame, 1, tokens)[:, 0]
@@ -59,12 +61,20 @@ def _cosine(tokens: int, step: int, steps: int) -> tuple[int, int]:
     return math.floor(tokens * math.cos(math.pi / 2 * (step + 1) / steps)), 0
 
 
+def _cosine_ceil(tokens: int, step: int, steps: int) -> tuple[int, int]:
+    return math.ceil(tokens * math.cos(math.pi / 2 * (step + 1) / steps)), 0
+
+
 def _exponential(tokens: int, step: int, steps: int) -> tuple[int, int]:
     return tokens - math.ceil(tokens * math.expm1(5 * step / steps) / math.expm1(5)), max(tokens // 16, 1)
 
 
 # How many tokens a step leaves masked at most, and how many it fills at least.
-SCHEDULES = {_native.SCHEDULES["cosine"]: _cosine, _native.SCHEDULES["exponential"]: _exponential}
+SCHEDULES = {
+    _native.SCHEDULES["cosine"]: _cosine,
+    _native.SCHEDULES["exponential"]: _exponential,
+    _native.SCHEDULES["cosine-ceil"]: _cosine_ceil,
+}
 ORDERS = (_CONFIDENCE, _RANDOM, _LARGEST)
 
 
@@ -72,27 +82,28 @@ def _uniform(seed: int, step: int, frame: int, draw: int, tokens: int) -> Any:
     return (_native.philox(seed, step, frame, draw, tokens)[:, 0] + 0.5) * 2.0**-32
 
 
-def fill(logits_PV: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
-    """One refinement: ids with fewer masks (= V)."""
-    P, V = logits_PV.shape
-    masked = ids_P == V
-    top, best = logits_PV.max(-1, keepdims=True), mx.argmax(logits_PV, -1)
-    below, first = logits_PV - top, mx.arange(V) == best[:, None]
+def fill(logits_PO: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
+    """One refinement: ids with fewer masks. A digit of an id has V of the logits, and the mask is V^K."""
+    P, V = logits_PO.shape[0], logits_PO.shape[1] // f.factors
+    logits_PKV = logits_PO.reshape(P, f.factors, V)
+    masked = ids_P == V**f.factors
+    top, best = logits_PKV.max(-1, keepdims=True), mx.argmax(logits_PKV, -1)
+    below, first = logits_PKV - top, mx.arange(V) == best[..., None]
 
-    def log_sum(scaled_PV: Any) -> Any:
-        """log of the sum of exp, given 0 at `best`: what lies beside that 1, as finely as a double holds it there."""
-        rest = mx.where(first, 0.0, mx.exp(scaled_PV)).sum(-1)
+    def log_sum(scaled_PKV: Any) -> Any:
+        """Of each digit, log of the sum of exp, given 0 at `best`: what lies beside that 1, as finely as a double holds it there."""
+        rest = mx.where(first, 0.0, mx.exp(scaled_PKV)).sum(-1)
         return mx.log1p(mx.where(rest < 2.0**-28, mx.round(rest * 2.0**52) * 2.0**-52, rest))
 
     at_temperature = below if f.unit else below * given["inverse"]
-    chosen = best
+    digits = best
     if not f.greedy:
         running = mx.cumsum(mx.exp(at_temperature), -1)
-        chosen = mx.minimum((running <= given["u"][:, None] * running[:, -1:]).sum(-1), V - 1)
-    chosen = chosen.astype(ids_P.dtype)
+        digits = mx.minimum((running <= given["u"][..., None] * running[..., -1:]).sum(-1), V - 1)
+    chosen = (digits.astype(ids_P.dtype) * mx.array([V**k for k in range(f.factors)], ids_P.dtype)).sum(-1)
     log_p = None
     if f.threshold or (f.order == _CONFIDENCE and not f.last):
-        log_p = mx.take_along_axis(below, chosen[:, None], -1)[:, 0] - log_sum(below)
+        log_p = (mx.take_along_axis(below, digits[..., None], -1)[..., 0] - log_sum(below)).sum(-1)
     if f.threshold:
         sure = masked & (log_p >= given["least_log_p"])
         ids_P, masked = mx.where(sure, chosen, ids_P), masked & ~sure
@@ -101,7 +112,7 @@ def fill(logits_PV: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
     if f.order == _RANDOM:
         rank = given["rank"]
     else:
-        quality = -log_sum(at_temperature) if f.order == _LARGEST else log_p
+        quality = -log_sum(at_temperature).sum(-1) if f.order == _LARGEST else log_p
         rank = descending(quality + given["noise"] if f.noisy else quality)
     # One integer per token, smaller for better: by quality, then position, so that it is no matter how ties are sorted.
     place = rank.astype(mx.uint64) * (1 << 32) + mx.arange(P).astype(mx.uint64)

@@ -36,6 +36,9 @@ class Stack:
         self.token_count = int(params["token_count"])
         self.output_length = int(params["output_length"]) or int(params["embedding_length"])
         self.input_length = int(params["input_length"])
+        self.factor_count = int(params["factor_count"])
+        # The mask's id, where ids are what a sampler fills.
+        self.codes = (self.output_length // self.factor_count) ** self.factor_count
         self._own: forms.Layer = {}
         self._layers: list[forms.Layer] = [{} for _ in range(params["block_count"] * len(sublayers))]
         self._kinds = [forms.kind(sublayers[i % len(sublayers)]) for i in range(len(self._layers))]
@@ -87,7 +90,8 @@ class Stack:
         that keep one (empty: none yet), whether the window is empty -> outputs where `head`, and the pasts with this
         frame in them where `keep`."""
         p, own = self.params, self._own
-        film = action if p["conditioning"] == forms.FILM else None
+        # Without actions a norm has but one row, and is a vector.
+        film = action if p["conditioning"] == forms.FILM and p["action_count"] else None
         x = self._embedded(x, time, action, first and p["first_frame"] == forms.FIRST_INPUT)
         seen: list[Any] = []
         pasts = iter(past)
@@ -114,7 +118,7 @@ class Stack:
             x = own[end](x)
             x = forms.norm(p, forms.LAYER, own, f"{end}_norm", x) if p["input_norm"] else x
         else:
-            x = own["token_embd"][x]
+            x = forms.tokens(p, own["token_embd"], x)
         if "action_embd" in own:
             x = x + own["action_embd"][action]
         if "pos" in own:
@@ -183,10 +187,11 @@ class State:
 
     def maskgit_fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Float, ids_P: Int) -> None:
         """One refinement of `ids_P` in place from logits that are known, without a forward pass."""
-        shape = (self.stack.token_count, self.stack.output_length)
+        stack = self.stack
+        shape = (stack.token_count, stack.output_length)
         if ids_P.shape != shape[:1] or ids_P.dtype != np.int32 or logits_PO.shape != shape:
             raise NativeError("ids must be int32, one per token, and logits a row of each")
-        if ids_P.min() < 0 or ids_P.max() > shape[1]:
+        if ids_P.min() < 0 or ids_P.max() > stack.codes:
             raise NativeError("a MaskGIT step: an argument is out of its range")
         with _lock:
             self._fill(sampler, step, seed, frame, mx.array(np.ascontiguousarray(logits_PO, np.float32)), ids_P)
@@ -195,8 +200,8 @@ class State:
         stack = self.stack
         if stack.input_length or stack.params["input_rows"] != stack.output_length + 1 or not 0 <= step < sampler.steps:
             raise NativeError("a MaskGIT step: an argument is out of its range")
-        given = sample.numbers(sampler, step, seed, frame & 0xFFFFFFFF, stack.token_count)
-        ids = stack.fill(logits_PO, mx.array(ids_P), given, sample.form(sampler, step))
+        given = sample.numbers(sampler, step, seed, frame & 0xFFFFFFFF, stack.token_count, stack.factor_count)
+        ids = stack.fill(logits_PO, mx.array(ids_P), given, sample.form(sampler, step, stack.factor_count))
         mx.eval(ids, logits_PO)
         ids_P[:] = np.array(ids)
 
@@ -209,7 +214,8 @@ class State:
             raise NativeError("running a frame: the window is full")
         if not -1 <= action < p["action_count"]:
             raise NativeError("running a frame: an argument is out of its range")
-        if not stack.input_length and (x.min() < 0 or x.max() >= p["input_rows"]):
+        ids = p["input_rows"] if stack.factor_count == 1 else stack.codes + 1
+        if not stack.input_length and (x.min() < 0 or x.max() >= ids):
             raise NativeError("running a frame: an argument is out of its range")
         given = mx.array(np.ascontiguousarray(x, np.float32 if stack.input_length else np.int32))
         row = mx.array(action if action >= 0 else p["action_count"], mx.int32)

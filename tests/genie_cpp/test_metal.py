@@ -31,7 +31,7 @@ PARAMS = {
     "token_count": 4, "context_length": 3, "input_length": 0, "input_rows": 9, "action_count": 2, "output_length": 8,
     "norm": 0, "ffn": 0, "qk_norm": 0, "bias": 0, "post_norm": 0, "output_norm": 0, "conditioning": 0,
     "norm_epsilon": 1e-5, "grid_width": 2, "norm_length": 0, "position": 0, "raw_kv": 0, "spatial_bias": 0,
-    "temporal_bias": 0, "input_norm": 0, "first_frame": 0, "qk_norm_epsilon": 0.0,
+    "temporal_bias": 0, "input_norm": 0, "first_frame": 0, "qk_norm_epsilon": 0.0, "unnormed": 0, "factor_count": 1,
 }  # fmt: skip
 
 
