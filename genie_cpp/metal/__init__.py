@@ -1,4 +1,4 @@
-"""The metal backend: stacks of ST-transformers in MLX, for the GPU of a Mac (docs/metal.md).
+"""The metal backend: stacks of ST-transformers and convolutional networks in MLX, for the GPU of a Mac (docs/metal.md).
 
 Without Metal it runs on MLX's CPU device, which is what the tests do. Only this package imports MLX.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import backend
-from . import forms
+from .conv import Conv
 from .stack import Stack
 
 __all__ = ["Metal", "Stack", "has_metal"]
@@ -46,4 +46,4 @@ class Metal:
     def conv(
         self, shape: tuple[int, int, int], layers: Sequence[tuple[int, int]], groups: int, epsilon: float
     ) -> backend.Conv:
-        raise forms.refused("a convolutional tokenizer")
+        return Conv(shape, layers, groups, epsilon, self.compiled)

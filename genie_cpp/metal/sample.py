@@ -27,7 +27,7 @@ class Form(NamedTuple):
     factors: int  # K digits of an id
 
 
-def form(s: Any, step: int, factors: int = 1) -> Form:
+def form(s: Any, step: int, factors: int) -> Form:
     """Of step `step` of a genie_sampler. Raises ModelError for a sampler without a form here."""
     if s.order not in ORDERS or s.schedule not in SCHEDULES:
         raise refused(f"the sampler's order {s.order} with schedule {s.schedule}")
@@ -36,9 +36,9 @@ def form(s: Any, step: int, factors: int = 1) -> Form:
     return Form(s.order, s.temperature == 0, s.temperature in (0, 1), noisy, s.threshold > 0, last, factors)
 
 
-def numbers(s: Any, step: int, seed: int, frame: int, tokens: int, factors: int = 1) -> dict[str, Any]:
+def numbers(s: Any, step: int, seed: int, frame: int, tokens: int, factors: int) -> dict[str, Any]:
     """What a step takes besides logits and ids: uniform numbers, noise, and how many tokens it fills."""
-    f = form(s, step)
+    f = form(s, step, factors)
     given: dict[str, Any] = {"inverse": np.float32(1 / (np.float32(s.temperature) or 1))}
     if not f.greedy:
         # 1 is no float32 below 1: without the limit the largest number would always draw the last code.
@@ -91,7 +91,7 @@ def fill(logits_PO: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
     below, first = logits_PKV - top, mx.arange(V) == best[..., None]
 
     def log_sum(scaled_PKV: Any) -> Any:
-        """Of each digit, log of the sum of exp, given 0 at `best`: what lies beside that 1, as finely as a double holds it there."""
+        """log of the sum of exp, given 0 at `best`: what lies beside that 1, as finely as a double holds it there."""
         rest = mx.where(first, 0.0, mx.exp(scaled_PKV)).sum(-1)
         return mx.log1p(mx.where(rest < 2.0**-28, mx.round(rest * 2.0**52) * 2.0**-52, rest))
 

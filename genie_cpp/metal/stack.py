@@ -20,7 +20,7 @@ from ..errors import NativeError
 from . import forms, sample
 from .weights import Matrix, finite, matrix
 
-_lock = threading.Lock()
+lock = threading.Lock()
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int32]
@@ -76,7 +76,7 @@ class Stack:
             for name in forms.MATRICES & layer.keys():
                 layer[name] = dataclasses.replace(layer[name], bias=layer.pop(f"{name}.bias", None))
             arrays += [a for w in layer.values() for a in (w.arrays if isinstance(w, Matrix) else [w])]
-        with _lock:
+        with lock:
             mx.eval(arrays)
         self.n_bytes = sum(int(a.nbytes) for a in arrays)
 
@@ -145,7 +145,7 @@ class State:
         if not 0 <= length <= self._length:
             raise NativeError(f"a window of {self._length} frames cannot be shortened to {length}")
         kinds = [kind for kind in self.stack._kinds if kind in forms.KEEPS]
-        with _lock:
+        with lock:
             if length == 0:
                 self._past = []
             elif length < self._length and self._past:
@@ -165,7 +165,7 @@ class State:
 
     def forward(self, x: Int | Float, action: int = -1, commit: bool = True, output: bool = True) -> Float | None:
         """Run one frame: ids int32 [P] or features float32 [P, N] -> float32 [P, O], or None without `output`."""
-        with _lock:
+        with lock:
             y, seen = self._frame(x, action, output, commit)
             mx.eval(y if output else [], seen)
             if commit:
@@ -179,7 +179,7 @@ class State:
         stack = self.stack
         if ids_P.shape != (stack.token_count,) or ids_P.dtype != np.int32:
             raise NativeError("ids must be int32, one per token")
-        with _lock:
+        with lock:
             logits, _ = self._frame(ids_P, action, True, False)
             self._fill(sampler, step, seed, frame, logits, ids_P)
             if logits_PO is not None:
@@ -193,7 +193,7 @@ class State:
             raise NativeError("ids must be int32, one per token, and logits a row of each")
         if ids_P.min() < 0 or ids_P.max() > stack.codes:
             raise NativeError("a MaskGIT step: an argument is out of its range")
-        with _lock:
+        with lock:
             self._fill(sampler, step, seed, frame, mx.array(np.ascontiguousarray(logits_PO, np.float32)), ids_P)
 
     def _fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Any, ids_P: Int) -> None:

@@ -36,6 +36,17 @@ class Matrix:
         return y if self.bias is None else y + self.bias
 
     @property
+    def columns(self) -> int:
+        return int(self.weight.shape[1]) * (32 // self.bits if self.bits else 1)
+
+    def dense(self) -> Any:
+        """float32 [R, C], no value changed: d times an integer of 8 bits has a place in 24."""
+        if not self.bits:
+            return self.weight.astype(mx.float32)
+        scales, biases = self.scales.astype(mx.float32), self.biases.astype(mx.float32)
+        return mx.dequantize(self.weight, scales, biases, group_size=GROUP, bits=self.bits)
+
+    @property
     def arrays(self) -> list[Any]:
         return [a for a in (self.weight, self.scales, self.biases, self.bias) if a is not None]
 

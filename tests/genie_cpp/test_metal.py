@@ -19,10 +19,11 @@ pytest.importorskip("mlx.core")
 
 import mlx.core as mx
 
-from genie_cpp import GGUFError, Model, ModelError, NativeError, Sampler, StateError, World, _native, hparams
+from genie_cpp import GGUFError, Model, ModelError, NativeError, Sampler, StateError, World, _native, conv, hparams
 from genie_cpp.convert.reference import sampler as reference
 from genie_cpp.gguf_file import GGUFFile, TensorType
 from genie_cpp.metal import Metal, forms, sample
+from genie_cpp.metal import conv as metal_conv
 from genie_cpp.metal.stack import Stack, State
 from genie_cpp.metal.weights import matrix
 
@@ -80,6 +81,9 @@ def test_everything_in_a_stacks_description_has_a_form() -> None:
     assert set(forms.CHOICES["post_norm"]) == set(_native.NORM_POSITIONS.values())
     assert set(forms.CHOICES["position"]) == set(_native.POSITIONS.values())
     assert set(forms.CHOICES["first_frame"]) == set(_native.FIRST_FRAMES.values())
+    assert set(forms.CHOICES["qk_norm"]) == {0, *_native.QK_NORMS.values()}
+    factor_counts = next(key for key in hparams.KEYS if key.name == "genie.dynamics.factor_count")
+    assert forms.CHOICES["factor_count"] == tuple(range(int(factor_counts.low), int(factor_counts.high) + 1))
     assert set(forms.FFNS) == set(forms.CHOICES["ffn"])
     assert set(sample.ORDERS) == set(_native.ORDERS.values())
     assert set(sample.SCHEDULES) == set(_native.SCHEDULES.values())
@@ -91,7 +95,26 @@ def test_everything_in_a_stacks_description_has_a_form() -> None:
     assert len(_native.ffi.typeof("genie_slot").elements) == len(_native.STACK_SLOTS) + len(_native.SUBLAYER_SLOTS) + 1
 
 
-@pytest.mark.parametrize(("native", "metal"), [(_native.Stack, Stack), (_native.State, State)])
+def test_everything_in_a_networks_description_has_a_form() -> None:
+    kinds = _native.ffi.typeof("genie_conv_kind").elements
+    assert set(kinds) == set(conv.KINDS.values()) == set(metal_conv.LAYERS)
+    slots = {name.removesuffix(".weight") for name in _native.CONV_SLOTS}
+    assert slots == metal_conv.MATRICES | metal_conv.VECTORS
+    assert len(_native.ffi.typeof("genie_conv_slot").elements) == len(_native.CONV_SLOTS) + 1
+    fields = {name for name, _ in _native.ffi.typeof("genie_conv_params").fields}
+    assert fields == {"height", "width", "channels", "group_count", "norm_epsilon"}
+    assert [name for name, _ in _native.ffi.typeof("genie_conv_layer").fields] == ["kind", "channels"]
+
+
+@pytest.mark.parametrize(
+    ("native", "metal"),
+    [
+        (_native.Stack, Stack),
+        (_native.State, State),
+        (_native.Conv, metal_conv.Conv),
+        (_native.ConvState, metal_conv.ConvState),
+    ],
+)
 def test_both_backends_answer_the_same_calls(native: type, metal: type) -> None:
     for name, method in inspect.getmembers(native, inspect.isfunction):
         if not name.startswith("_") or name == "__len__":
@@ -114,6 +137,10 @@ def test_both_backends_answer_the_same_calls(native: type, metal: type) -> None:
         {"input_length": 5, "input_rows": 0, "action_count": 0},
         {"input_length": 5, "input_rows": 0, "action_count": 0, "input_norm": 1, "first_frame": 1, "norm_length": 27},
         {"position": 1, "raw_kv": 1, "spatial_bias": 1, "temporal_bias": 1, "qk_norm": 1, "qk_norm_epsilon": 1e-2},
+        {"unnormed": 0b0101, "norm": 1, "qk_norm": 2, "bias": 1, "action_count": 0},
+        {"unnormed": 0b1010, "post_norm": 1, "qk_norm": 2, "qk_norm_epsilon": 1e-2, "factor_count": 2},
+        {"factor_count": 4, "conditioning": 1, "action_count": 0, "output_norm": 2},
+        {"factor_count": 3, "output_length": 9, "input_rows": 10, "position": 1},
         {"position": 2, "first_frame": 2, "norm": 1, "output_norm": 1, "norm_length": 30, "conditioning": 1},
     ],
     ids=str,
@@ -124,8 +151,11 @@ def test_a_form_is_the_c_cores(sublayers: list[str], changes: dict[str, int]) ->
     c, m = filled(parameters, sublayers)
     rng = np.random.default_rng(2)
     states = [c.state(), m.state()]
+    factors = parameters["factor_count"]
+    ids = parameters["input_rows"] if factors == 1 else (parameters["output_length"] // factors) ** factors + 1
     for t in range(3):
-        x = rng.integers(0, 9, 4).astype(np.int32)
+        x = rng.integers(0, ids, 4).astype(np.int32) if ids else np.zeros(4, np.int32)
+        x[t] = ids - 1  # the mask
         if parameters["input_length"]:
             x = rng.normal(size=(4, 5)).astype(np.float32)
         action = -1 if t == 0 or not parameters["action_count"] else t - 1
@@ -135,6 +165,10 @@ def test_a_form_is_the_c_cores(sublayers: list[str], changes: dict[str, int]) ->
     for state in states:
         with pytest.raises(NativeError):  # the window is full
             state.forward(x)
+        state.truncate(0)
+        for bad in ([ids, 0, 0, 0], [0, 0, 0, -1]):
+            with pytest.raises(NativeError):
+                state.forward(np.array(bad, np.int32))
 
 
 def test_what_has_no_form_is_refused() -> None:
@@ -147,7 +181,11 @@ def test_what_has_no_form_is_refused() -> None:
         with pytest.raises(ModelError, match="no form of the tensor"):
             stack.set(name, 0, 1, 1, np.zeros(1, np.float32))
     with pytest.raises(ModelError, match="no form of the sampler's order 0 with schedule 9"):
-        sample.form(SimpleNamespace(order=0, schedule=9), 0)
+        sample.form(SimpleNamespace(order=0, schedule=9), 0, 1)
+    with pytest.raises(ModelError, match="no form of the convolutional layer 6"):
+        Metal().conv((4, 4, 3), [(0, 8), (6, 8)], 1, 1e-6)
+    with pytest.raises(ModelError, match=r"no form of the tensor layer\.0\.conv3\.weight"):
+        Metal().conv((4, 4, 3), [(0, 8)], 1, 1e-6).set(0, "conv3.weight", 0, 1, 1, np.zeros(1, np.float32))
     with pytest.raises(ModelError, match="no form of tensor type 30"):
         matrix(30, 1, 32, np.zeros(64, np.uint8))
 
@@ -185,21 +223,29 @@ def test_weights_are_exact(type: TensorType) -> None:
 
 @pytest.mark.parametrize("order", list(_native.ORDERS))
 @pytest.mark.parametrize("schedule", list(_native.SCHEDULES))
-def test_the_sampler_is_the_references(order: str, schedule: str) -> None:
+@pytest.mark.parametrize("factors", [1, 3])
+def test_the_sampler_is_the_references(order: str, schedule: str, factors: int) -> None:
     """Whole frames from known logits: temperatures, noise and thresholds, sure and unsure tokens, and ties."""
-    P, V, steps = 48, 33, 5
+    P, outputs, steps = 48, 33, 5
+    V = (outputs // factors) ** factors
     rng = np.random.default_rng(8)
     for temperature, noise, threshold, spread in itertools.product((0.0, 1.0, 0.3), (0.0, 1.0), (0.0, 0.4), (1, 12)):
         ids = np.full(P, V, np.int32)
-        logits = rng.normal(0, spread, (P, V)).astype(np.float32)
+        logits = rng.normal(0, spread, (P, outputs)).astype(np.float32)
         logits[1], logits[2, 5:9] = logits[0], logits[2].max()  # two tokens alike, and codes alike in one
         struct = _native.sampler_struct(steps, temperature, order, noise, threshold, schedule)
         oracle = reference.Sampler(steps, temperature, order, noise, threshold, schedule)
         for step in range(steps):
-            given = sample.numbers(struct, step, 2**40 + 7, 2**32 - 1, P)
-            got = np.array(sample.fill(mx.array(logits), mx.array(ids), given, sample.form(struct, step)))
+            given = sample.numbers(struct, step, 2**40 + 7, 2**32 - 1, P, factors)
+            got = np.array(sample.fill(mx.array(logits), mx.array(ids), given, sample.form(struct, step, factors)))
             want = reference.fill(
-                torch.from_numpy(ids).long(), torch.from_numpy(logits), oracle, step, 2**40 + 7, 2**32 - 1
+                torch.from_numpy(ids).long(),
+                torch.from_numpy(logits),
+                oracle,
+                step,
+                2**40 + 7,
+                2**32 - 1,
+                factors,
             )
             np.testing.assert_array_equal(got, want.numpy(), err_msg=f"{struct.temperature} {noise} {threshold} {step}")
             ids = got
