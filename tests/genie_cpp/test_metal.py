@@ -252,6 +252,35 @@ def test_the_sampler_is_the_references(order: str, schedule: str, factors: int) 
         assert (ids < V).all()
 
 
+def test_a_frame_of_digits() -> None:
+    """Whole frames of tokens with two digits, in C and here, from a stack's logits and from given ones."""
+    stacks = filled({**PARAMS, "factor_count": 2}, ["spatial", "temporal", "ffn"])
+    states = [stack.state() for stack in stacks]
+    logits = np.random.default_rng(3).normal(0, 2, (4, 8)).astype(np.float32)
+    seen = set()
+    for frame, order in enumerate(_native.ORDERS):
+        sampler = _native.sampler_struct(3, 0.9, order, 0.5, 0.0, "cosine-ceil")
+        stepped, given = ([np.full(4, 16, np.int32) for _ in states] for _ in range(2))
+        for step in range(3):
+            for state, ids, more in zip(states, stepped, given, strict=True):
+                state.maskgit_step(sampler, step, 6, frame, frame - 1, ids, None)
+                state.maskgit_fill(sampler, step, 7, frame, logits, more)
+            np.testing.assert_array_equal(*stepped)
+            np.testing.assert_array_equal(*given)
+        for state, ids in zip(states, stepped, strict=True):
+            state.forward(ids, frame - 1, output=False)
+        seen |= {*stepped[0].tolist(), *given[0].tolist()}
+    assert max(seen) < 16 and len({i % 4 for i in seen}) > 2 and len({i // 4 for i in seen}) > 2
+    for state in states:
+        state.truncate(0)
+        for call in (
+            lambda ids, s=state: s.maskgit_fill(sampler, 0, 0, 0, logits, ids),
+            lambda ids, s=state: s.maskgit_step(sampler, 0, 0, 0, -1, ids, None),
+        ):
+            with pytest.raises(NativeError):
+                call(np.full(4, 17, np.int32))
+
+
 def test_the_order_of_qualities() -> None:
     values = np.array([np.inf, 3, 1e-30, 0, -1e-30, -5, -np.inf], np.float32)
     assert (np.diff(np.array(sample.descending(mx.array(values))).astype(np.int64)) > 0).all()
@@ -361,19 +390,45 @@ def test_a_step_waits_for_the_device_once(model: Model, monkeypatch: pytest.Monk
     assert len(waits) == 1 and (ids < model.info.codebook_size).any()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile on a CPU calls a C++ compiler")
-def test_compiled_as_on_a_gpu() -> None:
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile on a CPU calls a C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("factors", [1, 2])
+def test_compiled_as_on_a_gpu(factors: int) -> None:
     """A GPU runs through mx.compile: the same answers, also when a window grows and shrinks."""
-    _, plain = filled(PARAMS, ["temporal", "ffn"])
-    compiled = Metal(compiled=True).stack(["temporal", "ffn"], **PARAMS)
+    parameters = {**PARAMS, "factor_count": factors}
+    _, plain = filled(parameters, ["temporal", "ffn"])
+    compiled = Metal(compiled=True).stack(["temporal", "ffn"], **parameters)
     assert isinstance(compiled, Stack)
     compiled._own, compiled._layers = plain._own, plain._layers
     states, struct = [plain.state(), compiled.state()], _native.sampler_struct(2, 0.7, "confidence", 0.0)
     for frame in range(3):
-        ids = [np.full(4, 8, np.int32) for _ in states]
+        ids = [np.full(4, plain.codes, np.int32) for _ in states]
         for state, mine in zip(states, ids, strict=True):
             state.truncate(min(len(state), 1))
             for step in range(2):
                 state.maskgit_step(struct, step, 5, frame, frame % 2, mine, None)
             state.forward(mine, frame % 2, output=False)
         np.testing.assert_array_equal(*ids)
+
+
+@needs_compiler
+def test_a_compiled_network() -> None:
+    rng = np.random.default_rng(4)
+    words = conv.layers("net", ("conv3-8", "res-16", "down-16", "norm", "up-4", "conv1-3"), 3, 2)
+    nets = [Metal(choice).conv((4, 6, 3), [(conv.KINDS[w.word], w.channels) for w in words], 2, 1e-6)
+            for choice in (False, True)]  # fmt: skip
+    for index, word in enumerate(words):
+        for name, (shape, _) in conv.tensors(word).items():
+            values = rng.normal(0.2, 0.3, (shape[1] if len(shape) > 1 else 1, shape[0])).astype(np.float32)
+            for net in nets:
+                net.set(index, name, 0, *values.shape, values)
+    picture = rng.normal(size=(4, 6, 3)).astype(np.float32)
+    made = []
+    for net in nets:
+        net.seal()
+        state = net.state()
+        state.run(-picture)
+        made.append(state.run(picture))
+    np.testing.assert_allclose(made[1], made[0], rtol=1e-4, atol=1e-5 * np.abs(made[0]).max())
