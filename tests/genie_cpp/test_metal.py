@@ -71,7 +71,9 @@ def test_everything_in_a_stacks_description_has_a_form() -> None:
     """What the C core or the file format learns must be learned here too, or be refused knowingly."""
     fields = {name for name, _ in _native.ffi.typeof("genie_stack_params").fields}
     assert fields == {*forms.FREE, *forms.CHOICES, "sublayer_count", "sublayers"}
-    assert set(forms.SUBLAYERS) == set(_native.SUBLAYERS) == {forms.kind(name) for name in hparams.SUBLAYERS}
+    keys = {key.name: key for key in hparams.KEYS}
+    sublayers = {forms.kind(str(name)) for name in keys["genie.<stack>.sublayers"].choices}
+    assert set(forms.SUBLAYERS) == set(_native.SUBLAYERS) == sublayers
     kinds = _native.ffi.typeof("genie_sublayer_kind").elements
     assert set(kinds) == set(_native.SUBLAYERS.values())
     for parameter, enum in (("norm", "norm_kind"), ("ffn", "ffn_kind"), ("conditioning", "conditioning")):
@@ -82,7 +84,7 @@ def test_everything_in_a_stacks_description_has_a_form() -> None:
     assert set(forms.CHOICES["position"]) == set(_native.POSITIONS.values())
     assert set(forms.CHOICES["first_frame"]) == set(_native.FIRST_FRAMES.values())
     assert set(forms.CHOICES["qk_norm"]) == {0, *_native.QK_NORMS.values()}
-    factor_counts = next(key for key in hparams.KEYS if key.name == "genie.dynamics.factor_count")
+    factor_counts = keys["genie.dynamics.factor_count"]
     assert forms.CHOICES["factor_count"] == tuple(range(int(factor_counts.low), int(factor_counts.high) + 1))
     assert set(forms.FFNS) == set(forms.CHOICES["ffn"])
     assert set(sample.ORDERS) == set(_native.ORDERS.values())
