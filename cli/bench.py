@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from genie_cpp.backend import resolve
 from genie_cpp.bench import Bench, Result, environment, environment_line, mean_sd
 from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import GGUFFile, quoted
@@ -23,6 +24,7 @@ from genie_cpp.sampler import Sampler
 
 from . import synthetic
 from .convert import size
+from .options import Backend
 
 # Each measured column: its name in csv and json, its title and decimals in md, its samples.
 MEASURED: tuple[tuple[str, str, int, Callable[[Result], list[float]]], ...] = (
@@ -52,6 +54,7 @@ def bench(
             "--synthetic", help=f"Random weights of the paper's sizes instead of files: {', '.join(synthetic.SIZES)}."
         ),
     ] = None,
+    backend: Backend = "auto",
     type: Annotated[str | None, typer.Option(help="With --synthetic: f32, f16, q8_0, q4_0. [q8_0]")] = None,
 ) -> None:
     """Measure every combination of models, threads and steps.
@@ -67,6 +70,8 @@ def bench(
     step_counts: list[int | None] = [None]
     if steps is not None:
         step_counts = [Sampler(count).steps for count in _numbers(steps, "--steps", 1024)]
+    if resolve(backend) == "metal" and threads is not None:
+        raise BenchError("--threads are of the cpu backend", "leave it out, or say --backend cpu")
     measured = Bench(repetitions)
     sources = _sources(model, random, type)
     console = Console(stderr=True, highlight=False, markup=False)
@@ -78,7 +83,7 @@ def bench(
             for source in sources:
                 with source as path:
                     for count in thread_counts:
-                        measured.run(path, count, step_counts, lambda: progress.advance(bar))
+                        measured.run(path, count, step_counts, lambda: progress.advance(bar), backend)
     except KeyboardInterrupt:
         console.print("interrupted")
         raise typer.Exit(130) from None
@@ -130,6 +135,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "size": result.size,
         "parameters": result.parameters,
         "type": result.type,
+        "backend": result.backend,
         "isa": result.isa,
         "threads": result.threads,
         "steps": result.steps,
@@ -167,12 +173,13 @@ def _csv(rows: list[Result], where: dict[str, str | int]) -> None:
 
 
 def _md(rows: list[Result], where: dict[str, str | int]) -> None:
-    titles = ["model", "size", "params", "type", "ISA", "threads", "steps", "r", *(column[1] for column in MEASURED)]
-    table = [titles, [":--" if title in ("model", "type", "ISA") else "--:" for title in titles]]
+    about = ["model", "size", "params", "type", "backend", "ISA", "threads", "steps", "r"]
+    titles = [*about, *(column[1] for column in MEASURED)]
+    table = [titles, [":--" if title in ("model", "type", "backend", "ISA") else "--:" for title in titles]]
     for row in rows:
         name = _printable(row.model).replace("|", "\\|")
-        facts = [name, size(row.size), f"{row.parameters / 1e6:.1f} M", row.type, row.isa, row.threads, row.steps]
-        cells = [str(fact) for fact in (*facts, len(row.samples))]
+        about = [name, size(row.size), f"{row.parameters / 1e6:.1f} M", row.type, row.backend, row.isa]
+        cells = [*about, str(row.threads or ""), str(row.steps), str(len(row.samples))]
         for column, _, digits, samples in MEASURED:
             scale = 100 if column == "share_of_peak" else 1
             values = [scale * value for value in samples(row)]

@@ -55,7 +55,7 @@ def info(
             "pictures lose their recipe when another program saves them again",
         )
     command = found.command(str(file) + ("/" if file.is_dir() else ""))
-    if found.isa != current_isa():  # rounding differs between instruction sets
+    if found.backend == "cpu" and found.isa != current_isa():  # rounding differs between instruction sets
         command = f"GENIE_ISA={found.isa} {command}"
     _print(json.dumps({"file": str(file), "command": command}, indent=1) if as_json else clean(command))
 

@@ -16,4 +16,7 @@ Models = Annotated[
     str | None,
     typer.Option("--model", "-m", envvar=env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
 ]
+Backend = Annotated[
+    str, typer.Option(envvar=env("BACKEND"), help="auto (Metal where it is present), cpu or metal (docs/metal.md).")
+]
 Fit = Annotated[str, typer.Option("--fit", envvar=env("FIT"), help="Fit the prompt by crop or pad.")]

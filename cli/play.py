@@ -15,7 +15,7 @@ from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 
-from .options import Fit, Models, env
+from .options import Backend, Fit, Models, env
 
 
 def play(
@@ -41,12 +41,13 @@ def play(
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
+    backend: Backend = "auto",
 ) -> None:
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
     if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
         raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
     prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
-    models = [Model.open(path, threads) for path in paths(model)]
+    models = [Model.open(path, threads, backend) for path in paths(model)]
     prompts = [prompt or Prompt.beside(opened) for opened in models]
     if terminal:
         from .terminal import play_in_terminal

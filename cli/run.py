@@ -29,7 +29,7 @@ from genie_cpp.tokens import are_tokens, data_file, load_tokens
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
-from .options import env
+from .options import Backend, env
 
 
 def run(
@@ -116,6 +116,7 @@ def run(
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
+    backend: Backend = "auto",
     fps: Annotated[int, typer.Option(envvar=env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
     scale: Annotated[int, typer.Option(envvar=env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
     as_json: Annotated[
@@ -136,7 +137,7 @@ def run(
         raise GenieError("--from goes on with the session's seed", "leave --seed out")
     if session is not None and (prompt_frames, prompt_stride) != (1, 1):
         raise GenieError("--from goes on from a session's frames", "leave --prompt-frames and --prompt-stride out")
-    opened = Model.open(model, threads)
+    opened = Model.open(model, threads, backend)
     past = None if session is None else _replayed(session, bookmark, opened, console)
     hp, default = opened.info, opened.sampler if past is None else past.sampler
     seed = past.world.seed if past else seed or 0
@@ -170,8 +171,9 @@ def run(
             raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
         actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
     plan = read_actions("random" if actions is None else actions, hp.choices, n, seed, hp.action_names)
-    crew = f"{opened.threads} thread{'s' * (opened.threads > 1)}"
-    console.print(f"{_printable(opened.name)} {opened.type}, {opened.isa}, {crew}, seed {seed}", soft_wrap=True)
+    console.print(
+        f"{_printable(opened.name)} {opened.type}, {opened.backend}: {opened.device}, seed {seed}", soft_wrap=True
+    )
     if picture is not None and (sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how)):
         console.print(sentence, soft_wrap=True)
     if ids is not None:
@@ -199,7 +201,7 @@ def run(
         __version__, "" if model is None else str(model), opened.sha256, str(source), source_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
         float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
-        -1 if session is None else bookmark, prompt_frames, prompt_stride,
+        -1 if session is None else bookmark, prompt_frames, prompt_stride, opened.backend,
     )  # fmt: skip
     write(path, frames, recipe, overwrite, folder)
     rate = made / seconds if seconds > 0 else 0.0

@@ -13,7 +13,7 @@ from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 
-from .options import Fit, Models, env
+from .options import Backend, Fit, Models, env
 from .play import paths
 
 
@@ -50,6 +50,7 @@ def serve(
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
+    backend: Backend = "auto",
 ) -> None:
     """Serve worlds to programs: REST and a websocket, described at /docs and /openapi.json."""
     wanted = ("fastapi", "uvicorn", "websockets", "prometheus_client")
@@ -63,7 +64,7 @@ def serve(
         if not re.fullmatch(r"https?://[^/\s*?#]+", origin):
             raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
     prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
-    models = [Model.open(path, threads) for path in paths(model)]
+    models = [Model.open(path, threads, backend) for path in paths(model)]
     prompts = [prompt or Prompt.beside(opened) for opened in models]
     from genie_cpp.server.limits import ServeLimits
     from genie_cpp.server.run import serve_api

@@ -148,6 +148,10 @@ class Stack:
     def seal(self) -> None:
         check(lib.genie_stack_seal(self.handle), "checking a stack's weights")
 
+    def state(self) -> State:
+        """An empty window."""
+        return State(self)
+
     @property
     def n_bytes(self) -> int:
         return int(lib.genie_stack_bytes(self.handle))
@@ -245,6 +249,9 @@ class Conv:
     def n_bytes(self) -> int:
         return int(lib.genie_conv_bytes(self.handle))
 
+    def state(self) -> ConvState:
+        return ConvState(self)
+
 
 class ConvState:
     """Room for one network's pictures; one caller at a time."""
@@ -305,6 +312,13 @@ def vq_lookup(codebook_VL: Float, ids_M: Int) -> Float:
     )
     check(status, "looking up codes")
     return z
+
+
+def philox(seed: int, c1: int, c2: int, c3: int, blocks: int) -> NDArray[np.uint32]:
+    """Philox4x32-10 of the counters (i, c1, c2, c3), i = 0…blocks-1: uint32 [blocks, 4]."""
+    out = np.empty((blocks, 4), np.uint32)
+    lib.genie_philox(seed, c1, c2, c3, blocks, _out(out, "uint32_t"))
+    return out
 
 
 def peak_operations(isa: str, pool: Pool, type: int, rounds: int) -> int:

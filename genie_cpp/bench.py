@@ -51,8 +51,9 @@ class Result:
     size: int  # of the file, bytes
     parameters: int
     type: str
+    backend: str
     isa: str
-    threads: int
+    threads: int  # 0: not ours to choose
     steps: int
     window: int  # frames the last frame sees, itself included
     operations: dict[str, int]
@@ -120,12 +121,19 @@ class Bench:
         self.results: list[Result] = []
         self._peaks: dict[tuple[str, int, str], float] = {}
 
-    def run(self, path: Path | None, threads: int, steps: list[int | None], progress: Progress = lambda: None) -> None:
+    def run(
+        self,
+        path: Path | None,
+        threads: int,
+        steps: list[int | None],
+        progress: Progress = lambda: None,
+        backend: str = "auto",
+    ) -> None:
         """One row per number of MaskGIT steps (None: the model's). progress: called after each frame, warm-up included.
 
         Every timed frame is the last that its window holds, where the cache to read is largest; no window slides.
         """
-        model = Model.open(path, threads)
+        model = Model.open(path, threads, backend)
         hp, default = model.info, model.sampler
         operations = matmul_operations(model)
         rng = np.random.default_rng(0)
@@ -138,9 +146,9 @@ class Bench:
             world = World(model, sampler)
             world.reset(video, actions=[0] * (len(video) - 1))
             result = Result(
-                model.path.stem, model.path.stat().st_size, hp.parameter_count(), model.type, model.isa, threads,
-                sampler.steps, hp.context_length, operations,
-                {kind: self._peak(model.isa, threads, kind) for kind in operations},
+                model.path.stem, model.path.stat().st_size, hp.parameter_count(), model.type, model.backend,
+                model.isa, model.threads, sampler.steps, hp.context_length, operations,
+                {kind: self._peak(model.isa, threads, kind) for kind in operations if model.backend == "cpu"},
             )  # fmt: skip
             encoder = model.state("tokenizer.encoder")
             self._frame(world, encoder, video)

@@ -50,11 +50,12 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         steps: int | None = None,
         temperature: float | None = None,
         threads: int | None = None,
+        backend: str = "auto",
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise StateError(f"render_mode must be one of {', '.join(self.metadata['render_modes'])}")
         self.render_mode = render_mode
-        self.model = model if isinstance(model, Model) else shared_model(model, threads)
+        self.model = model if isinstance(model, Model) else shared_model(model, threads, backend)
         s, hp = self.model.sampler, self.model.info
         sampler = Sampler(
             s.steps if steps is None else steps, s.temperature if temperature is None else temperature, s.order, s.noise
@@ -118,15 +119,15 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         return {"tokens": self.world.tokens, "frame_number": self.world.n_frames}
 
 
-def shared_model(path: str | Path | None, threads: int | None) -> Model:
+def shared_model(path: str | Path | None, threads: int | None, backend: str = "auto") -> Model:
     """A model that is open already in some environment, or newly opened. Raises what `Model.open` raises."""
     real = None if path is None else Path(path).resolve()
     stat = None if real is None else real.stat()
-    key = (real, threads, stat and (stat.st_mtime_ns, stat.st_size))
+    key = (real, threads, backend, stat and (stat.st_mtime_ns, stat.st_size))
     with _opening:
         model = _models.get(key)
         if model is None:
-            model = _models[key] = Model.open(path, threads)
+            model = _models[key] = Model.open(path, threads, backend)
         return model
 
 

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native, conv
+from .backend import Backend, Conv, Stack, State, choose
+from .backend import default_threads as default_threads
 from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo
 from .hparams import HParams, StackParams, validate
@@ -44,16 +45,12 @@ def current_isa() -> str:
     return _native.wanted_isa()
 
 
-def default_threads() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Model:
     """Weights and hyper-parameters; read-only, and safe to share among worlds and threads.
 
     Use `Model.open`. `info` are the hyper-parameters, `metadata` every key of the file, `tensors` name -> TensorInfo,
-    `sampler` the file's default settings, `isa` and `threads` what it runs on.
+    `sampler` the file's default settings; `backend` ("cpu" or "metal"), `isa` and `threads` (0: not ours to choose) are
+    what it runs on, `device` the same in words.
     """
 
     path: Path
@@ -62,27 +59,30 @@ class Model:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     sampler: Sampler
+    backend: str
     isa: str
+    device: str
     threads: int
 
     @staticmethod
-    def open(path: str | Path | None = None, threads: int | None = None) -> Model:
+    def open(path: str | Path | None = None, threads: int | None = None, backend: str = "auto") -> Model:
         """Read and check a Genie GGUF (docs/gguf.md); no path: the bundled world. threads: 1…1024, default all CPUs.
 
-        Raises GGUFError, ModelError, NativeError or FileNotFoundError.
+        backend: "cpu", "metal" (docs/metal.md), or "auto", Metal where it is present.
+        Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError for a backend that is not there.
         """
         model = Model()
         model.path, model.bundled = bundled_path() if path is None else Path(path), path is None
-        model.isa = _native.wanted_isa()
-        model.threads = default_threads() if threads is None else threads
-        model._pool = _native.Pool(model.threads)
+        runs = choose(backend, threads)
+        model.backend, model.isa, model.device, model.threads = runs.name, runs.isa, runs.device, runs.threads
+        model._search = _native.wanted_isa()
         with GGUFFile.open(model.path) as file:
             model.info = validate(file, finite=False)  # `_build` and `_floats` see to that, as they read everything
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
-            model._stacks = {name: model._build(file, name) for name in model.info.stacks}
+            model._stacks = {name: model._build(file, name, runs) for name in model.info.stacks}
             halves = CONVS if model.info.tokenizer_kind == "conv" else ()
-            model._convs = {f"tokenizer.{half}": model._build_conv(file, half) for half in halves}
+            model._convs = {f"tokenizer.{half}": model._build_conv(file, half, runs) for half in halves}
             model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
             learned = model.info.has_lam and not model.info.bins("lam")
             model._actions = _floats(file, "lam.codebook.weight") if learned else None
@@ -98,17 +98,17 @@ class Model:
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
 
-    _pool: _native.Pool
-    _stacks: dict[str, _native.Stack]
-    _convs: dict[str, _native.Conv]  # instead of the tokenizer's stacks, where its kind is conv
+    _search: str  # the ISA that codebooks are searched with, whatever runs the stacks
+    _stacks: dict[str, Stack]
+    _convs: dict[str, Conv]  # instead of the tokenizer's stacks, where its kind is conv
     _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
     _actions: NDArray[np.float32] | None  # [A, L]
     _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
     _head_up: tuple[NDArray[np.uint8], int, int] | None  # bytes by row, their type, values per row; "joined" only
 
-    def _build(self, file: GGUFFile, name: str) -> _native.Stack:
+    def _build(self, file: GGUFFile, name: str, runs: Backend) -> Stack:
         hp, s = self.info, self.info.stacks[name]
-        stack = _native.Stack(self.isa, self._pool, s.sublayers, **_params(hp, name, s))
+        stack = runs.stack(s.sublayers, **_params(hp, name, s))
         prefix = name + "."
         for tensor_name, tensor in file.tensors.items():
             if not tensor_name.startswith(prefix):
@@ -126,16 +126,14 @@ class Model:
         stack.seal()
         return stack
 
-    def _build_conv(self, file: GGUFFile, half: str) -> _native.Conv:
+    def _build_conv(self, file: GGUFFile, half: str, runs: Backend) -> Conv:
         hp, layers = self.info, self.info.conv_layers(half)
         height, width, channels = hp.frame_height, hp.frame_width, 3
         if half == "decoder":
             patch, channels = hp.tokenizer_patch_size, hp.tokenizer_latent_length
             height, width = height // patch, width // patch
         kinds = [(conv.KINDS[layer.word], layer.channels) for layer in layers]
-        net = _native.Conv(
-            self.isa, self._pool, (height, width, channels), kinds, hp.conv_group_count or 1, hp.conv_norm_epsilon or 0
-        )
+        net = runs.conv((height, width, channels), kinds, hp.conv_group_count or 1, hp.conv_norm_epsilon or 0)
         for i, layer in enumerate(layers):
             for name in conv.tensors(layer):
                 tensor = file.tensors[f"tokenizer.{half}.layer.{i}.{name}"]
@@ -175,7 +173,7 @@ class Model:
         return sum(s.n_bytes for s in self._stacks.values()) + sum(c.n_bytes for c in self._convs.values())
 
     @overload
-    def state(self, stack: Literal["dynamics", "lam.encoder"]) -> _native.State: ...
+    def state(self, stack: Literal["dynamics", "lam.encoder"]) -> State: ...
 
     @overload
     def state(self, stack: str) -> Window: ...
@@ -184,7 +182,7 @@ class Model:
         """An empty window for one of the stacks, or for a convolutional half of the tokenizer."""
         if stack in self._convs:
             return ConvWindow(self._convs[stack], self.info.tokenizer_patch_size, stack == "tokenizer.encoder")
-        return _native.State(self._stacks[stack])
+        return self._stacks[stack].state()
 
     def patches(self, frame: Frame, patch: int) -> NDArray[np.float32]:
         """uint8 [H, W, 3] -> float32 [P, patch * patch * 3] in -0.5…0.5, vector order row, column, channel."""
@@ -227,7 +225,7 @@ class Model:
     def _nearest(self, codebook: NDArray[np.float32] | None, module: str, z: NDArray[np.float32]) -> Ids:
         if codebook is None:
             return _native.fsq_nearest(self.info.bins(module) or 2, z)
-        return _native.vq_nearest(codebook, z, self.isa)
+        return _native.vq_nearest(codebook, z, self._search)
 
     def tokenize(self, video: NDArray[np.uint8]) -> Ids:
         """uint8 [T, H, W, 3] -> ids int32 [T, P]. A longer video is cut into windows of the context length."""
@@ -341,8 +339,8 @@ class ConvWindow:
     """One half of a convolutional tokenizer behind the interface of a stack's window. It looks at single frames, so all
     it keeps of a window is its length."""
 
-    def __init__(self, net: _native.Conv, patch: int, encodes: bool) -> None:
-        self._state, self._patch, self._encodes, self._length = _native.ConvState(net), patch, encodes, 0
+    def __init__(self, net: Conv, patch: int, encodes: bool) -> None:
+        self._net, self._state, self._patch, self._encodes, self._length = net, net.state(), patch, encodes, 0
 
     def __len__(self) -> int:
         return self._length
@@ -364,7 +362,7 @@ class ConvWindow:
         self._length += int(commit)
         if not output:
             return None
-        net = self._state.conv
+        net = self._net
         if self._encodes:
             z = self._state.run(_join(x, net.shape[0], net.shape[1], self._patch))
             return z.reshape(-1, net.output_shape[2])

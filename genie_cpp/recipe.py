@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from .backend import BACKENDS
 from .errors import SamplerError
 from .frames import FITS, FORMATS, quiet
 from .sampler import Sampler
@@ -51,6 +52,7 @@ class Recipe:
     bookmark: int = -1
     prompt_frames: int = 1
     prompt_stride: int = 1
+    backend: str = "cpu"
 
     def to_json(self) -> str:
         """ASCII on one line; the same recipe gives the same text."""
@@ -67,8 +69,8 @@ class Recipe:
     def command(self, output: str) -> str:
         """The `genie-run` command that writes the same bytes, given the same model and prompt files.
 
-        Instruction sets round differently, so frames drift apart between them: on another machine GENIE_ISA=`isa` is
-        needed too.
+        Instruction sets and backends round differently, so frames drift apart between them: on another machine
+        GENIE_ISA=`isa` is needed too, where the backend is "cpu".
         """
         words: list[Any] = ["genie-run"]
         if self.model:
@@ -92,7 +94,7 @@ class Recipe:
             "--fit",
             self.fit,
         ]
-        words += ["--fps", self.fps, "--scale", self.scale, "-o", output]
+        words += ["--backend", self.backend, "--fps", self.fps, "--scale", self.scale, "-o", output]
         return shlex.join(map(str, words))
 
 
@@ -101,13 +103,8 @@ def _checked(data: Any) -> Recipe | None:
     fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
     if not isinstance(data, dict):
         return None
-    data = {
-        "threshold": 0.0,
-        "bookmark": -1,
-        "prompt_frames": 1,
-        "prompt_stride": 1,
-        **data,
-    }  # recipes of 0.1.0 have none
+    absent = {"threshold": 0.0, "bookmark": -1, "prompt_frames": 1, "prompt_stride": 1, "backend": "cpu"}  # in 0.1.0
+    data = {**absent, **data}
     if set(data) != set(fields):
         return None
     for name, kind in fields.items():
@@ -126,6 +123,7 @@ def _checked(data: Any) -> Recipe | None:
         and re.fullmatch(r"[a-z0-9]{1,32}", recipe.isa)
         and recipe.fit in FITS
         and recipe.window in WINDOWS
+        and recipe.backend in BACKENDS[1:]
         and 0 <= recipe.seed < 1 << 64
         and 1 <= recipe.fps <= 100
         and 1 <= recipe.scale <= 64

@@ -198,6 +198,7 @@ class Session:
                 __version__, "" if self.model.bundled else str(self.model.path), self.model.sha256, start.prompt.path,
                 start.prompt.sha256, start.prompt.fit, start.seed, actions, s.steps, float(s.temperature), s.order,
                 float(s.noise), float(s.threshold), self.world.window, self.model.isa, fps, scale,
+                backend=self.model.backend,
             )  # fmt: skip
         return [node.png for node in nodes], says
 

@@ -28,7 +28,7 @@ class World:
     """One game on a model. Not for several threads at once; several worlds may share one model.
 
     The same model, prompt, seed, actions, sampler and window give the same frames, byte for byte, for any number of
-    threads and across `save`, `restore` and `fork` (on one instruction set).
+    threads and across `save`, `restore` and `fork` (on one instruction set, or with one MLX on one GPU).
     """
 
     def __init__(self, model: Model, sampler: Sampler | None = None, window: str | None = None) -> None:
@@ -61,9 +61,10 @@ class World:
         threads: int | None = None,
         sampler: Sampler | None = None,
         window: str | None = None,
+        backend: str = "auto",
     ) -> World:
         """Open a model (none given: the bundled world) and a world on it. Raises what `Model.open` raises."""
-        return World(Model.open(path, threads), sampler, window)
+        return World(Model.open(path, threads, backend), sampler, window)
 
     def reset(self, images: NDArray[np.uint8], seed: int = 0, actions: Iterable[int] | None = None) -> Frame:
         """Start from a picture uint8 [H, W, 3], or from several frames [T, H, W, 3]; the last T (context length) count.
@@ -260,6 +261,7 @@ class World:
                 "seed": self._seed,
                 "frame_number": self._frame_number,
                 "window": self.window,
+                **({} if self.model.backend == "cpu" else {"backend": self.model.backend}),
                 "sampler": {
                     "steps": s.steps,
                     "temperature": s.temperature,
@@ -277,7 +279,10 @@ class World:
             return out.getvalue()
 
     def restore(self, state: bytes) -> Frame:
-        """Go back to a saved state of the same model; returns its newest frame. Raises StateError."""
+        """Go back to a state saved with the same model on the same backend; returns its newest frame.
+
+        Raises StateError.
+        """
         hp = self.model.info
         try:
             # Stored, not compressed, and no larger than a window: a small file cannot unpack into a large one.
@@ -292,6 +297,7 @@ class World:
                 pixels = data["pixels"] if head["window"] == "retokenize" else None
             version, model, seed, number = head["version"], head["model"], head["seed"], head["frame_number"]
             sampler, window = Sampler(**head["sampler"]), head["window"]
+            backend = head.get("backend", "cpu")
             inferred = head["inferred"] if pixels is not None else 0
         except (
             ValueError, TypeError, KeyError, IndexError, OSError, EOFError, RecursionError, NotImplementedError,
@@ -302,6 +308,11 @@ class World:
             raise StateError(f"the saved world has version {version}, this package reads {_SAVE_VERSION}")
         if model != self.model.sha256:
             raise StateError("the saved world belongs to another model", "open the model it was saved with")
+        if backend != self.model.backend:  # they round differently, so the world would not be the one that was saved
+            raise StateError(
+                f"the saved world was played on another backend, not on {self.model.backend}",
+                "open the model with the backend that it was saved on",
+            )
         fits = (
             ids.ndim == 2
             and ids.dtype == np.int32

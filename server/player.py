@@ -134,12 +134,11 @@ class Player:
         self.session = session = Session(model, self.limits.session_bytes)
         self._prompt = self.prompts[index]
         hp, s = model.info, session.sampler
-        threads = f"{model.threads} thread{'s' * (model.threads > 1)}"
         return {
             "type": "world",
             "index": index,
             "name": model.name,
-            "about": f"{model.type}, {hp.frame_width}x{hp.frame_height}, {model.isa}, {threads}",
+            "about": f"{model.type}, {hp.frame_width}x{hp.frame_height}, {model.device}",
             "width": hp.frame_width,
             "height": hp.frame_height,
             "actions": hp.action_count,

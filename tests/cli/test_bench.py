@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def command(
         return left.value.code, *capsys.readouterr()
 
     return call
+
+
+@pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+def test_a_row_of_the_metal_backend(command: Command) -> None:
+    code, out, err = command("-m", "a.gguf", "-r", 1, "--backend", "metal")
+    assert (code, err) == (0, "")
+    titles, _, row, *_ = ([cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines())
+    named = dict(zip(titles, row, strict=True))
+    assert named["backend"] == "metal" and named["ISA"].startswith("mlx") and float(named["ms/frame"].split()[0]) > 0
+    assert named["threads"] == named["% of peak"] == ""
+    code, out, err = command("-m", "a.gguf", "-t", "1", "--backend", "metal")
+    assert (code, out) == (1, "") and err.startswith("error: --threads are of the cpu backend\nhint: ")
 
 
 def test_json_has_a_row_for_each_combination(command: Command) -> None:
@@ -154,14 +167,16 @@ def stop_after(frames: int, error: BaseException, monkeypatch: pytest.MonkeyPatc
     """Raise where the n-th frame ends, warm-ups included."""
     left, run = [frames], Bench.run
 
-    def stopped(self: Bench, path: Path, threads: int, steps: list[int | None], progress: Callable[[], None]) -> None:
+    def stopped(
+        self: Bench, path: Path, threads: int, steps: list[int | None], progress: Callable[[], None], backend: str
+    ) -> None:
         def count() -> None:
             progress()
             left[0] -= 1
             if left[0] == 0:
                 raise error
 
-        run(self, path, threads, steps, count)
+        run(self, path, threads, steps, count, backend)
 
     monkeypatch.setattr(Bench, "run", stopped)
 
@@ -185,7 +200,9 @@ def test_a_fault_on_the_way_keeps_the_rows_before_it(command: Command, monkeypat
 
 
 def test_all_formats_take_a_row_without_a_share(capsys: pytest.CaptureFixture[str]) -> None:
-    row = Result("m", 1, 1, "Q8_0", "scalar", 1, 1, 2, {"int8": 1}, {"int8": 0.0}, [Sample(1.0, 2.0, 3.0, 4.0, 5.0)])
+    row = Result(
+        "m", 1, 1, "Q8_0", "cpu", "scalar", 1, 1, 2, {"int8": 1}, {"int8": 0.0}, [Sample(1.0, 2.0, 3.0, 4.0, 5.0)]
+    )
     for write in bench.FORMATS.values():
         write([row], {"cpu": "c", "cores": 1, "isa": "scalar", "os": "o", "version": "0", "commit": "abc", "date": "d"})
         assert "abc" in capsys.readouterr().out

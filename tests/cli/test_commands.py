@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,23 @@ def test_a_world_without_actions_goes_on_from_frames(tmp_path: Path) -> None:
         done = command(*run, *words, "-o", "d.gif", cwd=tmp_path)
         assert done.returncode == 1 and message in done.stderr and "hint: " in done.stderr, done.stderr
         assert not (tmp_path / "d.gif").exists()
+
+
+@pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+def test_run_on_metal_and_make_again(place: Path) -> None:
+    words = ("genie-run", "-m", "w.gguf", "-p", "p.png", "--actions", "0,2*3,1", "--backend", "metal")
+    done = command(*words, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("Tiny Q8_0, metal: MLX ") and "seed 0" in done.stderr.partition("\n")[0]
+    first = (place / "out.gif").read_bytes()
+    told = command("genie-info", "out.gif", cwd=place)
+    assert "--backend metal" in told.stdout and "GENIE_ISA" not in told.stdout
+    (place / "out.gif").unlink()
+    assert command(*shlex.split(told.stdout), cwd=place).returncode == 0
+    assert (place / "out.gif").read_bytes() == first
+    for name in ("genie-bench", "genie-play", "genie-serve", "genie-run"):
+        bad = command(name, "-m", "w.gguf", cwd=place, GENIE_BACKEND="gpu", GENIE_PROMPT_FRAME="p.png", GENIE_YES="1")
+        assert bad.returncode == 1 and bad.stderr.startswith("error: the backend must be"), bad.stderr
 
 
 def test_json_and_the_umbrella(place: Path) -> None:

@@ -49,10 +49,10 @@ def command(
     model = SimpleNamespace(
         info=SimpleNamespace(frame_width=16, frame_height=16, choices=4, action_names=None),
         sampler=Sampler(), sha256="ab" * 32,
-        name="\x1b[31mEvil [bold]\n", type="Q8_0", isa="scalar", threads=1,
+        name="\x1b[31mEvil [bold]\n", type="Q8_0", backend="cpu", isa="scalar", device="scalar, 1 threads", threads=1,
         infer_actions=lambda video: np.arange(len(video) - 1) % 4,
     )  # fmt: skip
-    monkeypatch.setattr(run, "Model", SimpleNamespace(open=lambda path, threads: model))
+    monkeypatch.setattr(run, "Model", SimpleNamespace(open=lambda path, threads, backend: model))
     monkeypatch.setattr(run, "World", FakeWorld)
     monkeypatch.setattr(FakeWorld, "stop", -1)
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ VECTOR = [isa for isa in _native.isas() if isa != "scalar"]
 
 def result(operations: dict[str, int], peaks: dict[str, float], *steps: float) -> Result:
     samples = [Sample(1.0, step, 20.0, 5.0, 25.0) for step in steps]
-    return Result("m", 1, 1, "Q8_0", "avx2", 1, 4, 16, operations, peaks, samples)
+    return Result("m", 1, 1, "Q8_0", "cpu", "avx2", 1, 4, 16, operations, peaks, samples)
 
 
 def test_mean_and_deviation() -> None:

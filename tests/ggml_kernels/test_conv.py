@@ -1,14 +1,15 @@
-"""The convolutional executor against PyTorch, over instruction sets, shapes and weight types."""
+"""The convolutional executors, in C and in MLX, against PyTorch, over instruction sets, shapes and weight types."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from genie_cpp import _native
+from genie_cpp import _native, backend
 from genie_cpp.conv import KINDS, layers, tensors
 from genie_cpp.convert.quantize import decode, encode
 from genie_cpp.convert.reference.conv import ConvNet
@@ -47,13 +48,16 @@ def rows_of(values: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(rows.detach().numpy())
 
 
-def loaded(name: str, net: ConvNet, isa: str, kind: TensorType = TensorType.F32, threads: int = 2) -> _native.Conv:
-    """The net in the core. A quantized type's own rounding goes back into `net`, so that both have the same weights."""
+def loaded(name: str, net: ConvNet, isa: str, kind: TensorType = TensorType.F32, threads: int = 2) -> backend.Conv:
+    """The net in the core, or in MLX with the isa "metal". A quantized type's rounding goes back into `net`, so that
+    both have the same weights."""
     _, shape = NETS[name]
-    conv = _native.Conv(
-        isa, _native.Pool(threads), shape, [(KINDS[layer.word], layer.channels) for layer in of(name)], groups_of(name),
-        1e-6,
-    )  # fmt: skip
+    what = (shape, [(KINDS[layer.word], layer.channels) for layer in of(name)], groups_of(name), 1e-6)
+    conv: backend.Conv
+    if isa == "metal":
+        conv = backend.choose("metal", None).conv(*what)
+    else:
+        conv = _native.Conv(isa, _native.Pool(threads), *what)
     state = net.state_dict()
     for i, layer in enumerate(of(name)):
         for part, (_, matrix) in tensors(layer).items():
@@ -76,10 +80,10 @@ def of(name: str) -> list[Any]:
     return layers("net", words, channels, groups_of(name))
 
 
-def both(name: str, net: ConvNet, conv: _native.Conv) -> tuple[np.ndarray, np.ndarray]:
-    """What the core and PyTorch make of one picture, twice in the same room."""
+def both(name: str, net: ConvNet, conv: backend.Conv) -> tuple[np.ndarray, np.ndarray]:
+    """What `conv` and PyTorch make of one picture, twice in the same room."""
     height, width, channels = NETS[name][1]
-    state, rng = _native.ConvState(conv), np.random.default_rng(2)
+    state, rng = conv.state(), np.random.default_rng(2)
     x = rng.standard_normal((height, width, channels)).astype(np.float32)
     state.run(-x)
     got = state.run(x)
@@ -108,6 +112,20 @@ def test_integers(name: str, isa: str) -> None:
         assert np.linalg.norm(got - want) <= 0.03 * np.linalg.norm(want)
         scalar, _ = both(name, net, loaded(name, made(name), "scalar", kind))
         assert np.linalg.norm(got - scalar) <= 2e-3 * np.linalg.norm(want)
+
+
+@pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+@pytest.mark.parametrize("kind", list(TensorType), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("name", NETS)
+def test_in_mlx(name: str, kind: TensorType) -> None:
+    """Its activations are floats whatever the weights are."""
+    net = made(name)
+    conv = loaded(name, net, "metal", kind)
+    got, want = both(name, net, conv)
+    assert got.shape == want.shape == conv.output_shape and conv.n_bytes > 0
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+    with pytest.raises(NativeError, match="a picture of shape"):
+        conv.state().run(np.ones((1, 2, 3), np.float32))
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -6,6 +6,7 @@ GENIE_GOLDEN_GENIEREDUX=folder[:folder] adds folders that the script made elsewh
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,26 @@ PROMPT = 2
 Golden = tuple[Report, Model, dict[str, np.ndarray]]
 
 
-@pytest.fixture(scope="module", params=[(f, m) for f in FOLDERS for m in ("guided", "genieredux")], ids=str)
+METAL = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((f, m, b), id=f"{f.name}-{m}-{b}", marks=METAL if b == "metal" else ())
+        for f in FOLDERS
+        for m in ("guided", "genieredux")
+        for b in ("cpu", "metal")
+    ],
+)
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
     """The expectations of one model lose its name: guided_logits becomes logits."""
-    folder, name = request.param
+    folder, name, backend = request.param
     output = tmp_path_factory.mktemp("golden") / f"{name}.gguf"
     report = convert([folder / f"{name}.pt", folder / "tokenizer.pt"], output, "f32")
     with np.load(folder / "expected.npz") as data:
         want = {key.removeprefix(f"{name}_"): value for key, value in data.items()}
-    return report, Model.open(output, threads=2), want
+    return report, Model.open(output, threads=2, backend=backend), want
 
 
 def near(got: Any, want: np.ndarray) -> None:
@@ -104,7 +116,7 @@ def test_generation(golden: Golden, threads: int) -> None:
     """Frame by frame as its interactive generation with a dream_length of 1; saved, forked and rewound on the way."""
     _, model, want = golden
     actions = want["loop_actions"].tolist()
-    world = World(Model.open(model.path, threads))
+    world = World(Model.open(model.path, threads, model.backend))
     world.reset(want["video"][:PROMPT], actions=actions[: PROMPT - 1])
     for index, action in enumerate(actions[PROMPT - 1 :]):
         if index == 1:

@@ -6,6 +6,7 @@ GENIE_GOLDEN_1XGPT=folder[:folder] adds folders that the script made elsewhere, 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,24 @@ TOLERANCE = 1e-4  # of the largest value
 Golden = tuple[Report, Model, dict[str, np.ndarray]]
 
 
-@pytest.fixture(scope="module", params=[(f, k) for f in FOLDERS for k in KINDS], ids=lambda p: f"{p[0].name}-{p[1]}")
+METAL = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+RUNS = [(folder, kind, backend) for folder in FOLDERS for kind in KINDS for backend in ("cpu", "metal")]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(run, id="-".join([run[0].name, *run[1:]]), marks=METAL if run[2] == "metal" else ())
+        for run in RUNS
+    ],
+)
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    folder, kind = request.param
+    folder, kind, backend = request.param
     output = tmp_path_factory.mktemp("golden") / "f32.gguf"
     report = convert([folder / kind, folder / "magvit2.ckpt"], output, "f32")
     with np.load(folder / "expected.npz") as data:
         want = {k.removeprefix(f"{kind}_"): v for k, v in data.items() if not k.startswith(KINDS) or k.startswith(kind)}
-    return report, Model.open(output, threads=2), want
+    return report, Model.open(output, threads=2, backend=backend), want
 
 
 def near(got: np.ndarray | None, want: np.ndarray) -> None:
@@ -41,7 +52,7 @@ def near(got: np.ndarray | None, want: np.ndarray) -> None:
 
 def play(model: Model, sampler: Sampler, want: dict[str, np.ndarray], threads: int = 2) -> World:
     """A world after the prompt, which is given as tokens."""
-    world = World(model if threads == 2 else Model.open(model.path, threads), sampler)
+    world = World(model if threads == 2 else Model.open(model.path, threads, model.backend), sampler)
     world.reset_tokens(want["prompt"], seed=5)
     return world
 
@@ -117,12 +128,13 @@ def test_the_schedule() -> None:
         assert total - got == masked, (total, steps, m)
 
 
-def test_quantized_types_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("metal", marks=METAL)])
+def test_quantized_types_run(tmp_path: Path, backend: str) -> None:
     with np.load(SMALL / "expected.npz") as data:
         video = data["video"]
     for type in ("f16", "q8_0", "q4_0"):
         convert([SMALL / "pre_norm", SMALL / "magvit2.ckpt"], tmp_path / f"{type}.gguf", type)
-        model = Model.open(tmp_path / f"{type}.gguf", threads=2)
+        model = Model.open(tmp_path / f"{type}.gguf", threads=2, backend=backend)
         for window in ("exact", "half", "retokenize"):
             world = World(model, window=window)
             world.reset(video[:2], seed=3)

@@ -6,6 +6,7 @@ GENIE_GOLDEN=folder[:folder] adds folders that the script made elsewhere, such a
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,22 @@ PARTS = ("tokenizer.pth", "latent_actions_step_5", "dynamics.pth")
 TOLERANCE = 1e-4  # of the largest value
 
 
-@pytest.fixture(scope="module", params=FOLDERS, ids=lambda path: path.name)
+METAL = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+RUNS = [(folder, backend) for folder in FOLDERS for backend in ("cpu", "metal")]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(run, id="-".join([run[0].name, run[1]]), marks=METAL if run[1] == "metal" else ()) for run in RUNS
+    ],
+)
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Model, dict]:
-    folder: Path = request.param
+    folder, backend = request.param
     output = tmp_path_factory.mktemp("golden") / "f32.gguf"
     report = convert([folder / name for name in PARTS], output, "f32")
     with np.load(folder / "expected.npz") as data:
-        return report, Model.open(output, threads=2), dict(data)
+        return report, Model.open(output, threads=2, backend=backend), dict(data)
 
 
 def near(got: np.ndarray, want: np.ndarray) -> None:
@@ -56,10 +66,10 @@ def test_tokens_of_frames(golden) -> None:  # type: ignore[no-untyped-def]
 
 def test_tokens_in_a_longer_window(golden, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """--context-length 4: all that upstream saw in one pass."""
-    _, _, want = golden
+    _, model, want = golden
     folder = next(folder for folder in FOLDERS if (folder / PARTS[0]).exists() and same(folder, want))
     convert([folder / name for name in PARTS], tmp_path / "w.gguf", "f32", context_length=4)
-    longer = Model.open(tmp_path / "w.gguf", threads=2)
+    longer = Model.open(tmp_path / "w.gguf", threads=2, backend=model.backend)
     np.testing.assert_array_equal(longer.tokenize(want["video"]), want["tokens"])
     np.testing.assert_array_equal(longer.infer_actions(want["video"]), want["actions"])
     state, patches = longer.state("tokenizer.decoder"), []
@@ -89,7 +99,7 @@ def test_logits_of_every_step(golden) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_frame_of_tokens(golden, threads: int) -> None:  # type: ignore[no-untyped-def]
     _, model, want = golden
-    world = World(Model.open(model.path, threads), Sampler(10, 0.0, model.sampler.order))
+    world = World(Model.open(model.path, threads, model.backend), Sampler(10, 0.0, model.sampler.order))
     world.reset(want["video"][:2], actions=want["forced_actions"][:1].tolist())
     world.step(int(want["forced_actions"][1]))
     np.testing.assert_array_equal(world.tokens, want["sampled"])
@@ -134,12 +144,13 @@ def test_the_schedule() -> None:
         assert got == min(max(wanted, total // 16, 1), total), (total, steps, m)
 
 
-def test_quantized_types_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("metal", marks=METAL)])
+def test_quantized_types_run(tmp_path: Path, backend: str) -> None:
     with np.load(SMALL / "expected.npz") as data:
         video = data["video"]
     for type in ("f16", "q8_0", "q4_0"):
         convert([SMALL / name for name in PARTS], tmp_path / f"{type}.gguf", type)
-        world = World.load(tmp_path / f"{type}.gguf", threads=2)
+        world = World.load(tmp_path / f"{type}.gguf", threads=2, backend=backend)
         frames = {}
         for window in ("retokenize", "exact", "half"):
             world = World(world.model, window=window)

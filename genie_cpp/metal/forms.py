@@ -1,0 +1,221 @@
+"""The MLX form of everything a stack's description can name, and the refusal of what has none yet.
+
+A new parameter of `genie_stack_params`, or a new value of one, is refused until it has a row here; a test compares
+these tables with the C core's. Shapes in names: P tokens, E embedding, H heads, D key length, t frames of the past.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .. import _native
+from ..errors import ModelError
+
+# Parameters that are lengths or the like: any value the C core takes has a form. `unnormed` says which norms the file
+# has no tensors of, and a sublayer without one runs without.
+FREE = frozenset(
+    "block_count embedding_length head_count key_length feed_forward_length token_count context_length input_length "
+    "input_rows action_count output_length norm_epsilon grid_width norm_length qk_norm_epsilon unnormed".split()
+)
+RMS, LAYER, NONE = (_native.NORMS[name] for name in ("rmsnorm", "layernorm", "none"))
+QK_RMS, QK_LAYER = (_native.QK_NORMS[name] for name in ("rmsnorm", "layernorm"))
+FILM = _native.CONDITIONINGS["film"]
+SEPARATE, JOINT, NOWHERE = (_native.POSITIONS[name] for name in ("separate", "joint", "none"))
+NO_FIRST, FIRST_INPUT, FIRST_OUTPUT = (_native.FIRST_FRAMES[name] for name in ("none", "input", "output"))
+# Parameters that choose: the values that have a form.
+CHOICES: dict[str, tuple[int, ...]] = {
+    "norm": (RMS, LAYER),
+    "output_norm": (RMS, LAYER, NONE),
+    "ffn": tuple(_native.FFNS[name] for name in ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")),
+    "qk_norm": (0, QK_RMS, QK_LAYER),
+    "bias": (0, 1),
+    "post_norm": (0, 1),
+    "conditioning": (_native.CONDITIONINGS["add"], FILM),
+    "position": (SEPARATE, JOINT, NOWHERE),
+    "raw_kv": (0, 1),
+    "spatial_bias": (0, 1),
+    "temporal_bias": (0, 1),
+    "input_norm": (0, 1),
+    "first_frame": (NO_FIRST, FIRST_INPUT, FIRST_OUTPUT),
+    "factor_count": (1, 2, 3, 4),
+}
+
+# Tensors that are multiplied, looked up, or are a vector (a norm with FiLM: a row per action), without ".weight".
+MATRICES = frozenset("input input_first output output_first q k v out up gate down".split())
+TABLES = frozenset("token_embd action_embd pos_space pos_time pos spatial_bias conv".split())
+VECTORS = frozenset(
+    "input.bias input_norm input_norm.bias input_first.bias input_first_norm input_first_norm.bias output_norm "
+    "output_norm.bias output.bias output_first.bias temporal_bias norm norm.bias q.bias k.bias v.bias out.bias q_norm "
+    "k_norm q_norm.bias k_norm.bias up.bias gate.bias down.bias conv.bias".split()
+)
+
+Past = Any  # what a sublayer keeps of the frames committed, such as (k, v), or None
+Layer = dict[str, Any]  # what a sublayer's tensors became, by name without ".weight"
+
+
+def refused(what: str) -> ModelError:
+    return ModelError(f"the metal backend has no form of {what} yet", "play it with --backend cpu")
+
+
+def check(sublayers: Sequence[str], params: Mapping[str, Any]) -> None:
+    """Raises ModelError for a stack that would not run here as it does on the CPU."""
+    for sublayer in sublayers:
+        if kind(sublayer) not in SUBLAYERS:
+            raise refused(f"the sublayer {sublayer}")
+    for name, value in params.items():
+        # A parameter that is off (0) asks for nothing, whatever it is.
+        if name not in FREE and value not in CHOICES.get(name, (0,)):
+            raise refused(f"{name} {value}")
+
+
+def kind(sublayer: str) -> str:
+    """The second of a kind in a block has a name of its own."""
+    return sublayer.removesuffix("2")
+
+
+def norm(p: Mapping[str, Any], which: int, layer: Layer, name: str, x_PE: Any, row: Any = None) -> Any:
+    """The norm `name` of a layer, of kind `which`; `row` picks among the rows of its weights (FiLM)."""
+    if which == NONE:
+        return x_PE
+    length = x_PE.shape[-1]
+    n = p["norm_length"] or length  # what lies beyond is zero and stays so
+
+    def weights(part: str) -> Any:
+        return layer[part][:n] if row is None else layer[part][row, :n]
+
+    if which == RMS:
+        y = mx.fast.rms_norm(x_PE[:, :n], weights(name), p["norm_epsilon"])
+    else:
+        y = mx.fast.layer_norm(x_PE[:, :n], weights(name), weights(f"{name}.bias"), p["norm_epsilon"])
+    return y if n == length else mx.pad(y, [(0, 0), (0, length - n)])
+
+
+def gelu(x: Any) -> Any:
+    return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
+
+
+def gelu_tanh(x: Any) -> Any:
+    return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+# By genie_ffn_kind: (gate or None, up) -> what `down` multiplies.
+FFNS: dict[int, Callable[[Any, Any], Any]] = {
+    _native.FFNS["gelu"]: lambda gate, up: gelu(up),
+    _native.FFNS["gelu_tanh"]: lambda gate, up: gelu_tanh(up),
+    _native.FFNS["relu"]: lambda gate, up: mx.maximum(up, 0),
+    _native.FFNS["swiglu"]: lambda gate, up: gate * mx.sigmoid(gate) * up,
+    _native.FFNS["geglu"]: lambda gate, up: gelu(gate) * up,
+}
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a sublayer reads: its norm of the residual, the residual itself, and what it kept of the past."""
+
+    y_PE: Any
+    x_PE: Any
+    past: Past
+
+
+def tokens(p: Mapping[str, Any], table: Any, ids_P: Any) -> Any:
+    """The embeddings [P, E] of ids: a row each, or the sum of a row per digit, the mask having one of its own."""
+    factors = p["factor_count"]
+    if factors == 1:
+        return table[ids_P]
+    size = p["output_length"] // factors
+    rows_PK = mx.stack([k * size + ids_P // size**k % size for k in range(factors)], -1)
+    return mx.where((ids_P == size**factors)[:, None], table[p["output_length"]], table[rows_PK].sum(1))
+
+
+def feed_forward(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
+    gate = layer["gate"](r.y_PE) if "gate" in layer else None
+    return layer["down"](FFNS[p["ffn"]](gate, layer["up"](r.y_PE))), None
+
+
+def heads(p: Mapping[str, Any], layer: Layer, r: Reads) -> tuple[Any, Any, Any]:
+    """Queries, keys and values, [P, H, D] each, queries and keys normed where the stack says so."""
+    shape = (p["token_count"], p["head_count"], p["key_length"])
+    kv = r.x_PE if p["raw_kv"] else r.y_PE
+    q, k, v = (layer[name](of).reshape(shape) for name, of in (("q", r.y_PE), ("k", kv), ("v", kv)))
+    if p["qk_norm"]:
+        q, k = head_norm(p, layer, "q_norm", q), head_norm(p, layer, "k_norm", k)
+    return q, k, v
+
+
+def head_norm(p: Mapping[str, Any], layer: Layer, name: str, x_PHD: Any) -> Any:
+    epsilon = p["qk_norm_epsilon"] or p["norm_epsilon"]
+    if p["qk_norm"] == QK_LAYER:
+        return mx.fast.layer_norm(x_PHD, layer[name], layer[f"{name}.bias"], epsilon)
+    return mx.fast.rms_norm(x_PHD, layer[name], epsilon)
+
+
+def attend(p: Mapping[str, Any], q: Any, k: Any, v: Any, bias: Any = None) -> Any:
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(p["key_length"]), mask=bias)
+
+
+def joined(past: Past, k: Any, v: Any) -> tuple[Any, Any]:
+    """Keys and values of the frames up to now, time along axis 2."""
+    return (k, v) if past is None else (mx.concatenate([past[0], k], 2), mx.concatenate([past[1], v], 2))
+
+
+def spatial(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
+    q, k, v = (z.transpose(1, 0, 2)[None] for z in heads(p, layer, r))  # [1, H, P, D]
+    out = attend(p, q, k, v, own.get("spatial_bias"))
+    return layer["out"](out[0].transpose(1, 0, 2).reshape(p["token_count"], -1)), None
+
+
+def temporal(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
+    q, k, v = (z[:, :, None] for z in heads(p, layer, r))  # [P, H, 1, D]
+    seen, bias = joined(r.past, k, v), None  # [P, H, t + 1, D]
+    if "temporal_bias" in own:  # a slope per frame of distance
+        bias = -own["temporal_bias"][None, :, None, None] * mx.arange(seen[0].shape[2] - 1, -1, -1)
+    return layer["out"](attend(p, q, *seen, bias).reshape(p["token_count"], -1)), seen
+
+
+def spacetime(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
+    q, k, v = (z.transpose(1, 0, 2)[None] for z in heads(p, layer, r))
+    seen = joined(r.past, k, v)  # [1, H, (t + 1) P, D]
+    return layer["out"](attend(p, q, *seen)[0].transpose(1, 0, 2).reshape(p["token_count"], -1)), seen
+
+
+def peg(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
+    """A causal depthwise convolution, 3 x 3 x 3; what lies outside the frame or before the window is zero."""
+    P, E, columns = p["token_count"], p["embedding_length"], p["grid_width"]
+    rows = P // columns
+    now = r.x_PE[None]
+    seen = now if r.past is None else mx.concatenate([r.past[0], now])  # [t + 1, P, E]
+    near = seen[-3:]
+    grid = mx.pad(near.reshape(-1, rows, columns, E), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    taps = layer["conv"].reshape(3, 3, 3, E)[3 - near.shape[0] :]
+    y = layer["conv.bias"]
+    for t, i, j in itertools.product(range(near.shape[0]), range(3), range(3)):
+        y = y + grid[t, i : i + rows, j : j + columns] * taps[t, i, j]
+    return y.reshape(P, E), (seen,)
+
+
+def biases(p: Mapping[str, Any], table: Any) -> Any:
+    """The table of biases by offset [H, (2 R - 1) (2 C - 1)] -> [1, H, P, P], query by key."""
+    columns, at = p["grid_width"], np.arange(p["token_count"])
+    down = at[None] // columns - at[:, None] // columns + p["token_count"] // columns - 1
+    right = at[None] % columns - at[:, None] % columns + columns - 1
+    return table[:, mx.array((down * (2 * columns - 1) + right).astype(np.int32))][None]
+
+
+# Each takes the parameters, the stack's own tensors, its layer, and what it reads; it gives what joins the residual
+# [P, E], and the past with this frame in it.
+SUBLAYERS: dict[str, Callable[[Mapping[str, Any], Layer, Layer, Reads], tuple[Any, Past]]] = {
+    "spatial": spatial,
+    "temporal": temporal,
+    "spacetime": spacetime,
+    "ffn": feed_forward,
+    "peg": peg,
+}
+# Those that keep a past: the axis of time in its arrays, and whether a frame takes a place of it per token.
+KEEPS = {"temporal": (2, False), "spacetime": (2, True), "peg": (0, False)}
