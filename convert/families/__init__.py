@@ -4,8 +4,8 @@ A family module has
     NAME      what `--family` calls it
     LOOKED_FOR  in words, the tensors it is known by
     INERT     classes its files pickle beside tensors (files.load_pickle)
-    part_of(shapes) -> str | None   which part of a world a file with these tensors is
-    load(parts, context_length) -> Checkpoint   from {part: Part}; checks everything
+    PARTS     {part of a world: (a tensor that only its file has, what to give where that file is missing)}
+    load(parts, context_length) -> Checkpoint   from {part: Part}, all and in the order of PARTS; checks everything
 and joins FAMILIES.
 """
 
@@ -31,8 +31,7 @@ class Family(Protocol):
     NAME: str
     LOOKED_FOR: str
     INERT: tuple[str, ...]
-
-    def part_of(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None: ...
+    PARTS: dict[str, tuple[str, str]]
 
     def load(self, parts: Mapping[str, Part], context_length: int | None) -> native.Checkpoint: ...
 
@@ -69,7 +68,7 @@ def load(paths: Sequence[Path], family: str | None = None, context_length: int |
     wanted = [one for one in FAMILIES if family in (None, one.NAME)]
     parts = [_open(path, [name for one in wanted for name in one.INERT]) for path in found]
     for one in wanted:
-        kinds = [one.part_of(part.shapes) for part in parts]
+        kinds = [_kind(one, part) for part in parts]
         if any(kinds):
             return _load(one, dict(zip(parts, kinds, strict=True)), context_length)
     looked = "; ".join(f"{one.NAME}: {one.LOOKED_FOR}" for one in wanted)
@@ -94,7 +93,17 @@ def _load(family: Family, kinds: Mapping[Part, str | None], context_length: int 
                 f"{quoted(str(parts[kind].path))} and {quoted(str(part.path))} are both the {kind}", "give one of them"
             )
         parts[kind] = part
-    return family.load(parts, context_length)
+    for kind, (_, missing) in family.PARTS.items():
+        if kind not in parts:
+            given = ", ".join(f"{name} {one.path.name!r}" for name, one in parts.items())
+            raise CheckpointError(
+                f"the {kind} of this {family.NAME} world is missing; given: {given}", f"give {missing}"
+            )
+    return family.load({kind: parts[kind] for kind in family.PARTS}, context_length)
+
+
+def _kind(family: Family, part: Part) -> str | None:
+    return next((kind for kind, (sign, _) in family.PARTS.items() if sign in part.tensors), None)
 
 
 def _expand(path: Path) -> list[Path]:

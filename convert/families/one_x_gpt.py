@@ -7,40 +7,33 @@ into both, biases that a file lacks as zeros, the pixel range into the first and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.gguf_file import TensorType
-from genie_cpp.hparams import HParams, StackParams, expected_tensors
+from genie_cpp.hparams import HParams, StackParams
 
 from ..files import import_torch
 from ..native import Checkpoint
-from .part import Part
+from .part import Part, Read, checkpoint
 
 NAME = "1xgpt"
 LOOKED_FOR = "pos_embed_TSC (dynamics), decoder.up.0.block.0.conv1.weight (MAGVIT2 tokenizer)"
 # Settings and progress of training that Lightning puts beside the weights.
 INERT: tuple[str, ...] = ("magvit2.config.", "argparse.Namespace", "lightning.", "pytorch_lightning.")
-PARTS = ("dynamics", "tokenizer")
-_SIGNS = ("pos_embed_TSC", "decoder.up.0.block.0.conv1.weight")
+PARTS = {
+    "dynamics": ("pos_embed_TSC", "the folder with config.json too"),
+    "tokenizer": ("decoder.up.0.block.0.conv1.weight", "magvit2.ckpt too"),
+}
 # visualize.py never sees the averages: they are loaded before there is a place for them.
 _TRAINING = ("loss.", "model_ema.")
 _HEADS, _GROUPS, _GROUP_EPSILON, _EPSILON = 8, 32, 1e-6, 1e-5
 _STEPS = 2
 _MUP_WIDTH, _MUP_HEAD = 256, 8  # the base model's width; attention is scaled by 8 / head length
 
-_Read = Callable[[], Any]
 # The word of a layer, and its tensors: GGUF name within the layer -> name in the file, shape.
 _Layer = tuple[str, dict[str, tuple[str, tuple[int, ...]]]]
-
-
-def part_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Which of PARTS a file with these tensors is."""
-    return next((part for part, sign in zip(PARTS, _SIGNS, strict=True) if sign in shapes), None)
 
 
 def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
@@ -48,26 +41,11 @@ def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkp
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
-    for part in PARTS:
-        if part not in parts:
-            given = ", ".join(f"{kind} {one.path.name!r}" for kind, one in parts.items())
-            hint = "give magvit2.ckpt too" if part == "tokenizer" else "give the folder with config.json too"
-            raise CheckpointError(f"the {part} of this {NAME} world is missing; given: {given}", hint)
     assumed: list[str] = []
     dynamics, tokenizer = _Dynamics(parts["dynamics"], assumed), _Tokenizer(parts["tokenizer"])
     hp = _hparams(dynamics, tokenizer, context_length, assumed)
     read = {**dynamics.tensors(hp.context_length), **tokenizer.tensors()}
-    expected = expected_tensors(hp)
-    assert set(read) == set(expected), set(read) ^ set(expected)
-
-    def values(name: str) -> NDArray[np.float32]:
-        array: NDArray[np.float32] = np.ascontiguousarray(read[name]().detach().numpy(), np.float32)
-        assert array.shape == expected[name][0][::-1], name
-        return array
-
-    files = tuple(file for part in PARTS for file in parts[part].files)
-    recognised = f"{NAME}: " + ", ".join(f"{part} {parts[part].path.name!r}" for part in PARTS)
-    return Checkpoint(hp, {"general.name": NAME}, expected, files, values, recognised, tuple(assumed))
+    return checkpoint(hp, {"general.name": NAME}, read, parts, NAME, assumed)
 
 
 class _Dynamics:
@@ -161,10 +139,10 @@ class _Dynamics:
             position="joint",
         )
 
-    def tensors(self, frames: int) -> dict[str, _Read]:
+    def tensors(self, frames: int) -> dict[str, Read]:
         """By GGUF name, for a window of so many frames."""
         part, E = self.part, self.width
-        found: dict[str, _Read] = {
+        found: dict[str, Read] = {
             "dynamics.pos.weight": lambda: part.tensor("pos_embed_TSC")[0, :frames].reshape(-1, E),
             "dynamics.output.weight": lambda: part.tensor("out_x_proj.weight") * self.head_scale,
             "dynamics.output.bias": lambda: part.tensor("out_x_proj.bias"),
@@ -195,7 +173,7 @@ class _Dynamics:
                     found[f"{to}ffn.norm.{end}"] = self._linear(f"{at}norm2.{end}", E)
         return found
 
-    def _linear(self, name: str, length: int, rows: slice = slice(None), scale: float = 1.0) -> _Read:
+    def _linear(self, name: str, length: int, rows: slice = slice(None), scale: float = 1.0) -> Read:
         """Rows of a tensor; zeros for a bias that is not there, `length` long."""
 
         def read() -> Any:
@@ -295,9 +273,9 @@ class _Tokenizer:
     def words(self, half: str) -> tuple[str, ...]:
         return tuple(word for word, _ in self.layers[half])
 
-    def tensors(self) -> dict[str, _Read]:
+    def tensors(self) -> dict[str, Read]:
         """By GGUF name. Their pixels are twice ours."""
-        found: dict[str, _Read] = {}
+        found: dict[str, Read] = {}
         for half, layers in self.layers.items():
             for i, (word, tensors) in enumerate(layers):
                 last = half == "decoder" and i == len(layers) - 1
@@ -309,7 +287,7 @@ class _Tokenizer:
                     found[f"{to}conv.bias"] = self._no_bias(tensors["conv.weight"][1][0])
         return found
 
-    def _rows(self, name: str, scale: float) -> _Read:
+    def _rows(self, name: str, scale: float) -> Read:
         """[O, I, 3, 3] -> [O, 3 3 I]."""
 
         def read() -> Any:
@@ -318,7 +296,7 @@ class _Tokenizer:
 
         return read
 
-    def _no_bias(self, length: int) -> _Read:
+    def _no_bias(self, length: int) -> Read:
         return lambda: import_torch().zeros(length)
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from genie_cpp.errors import CheckpointError
 from genie_cpp.gguf_file import quoted
+from genie_cpp.hparams import HParams, expected_tensors
 
 from ..files import as_float32, import_torch
+from ..native import Checkpoint
+
+Read = Callable[[], Any]  # gives a tensor (torch) of the GGUF
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,3 +76,21 @@ class Part:
                 "the training diverged, or the file is damaged; take an earlier checkpoint",
             )
         return values
+
+
+def checkpoint(
+    hp: HParams, card: dict[str, str], read: Mapping[str, Read], parts: Mapping[str, Part], kind: str,
+    assumed: Sequence[str],
+) -> Checkpoint:  # fmt: skip
+    """What a family's `load` returns. read: of every tensor of the GGUF, by name. kind: what was recognised."""
+    expected = expected_tensors(hp)
+    assert set(read) == set(expected), set(read) ^ set(expected)
+
+    def values(name: str) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = np.ascontiguousarray(read[name]().detach().numpy(), np.float32)
+        assert array.shape == expected[name][0][::-1], name
+        return array
+
+    files = tuple(file for part in parts.values() for file in part.files)
+    recognised = f"{kind}: " + ", ".join(f"{name} {part.path.name!r}" for name, part in parts.items())
+    return Checkpoint(hp, card, expected, files, values, recognised, tuple(dict.fromkeys(assumed)))

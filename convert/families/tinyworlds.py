@@ -7,40 +7,33 @@ norms, the pixel range and the order of a patch's values into the first and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.gguf_file import TensorType
-from genie_cpp.hparams import HParams, StackParams, expected_tensors
+from genie_cpp.hparams import HParams, StackParams
 from genie_cpp.profile import STACKS, fsq_bins
 
 from ..files import import_torch
 from ..native import Checkpoint
-from .part import Part
+from .part import Part, Read, checkpoint
 
 NAME = "tinyworlds"
 LOOKED_FOR = (
     "encoder.latent_head.1.weight (tokenizer), encoder.action_head.1.weight (latent actions), output_mlp.weight"
 )
 INERT: tuple[str, ...] = ("utils.config.",)  # enums and settings for distributed training
-PARTS = ("tokenizer", "latent action model", "dynamics")
-_SIGNS = ("encoder.latent_head.1.weight", "encoder.action_head.1.weight", "output_mlp.weight")
+PARTS = {
+    "tokenizer": ("encoder.latent_head.1.weight", "all three files"),
+    "latent action model": ("encoder.action_head.1.weight", "all three files"),
+    "dynamics": ("output_mlp.weight", "all three files"),
+}
 _TRAINING = ("decoder.",)  # of the latent action model
 _EPSILON = 1e-5
 # What the files may leave open: the defaults of the published worlds.
 _HEADS, _FRAME = 8, 64
 _CONTEXT, _STEPS, _TEMPERATURE = 2, 10, 0.5  # of the inference script
-
-_Read = Callable[[], Any]
-
-
-def part_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Which of PARTS a file with these tensors is."""
-    return next((part for part, sign in zip(PARTS, _SIGNS, strict=True) if sign in shapes), None)
 
 
 def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
@@ -48,10 +41,6 @@ def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkp
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
-    for part in PARTS:
-        if part not in parts:
-            given = ", ".join(f"{kind} {one.path.name!r}" for kind, one in parts.items())
-            raise CheckpointError(f"the {part} of this {NAME} world is missing; given: {given}", "give all three files")
     tokenizer, lam, dynamics = (parts[part] for part in PARTS)
     assumed: list[str] = []
     sizes = {
@@ -62,17 +51,7 @@ def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkp
     }
     hp = _hparams(tokenizer, lam, dynamics, sizes, context_length, assumed)
     read = _tensors(hp, tokenizer, lam, dynamics, sizes)
-    expected = expected_tensors(hp)
-    assert set(read) == set(expected)
-
-    def values(name: str) -> NDArray[np.float32]:
-        array: NDArray[np.float32] = np.ascontiguousarray(read[name]().detach().numpy(), np.float32)
-        assert array.shape == expected[name][0][::-1], name
-        return array
-
-    files = tuple(file for part in PARTS for file in parts[part].files)
-    recognised = f"{NAME}: " + ", ".join(f"{part} {parts[part].path.name!r}" for part in PARTS)
-    return Checkpoint(hp, _card(dynamics), expected, files, values, recognised, tuple(dict.fromkeys(assumed)))
+    return checkpoint(hp, _card(dynamics), read, parts, NAME, assumed)
 
 
 class _Stack:
@@ -145,9 +124,9 @@ class _Stack:
             output_norm=output_norm,
         )
 
-    def tensors(self, name: str, codes_AL: Any) -> dict[str, _Read]:
+    def tensors(self, name: str, codes_AL: Any) -> dict[str, Read]:
         """The blocks by GGUF name. codes_AL: the latent of every action, where they modulate the norms."""
-        found: dict[str, _Read] = {}
+        found: dict[str, Read] = {}
         for i in range(self.blocks):
             to, at = f"{name}.blk.{i}.", f"{self.prefix}blocks.{i}."
             for kind in ("spatial", "temporal"):
@@ -168,10 +147,10 @@ class _Stack:
                     found[f"{to}{kind}.norm.{end}"] = self._modulation(f"{norm}to_gamma_beta.1.", codes_AL, half)
         return found
 
-    def _plain(self, name: str) -> _Read:
+    def _plain(self, name: str) -> Read:
         return lambda: self.part.tensor(name)
 
-    def _rows_padded(self, name: str) -> _Read:
+    def _rows_padded(self, name: str) -> Read:
         def read() -> Any:
             values = self.part.tensor(name)
             padding = values.new_zeros(self.padded - self.hidden, *values.shape[1:])
@@ -179,10 +158,10 @@ class _Stack:
 
         return read
 
-    def _columns_padded(self, name: str) -> _Read:
+    def _columns_padded(self, name: str) -> Read:
         return lambda: import_torch().nn.functional.pad(self.part.tensor(name), (0, self.padded - self.hidden))
 
-    def _modulation(self, name: str, codes_AL: Any, half: int) -> _Read:
+    def _modulation(self, name: str, codes_AL: Any, half: int) -> Read:
         """1 + gamma (half 0) or beta (half 1) of every action, then of none."""
 
         def read() -> Any:
@@ -357,9 +336,9 @@ def _card(dynamics: Part) -> dict[str, str]:
     return card
 
 
-def _tensors(hp: HParams, tokenizer: Part, lam: Part, dynamics: Part, sizes: Mapping[str, _Stack]) -> dict[str, _Read]:
+def _tensors(hp: HParams, tokenizer: Part, lam: Part, dynamics: Part, sizes: Mapping[str, _Stack]) -> dict[str, Read]:
     actions = _codes(hp.action_count, hp.lam_latent_length)
-    found: dict[str, _Read] = {}
+    found: dict[str, Read] = {}
     for name, stack in sizes.items():
         found |= stack.tensors(name, actions)
         found |= _positions(hp, name, stack.width)
@@ -391,11 +370,11 @@ def _tensors(hp: HParams, tokenizer: Part, lam: Part, dynamics: Part, sizes: Map
     return found
 
 
-def _of(part: Part, name: str) -> _Read:
+def _of(part: Part, name: str) -> Read:
     return lambda: part.tensor(name)
 
 
-def _patch_columns(part: Part, name: str, patch: int, scale: float) -> _Read:
+def _patch_columns(part: Part, name: str, patch: int, scale: float) -> Read:
     """[E, 3 p p, 1, 1] in the order channel, row, column -> [E, p p 3]."""
 
     def read() -> Any:
@@ -405,7 +384,7 @@ def _patch_columns(part: Part, name: str, patch: int, scale: float) -> _Read:
     return read
 
 
-def _patch_rows(part: Part, name: str, patch: int, scale: float) -> _Read:
+def _patch_rows(part: Part, name: str, patch: int, scale: float) -> Read:
     """[3 p p, …] -> [p p 3, …]."""
 
     def read() -> Any:
@@ -424,7 +403,7 @@ def _codes(count: int, length: int) -> Any:
     return 2 * digits / (bins - 1) - 1
 
 
-def _positions(hp: HParams, name: str, width: int) -> dict[str, _Read]:
+def _positions(hp: HParams, name: str, width: int) -> dict[str, Read]:
     """Sinusoids: a third of the width for the column, a third for the row, the rest (even) for time."""
     patch = hp.lam_patch_size if name.startswith("lam.") else hp.tokenizer_patch_size
     across, down = hp.frame_width // patch, hp.frame_height // patch
