@@ -37,7 +37,7 @@ class CachedStep(nn.Module):
         for block in stack.blk:
             for name, sublayer in block.items():
                 if name == "ffn":
-                    x = x + sublayer(x, torch.empty(0))
+                    x = x + sublayer(sublayer.norm(x), torch.empty(0))
                     continue
                 kv = past[2 * layer : 2 * layer + 2] if name == "temporal" else ()
                 layer += name == "temporal"
@@ -197,9 +197,11 @@ def step(genie: Genie, folder: Path, name: str, work: Path, rounds: int, least: 
         parts = part_systems(model, threads)
         times = in_turns(systems | parts, rounds, least)
         truth = systems["PyTorch fp32"].output()  # type: ignore[misc]
+        errors = {label: relative_error(s.output(), truth) for label, s in systems.items()}  # type: ignore[misc]
+        if strangers := [label for label, error in errors.items() if error > 0.2]:
+            raise SystemExit(f"{name}: not the same step: {', '.join(strangers)}")
         rows.append({
-            "model": name, "threads": threads, "times": {label: times[label] for label in systems},
-            "errors": {label: relative_error(s.output(), truth) for label, s in systems.items()},  # type: ignore[misc]
+            "model": name, "threads": threads, "times": {label: times[label] for label in systems}, "errors": errors,
             **part_times(model, times),
         })  # fmt: skip
         print(f"  {name}, {threads} threads", flush=True)
