@@ -52,6 +52,7 @@ class World:
         self._seed = 0
         self._frame: Frame | None = None
         self._logits: NDArray[np.float32] | None = None
+        self._entered: Ids | None = None  # the newest frame as its last MaskGIT step found it
         self.timings: dict[str, float] = {}
         self._clear_timings()
 
@@ -95,7 +96,7 @@ class World:
             self._ids, self._actions = list(ids), [-1, *led]
             self._inferred = len(led) if actions is None else 0
             self._keep_pixels([self.model.patches(frame, self.model.info.tokenizer_patch_size) for frame in video])
-            self._frame_number, self._seed, self._logits = len(ids), seed, None
+            self._frame_number, self._seed, self._logits, self._entered = len(ids), seed, None, None
             self._replay()
             return self.frame
 
@@ -127,7 +128,7 @@ class World:
             self._clear_timings()
             self._ids, self._actions, self._inferred = list(ids.astype(np.int32)), [-1, *led], 0
             self._keep_pixels([])
-            self._frame_number, self._seed, self._logits = len(ids), seed, None
+            self._frame_number, self._seed, self._logits, self._entered = len(ids), seed, None, None
             self._replay()
             return self.frame
 
@@ -145,36 +146,34 @@ class World:
                 self._slide()
             slid = time.perf_counter()
             P, V = self.model.token_count, self.model.info.codebook_size
-            ids = np.full(P, V, np.int32)
-            logits = np.empty((P, self.model.info.vocabulary), np.float32)
+            ids, entered = np.full(P, V, np.int32), None
+            logits: NDArray[np.float32] | None = None
             s = self.sampler
             schedule = self.model.info.sampler_schedule
             struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold, schedule)
             early = s.threshold > 0 or schedule == "exponential"  # any step may be the last
             ahead = self.model.info.prediction == "next-frame"
             if ahead:  # the newest frame joins the window with the action after it, and every step has its logits
-                known = self._dynamics.forward(self._ids[-1], action)
-                assert known is not None
-                logits = known
+                logits = self._dynamics.forward(self._ids[-1], action)
             for step in range(s.steps):
-                wanted = early or step == s.steps - 1
-                if ahead:
+                if logits is not None:
                     self._dynamics.maskgit_fill(struct, step, self._seed, self._frame_number, logits, ids)
                 else:
-                    self._dynamics.maskgit_step(
-                        struct, step, self._seed, self._frame_number, action, ids, logits if wanted else None
-                    )
+                    entered = ids.copy()
+                    self._dynamics.maskgit_step(struct, step, self._seed, self._frame_number, action, ids, None)
                 self.timings["steps"] += 1
                 if early and not (ids == V).any():
                     break
             stepped = time.perf_counter()
-            if self.window != "retokenize" and not ahead:  # which starts from an empty window each time
+            # Where the next frame has a window run again from its first one, nothing is to be kept of this one.
+            full = self.window == "retokenize" or len(self._ids) == self.model.info.context_length - 1
+            if not full and not ahead:
                 self._dynamics.forward(ids, action, output=False)
             sampled = time.perf_counter()
             self._ids.append(ids)
             self._actions.append(action)
             self._frame_number += 1
-            self._logits = logits
+            self._logits, self._entered = logits, entered
             patches = self._decode(ids)
             self._keep_pixels([*self._pixels, patches])
             done = time.perf_counter()
@@ -207,10 +206,21 @@ class World:
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """Logits of the newest frame's last MaskGIT step, float32 [P, vocabulary] (of `Model.info`)."""
-        if self._logits is None:
-            raise StateError("no frame has been generated yet", "call step(action) first")
-        return self._logits.copy()
+        """Logits of the newest frame's last MaskGIT step, float32 [P, vocabulary] (of `Model.info`).
+
+        Steps keep no logits, so the first call after a `step` runs its last one again.
+        """
+        with self._lock:
+            if self._logits is None:
+                if self._entered is None:
+                    raise StateError("no frame has been generated yet", "call step(action) first")
+                committed = len(self._dynamics) == len(self._ids)
+                self._dynamics.truncate(len(self._ids) - 1)
+                self._logits = self._dynamics.forward(self._entered, self._actions[-1], commit=False)
+                if committed:
+                    self._dynamics.forward(self._ids[-1], self._actions[-1], output=False)
+                assert self._logits is not None
+            return self._logits.copy()
 
     @property
     def n_frames(self) -> int:
@@ -231,6 +241,7 @@ class World:
             other._pixels, other._inferred = list(self._pixels), self._inferred
             other._frame = None if self._frame is None else self._frame.copy()
             other._logits = None if self._logits is None else self._logits.copy()
+            other._entered = self._entered
             other._dynamics.copy_from(self._dynamics)
             other._decoder.copy_from(self._decoder)
             return other
@@ -243,7 +254,7 @@ class World:
             if frames < 1 or length < self._least or self.window == "retokenize":
                 return False
             del self._ids[length:], self._actions[length:]
-            self._frame_number, self._logits = self._frame_number - frames, None
+            self._frame_number, self._logits, self._entered = self._frame_number - frames, None, None
             self._dynamics.truncate(length - (self.model.info.prediction == "next-frame"))
             self._decoder.truncate(length - 1)
             self._decode(self._ids[-1])
@@ -338,7 +349,7 @@ class World:
         with self._lock:
             self._ids, self._actions = list(ids), actions.tolist()
             self._seed, self._frame_number, self.sampler, self.window = seed, number, sampler, window
-            self._logits, self._inferred = None, inferred
+            self._logits, self._entered, self._inferred = None, None, inferred
             if window == "retokenize" and self._encoder is None:
                 self._encoder = self.model.state("tokenizer.encoder")
             self._keep_pixels([] if pixels is None else list(pixels))

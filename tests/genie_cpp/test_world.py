@@ -104,6 +104,23 @@ def test_what_a_frame_is(model: Model, prompt: np.ndarray) -> None:
     assert model.type == "Q8_0" and model.name == "Tiny" and len(model.sha256) == 64
 
 
+@pytest.mark.parametrize("window", ["half", "exact", "retokenize"])
+def test_logits_are_those_of_the_last_step(model: Model, prompt: np.ndarray, window: str) -> None:
+    """And asking for them, which runs that step again, does not change what comes."""
+    asked, other = (World(model, Sampler(2, 0.0), window) for _ in range(2))
+    for world in (asked, other):
+        world.reset(prompt)
+    for action in ACTIONS:
+        np.testing.assert_array_equal(asked.step(action), other.step(action))
+        logits = asked.logits
+        np.testing.assert_array_equal(asked.logits, logits)
+        likeliest = logits.argmax(1) == asked.tokens
+        assert likeliest.sum() >= len(likeliest) // 2, "what the last of two steps fills is the likeliest"
+    asked.restore(other.save())
+    with pytest.raises(StateError, match="no frame has been generated"):
+        _ = asked.logits
+
+
 def test_a_prompt_of_several_frames(model: Model, prompt: np.ndarray) -> None:
     video = np.stack([np.roll(prompt, i, 1) for i in range(6)])  # longer than the window
     world = World(model)

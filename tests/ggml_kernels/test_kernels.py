@@ -178,6 +178,41 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, factors: int, tiny_mo
     assert early > 3 if sampler.threshold else early <= 3
 
 
+@pytest.mark.parametrize(
+    "sublayers", ["spatial temporal ffn", "temporal spatial", "temporal ffn", "spacetime ffn", "ffn temporal"]
+)
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@pytest.mark.parametrize("type", ["f32", "q8_0"])
+def test_rows_that_nobody_asks_for_change_nothing(
+    sublayers: str, norm_position: str, type: str, tiny_model, tmp_path
+) -> None:  # type: ignore[no-untyped-def]
+    """A step that gives no logits runs its end for masked tokens only: the same tokens come of it."""
+    dynamics = tiny_model.config.dynamics
+    stack = dataclasses.replace(dynamics.stack, sublayers=tuple(sublayers.split()), norm_position=norm_position)
+    torch.manual_seed(3)
+    genie = Genie(dataclasses.replace(tiny_model.config, dynamics=dataclasses.replace(dynamics, stack=stack))).eval()
+    for p in genie.parameters():
+        p.data.normal_(0.0, 0.3)
+    checkpoint.save(genie, tmp_path / "c")
+    convert(tmp_path / "c", tmp_path / "w.gguf", type)
+    model = Model.open(tmp_path / "w.gguf", threads=3)
+    P, V = model.token_count, model.info.codebook_size
+    struct = _native.sampler_struct(5, 1.0, "confidence", 1.0)
+    whole, some = model.state("dynamics"), model.state("dynamics")
+    for frame in range(3):
+        ids, logits = np.full(P, V, np.int32), np.empty((P, model.info.vocabulary), np.float32)
+        for step in range(5):
+            before = ids.copy()
+            whole.maskgit_step(struct, step, 3, frame, 1, ids, logits)
+            some.maskgit_step(struct, step, 3, frame, 1, before, None)
+            np.testing.assert_array_equal(before, ids)
+        assert ids.max() < V
+        for state in (whole, some):
+            state.forward(ids, 1)
+        some.maskgit_step(struct, 0, 3, frame, 1, ids, None)  # nothing left to fill
+        np.testing.assert_array_equal(before, ids)
+
+
 def test_a_step_refuses_what_is_out_of_range(tiny_gguf) -> None:  # type: ignore[no-untyped-def]
     model = Model.open(tiny_gguf("f32"), threads=1)
     P, V = model.token_count, model.info.codebook_size

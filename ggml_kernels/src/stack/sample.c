@@ -17,7 +17,7 @@ enum { ROWS = 4, MARKS = 64 };
 typedef struct {
     int32_t count; /* 1..ROWS; further rows repeat the first */
     int32_t codes;
-    int32_t position[ROWS];
+    int32_t position[ROWS], row[ROWS]; /* of its logits */
     const float *logits[ROWS];
     float *terms[ROWS];
     double total[ROWS];
@@ -161,16 +161,16 @@ static void sample_factor(const genie_kernels *kernels, const genie_sampler *sam
 
 /* Steps 2 to 4 for a group of masked positions. */
 static void sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
-                        uint32_t frame, row_group *g, genie_state *state, int32_t *ids_P) {
+                        uint32_t frame, row_group *g, genie_state *state, float *terms, int32_t *ids_P) {
     const genie_stack_params *p = &state->stack->params;
     const double noise = (double)sampler->noise * (1.0 - (double)(step + 1) / (double)sampler->steps);
     int32_t token[ROWS] = {0}, digit[ROWS], place = 1;
     double log_p[ROWS] = {0}, quality[ROWS] = {0};
     for (int32_t k = 0; k < p->factor_count; k++, place *= g->codes) {
         for (int32_t r = 0; r < ROWS; r++) {
-            const size_t at = (size_t)g->position[r < g->count ? r : 0] * (size_t)p->output_length;
-            g->logits[r] = state->logits_PO + at + (size_t)(k * g->codes);
-            g->terms[r] = state->terms_PO + at + (size_t)(k * g->codes);
+            const int32_t i = r < g->count ? r : 0;
+            g->logits[r] = state->logits_PO + (size_t)g->row[i] * (size_t)p->output_length + (size_t)(k * g->codes);
+            g->terms[r] = terms + (size_t)i * (size_t)g->codes;
         }
         sample_factor(kernels, sampler, step, seed, frame, k, g, digit, log_p, quality);
         for (int32_t r = 0; r < g->count; r++)
@@ -191,30 +191,41 @@ static void sample_rows(const genie_kernels *kernels, const genie_sampler *sampl
     }
 }
 
+void genie_find_masked(genie_state *state, const int32_t *ids_P) {
+    const genie_stack_params *p = &state->stack->params;
+    const int32_t mask = genie_mask_id(p);
+    state->masked = 0;
+    for (int32_t i = 0; i < p->token_count; i++)
+        if (ids_P[i] == mask)
+            state->masked_P[state->masked++] = i;
+}
+
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
-                  uint64_t seed, uint32_t frame, genie_state *state, int32_t *ids_P, int32_t thread,
+                  uint64_t seed, uint32_t frame, genie_state *state, int packed, int32_t *ids_P, int32_t thread,
                   int32_t thread_count) {
     const genie_stack_params *params = &state->stack->params;
     const int32_t tokens = params->token_count, mask = genie_mask_id(params);
     int32_t begin, end;
-    genie_share(tokens, thread, thread_count, &begin, &end);
+    genie_share(state->masked, thread, thread_count, &begin, &end);
     row_group g = {.codes = genie_factor_size(params)};
-    for (int32_t p = begin; p < end;) {
-        g.count = 0;
-        for (; p < end && g.count < ROWS; p++)
-            if (ids_P[p] == mask)
-                g.position[g.count++] = p;
-        if (g.count > 0)
-            sample_rows(kernels, sampler, step, seed, frame, &g, state, ids_P);
+    float *terms = state->terms_PO + (size_t)begin * (size_t)g.codes; /* a group's, and always the same */
+    for (int32_t i = begin; i < end;) {
+        for (g.count = 0; i < end && g.count < ROWS; i++, g.count++) {
+            g.position[g.count] = state->masked_P[i];
+            g.row[g.count] = packed ? i : state->masked_P[i];
+        }
+        sample_rows(kernels, sampler, step, seed, frame, &g, state, terms, ids_P);
     }
     genie_pool_barrier(pool);
     if (thread != 0)
         return;
     genie_candidate *list = state->candidates_P;
     int32_t n = 0;
-    for (int32_t p = 0; p < tokens; p++)
-        if (ids_P[p] == mask)
-            list[n++] = (genie_candidate){state->quality_P[p], p};
+    for (int32_t i = 0; i < state->masked; i++) {
+        const int32_t position = state->masked_P[i];
+        if (ids_P[position] == mask)
+            list[n++] = (genie_candidate){state->quality_P[position], position};
+    }
     sort_by_quality(list, n);
     const int32_t fill = filled(sampler, step, tokens, n);
     for (int32_t i = 0; i < fill; i++)
@@ -240,8 +251,8 @@ typedef struct {
 
 static void run_fill(void *context, int32_t thread, int32_t threads) {
     const filling *f = context;
-    genie_sample(f->state->stack->kernels, f->pool, f->sampler, f->step, f->seed, f->frame, f->state, f->ids_P, thread,
-                 threads);
+    genie_sample(f->state->stack->kernels, f->pool, f->sampler, f->step, f->seed, f->frame, f->state, 0, f->ids_P,
+                 thread, threads);
 }
 
 genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
@@ -255,6 +266,7 @@ genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, ge
         if (ids_P[i] < 0 || ids_P[i] > genie_mask_id(p))
             return GENIE_ERROR_ARGUMENT;
     memcpy(state->logits_PO, logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
+    genie_find_masked(state, ids_P);
     filling f = {state, pool, sampler, step, seed, frame, ids_P};
     genie_pool_run(pool, run_fill, &f);
     return GENIE_OK;

@@ -56,6 +56,8 @@ struct genie_state {
     double *quality_P;
     genie_candidate *candidates_P;
     int32_t *chosen_P;
+    int32_t *masked_P; /* the masked tokens, in order, and how many there are */
+    int32_t masked;
     void *activations; /* quantized rows of the widest input */
     void *raw;         /* raw_kv: those of what keys and values read */
     void *block;       /* the one allocation behind all of the above */
@@ -98,9 +100,13 @@ static inline int32_t genie_mask_id(const genie_stack_params *p) {
     return codes;
 }
 
-/* Steps 2-5 of docs/sampling.md inside a parallel region; ends without a barrier. */
+/* Which tokens are masked: before a region that samples. */
+void genie_find_masked(genie_state *state, const int32_t *ids_P);
+
+/* Steps 2-5 of docs/sampling.md inside a parallel region; ends without a barrier. packed: the logits are those of the
+ * masked tokens, in their order. */
 void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
-                  uint64_t seed, uint32_t frame, genie_state *state, int32_t *ids_P, int32_t thread,
+                  uint64_t seed, uint32_t frame, genie_state *state, int packed, int32_t *ids_P, int32_t thread,
                   int32_t thread_count);
 
 #endif

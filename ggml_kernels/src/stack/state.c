@@ -66,6 +66,7 @@ static void lay_out(genie_state *state, arena *a) {
     state->quality_P = arena_take(a, P, sizeof(double));
     state->candidates_P = arena_take(a, P, sizeof(genie_candidate));
     state->chosen_P = arena_take(a, P, sizeof(int32_t));
+    state->masked_P = arena_take(a, P, sizeof(int32_t));
     const int32_t widest = max_i32(max_i32((int32_t)E, (int32_t)HD), max_i32((int32_t)F, p->input_length));
     state->activations = arena_take(a, genie_activations_bytes((int32_t)P, widest), 1);
     state->raw = arena_take(a, p->raw_kv ? genie_activations_bytes((int32_t)P, (int32_t)E) : 0, 1);

@@ -1,0 +1,219 @@
+/* Attention sublayers: inside a frame, over the window, and both at once; with operands in float or in bf16. */
+#include "pass.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { QUERY_CHUNK = 66 }; /* a multiple of the tile of every ISA */
+
+/* What a frame of distance takes off the scores of a head. */
+static float slope_of(const pass *c, int32_t head) {
+    const float *slopes = c->stack->own.vector[GENIE_SLOT_TEMPORAL_BIAS];
+    return slopes == NULL ? 0 : slopes[head];
+}
+
+/* The biases of spatial attention's scores, from a query of a head on; NULL where there are none. */
+static const float *bias_of(const pass *c, int32_t head, int32_t query) {
+    const size_t P = (size_t)c->stack->params.token_count;
+    return c->stack->bias_HPP == NULL ? NULL : c->stack->bias_HPP + ((size_t)head * P + (size_t)query) * P;
+}
+
+static void head_norm(const pass *c, const float *weight, const float *bias, float *x_D) {
+    const genie_stack_params *p = &c->stack->params;
+    const float epsilon = p->qk_norm_epsilon > 0 ? p->qk_norm_epsilon : p->norm_epsilon;
+    if (bias != NULL)
+        c->stack->kernels->layer_norm(x_D, weight, bias, epsilon, p->key_length, x_D);
+    else
+        c->stack->kernels->rms_norm(x_D, weight, epsilon, p->key_length, x_D);
+}
+
+/* The norm of every head of one row of queries and of keys, in place, where the stack has it. */
+static void head_norms(const pass *c, const genie_weights *w, float *q, float *k) {
+    const genie_stack_params *p = &c->stack->params;
+    for (int32_t h = 0; p->qk_norm && h < p->head_count; h++) {
+        const size_t at = (size_t)h * (size_t)p->key_length;
+        head_norm(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q + at);
+        head_norm(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k + at);
+    }
+}
+
+static void temporal_rows(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
+                          int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, T = p->context_length;
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share(c->rows, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        const size_t window = genie_token_of(c, i) * (size_t)T * (size_t)HD, own = (size_t)s->length * (size_t)HD;
+        float *q = s->q + (size_t)i * (size_t)HD, *past_k = (float *)cache->k + window;
+        float *past_v = (float *)cache->v + window;
+        if (c->position != NULL) {
+            memcpy(past_k + own, s->k + (size_t)i * (size_t)HD, (size_t)HD * sizeof(float));
+            memcpy(past_v + own, s->v + (size_t)i * (size_t)HD, (size_t)HD * sizeof(float));
+        }
+        head_norms(c, w, q, past_k + own);
+        for (int32_t h = 0; h < p->head_count; h++)
+            c->stack->kernels->attention_one(q + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
+                                             slope_of(c, h), s->att + (size_t)i * (size_t)HD + (size_t)(h * D));
+    }
+}
+
+/* One frame's key and value of a head join a narrow window as number t. */
+static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t t, int32_t D, uint16_t *kp, uint16_t *vp) {
+    uint16_t *panel = kp + (size_t)(t / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)D;
+    uint16_t *values = vp + (size_t)(t / 2) * (size_t)D * 2 + t % 2;
+    for (int32_t d = 0; d < D; d += 2)
+        memcpy(panel + (d / 2 * GENIE_PAST_PANEL + t % GENIE_PAST_PANEL) * 2, k + d, 2 * sizeof *panel);
+    for (int32_t d = 0; d < D; d++)
+        values[2 * d] = v[d];
+}
+
+/* The same in a narrow stack, whose window takes in a frame only when it is committed. */
+static void temporal_rows_bf16(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
+                               int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const genie_kernels *kernels = c->stack->kernels;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length;
+    const size_t slots = (size_t)genie_past_slots(p->context_length);
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share(c->rows, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        const size_t row = (size_t)i * (size_t)HD, token = genie_token_of(c, i) * (size_t)HD;
+        uint16_t *q16 = s->q16 + row, *k16 = s->k16 + row, *v16 = s->v16 + row;
+        head_norms(c, w, s->q + row, s->k + row);
+        kernels->to_bf16(s->q + row, HD, q16);
+        kernels->to_bf16(s->k + row, HD, k16);
+        kernels->to_bf16(s->v + row, HD, v16);
+        for (int32_t h = 0; h < HD; h += D) {
+            const size_t window = (token + (size_t)h) * slots;
+            uint16_t *kp = (uint16_t *)cache->k + window, *vp = (uint16_t *)cache->v + window;
+            kernels->attention_past_bf16(q16 + h, k16 + h, v16 + h, kp, vp, s->length, D, scale, slope_of(c, h / D),
+                                         s->att + row + h);
+            if (c->commit)
+                keep_bf16(k16 + h, v16 + h, s->length, D, kp, vp);
+        }
+    }
+}
+
+/* Spatial attention of a narrow stack. Threads take pairs of rows, since the values of two share their words. */
+static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    const genie_kernels *kernels = c->stack->kernels;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
+    const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share((P + 1) / 2, thread, threads, &begin, &end);
+    for (int32_t i = 2 * begin; i < 2 * end && i < P; i++) {
+        const size_t row = (size_t)i * (size_t)HD;
+        head_norms(c, w, s->q + row, s->k + row);
+        kernels->to_bf16(s->q + row, HD, s->q16 + row);
+        uint16_t *rounded = s->rounded + row;
+        kernels->to_bf16(s->k + row, HD, rounded);
+        for (int32_t h = 0; h < p->head_count; h++) {
+            uint16_t *panel = s->k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D);
+            for (int32_t d = 0; d < D; d += 2)
+                memcpy(panel + (d / 2 * GENIE_KEY_PANEL + i % GENIE_KEY_PANEL) * 2, rounded + h * D + d,
+                       2 * sizeof *panel);
+        }
+        kernels->to_bf16(s->v + row, HD, rounded);
+        uint16_t *pair = s->v16 + (size_t)(i / 2) * (size_t)HD * 2 + i % 2;
+        for (int32_t e = 0; e < HD; e++)
+            pair[2 * e] = rounded[e];
+    }
+    genie_pool_barrier(c->pool);
+    const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;
+    genie_share(p->head_count * chunks, thread, threads, &begin, &end);
+    for (int32_t item = begin; item < end; item++) {
+        const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
+        const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
+        const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
+        kernels->attention_bf16(s->q16 + at, HD, n, s->k16 + (size_t)h * head_keys, s->v16 + 2 * h * D, HD, P, D, scale,
+                                bias_of(c, h, first), P, s->att + at, HD);
+    }
+    genie_pool_barrier(c->pool);
+}
+
+/* Attention of the frame's tokens over `keys` keys kept in panels in kt; spatial and space-time alike. */
+static void wide_attention(const pass *c, const genie_weights *w, int biased, float *kt, int32_t most_keys,
+                           int32_t first_key, const float *v, int32_t keys, int32_t thread, int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    genie_state *s = c->state;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
+    const size_t head_keys = (size_t)genie_round_up(most_keys, GENIE_KEY_PANEL) * (size_t)D;
+    const float scale = 1.0f / sqrtf((float)D);
+    int32_t begin, end;
+    genie_share(P, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        float *k = s->k + (size_t)i * (size_t)HD;
+        head_norms(c, w, s->q + (size_t)i * (size_t)HD, k);
+        const int32_t j = first_key + i;
+        for (int32_t h = 0; h < p->head_count; h++) {
+            float *panel = kt + (size_t)h * head_keys + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)D;
+            for (int32_t d = 0; d < D; d++)
+                panel[d * GENIE_KEY_PANEL + j % GENIE_KEY_PANEL] = k[h * D + d];
+        }
+    }
+    genie_pool_barrier(c->pool);
+    const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;
+    genie_share(p->head_count * chunks, thread, threads, &begin, &end);
+    for (int32_t item = begin; item < end; item++) {
+        const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
+        const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
+        const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
+        c->stack->kernels->attention(s->q + at, HD, n, kt + (size_t)h * head_keys, v + h * D, HD, keys, D, scale,
+                                     biased ? bias_of(c, h, first) : NULL, P, s->att + at, HD);
+    }
+    genie_pool_barrier(c->pool);
+}
+
+void genie_attend(const pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
+                  int32_t threads) {
+    const genie_stack_params *p = &c->stack->params;
+    genie_state *s = c->state;
+    const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, T = p->context_length, rows = c->rows;
+    genie_activations a = genie_activations_place(s->activations, rows, E);
+    const float *x = genie_sublayer_input(c, w, w->matrix[GENIE_SLOT_Q], a, thread, threads);
+    const float *kv = p->raw_kv ? c->x_PE : x;
+    const genie_activations b = p->raw_kv ? genie_activations_place(s->raw, rows, E) : a;
+    if (p->raw_kv)
+        genie_quantize_rows(c, w->matrix[GENIE_SLOT_K], kv, E, b, thread, threads);
+    genie_pool_barrier(c->pool);
+    float *k = s->k, *v = s->v;
+    const int narrow = c->stack->narrow;
+    int32_t stride = HD;
+    if (kind == GENIE_SUBLAYER_TEMPORAL && !narrow && c->position == NULL) { /* straight into the window, a slot each */
+        k = (float *)cache->k + (size_t)s->length * (size_t)HD;
+        v = (float *)cache->v + (size_t)s->length * (size_t)HD;
+        stride = T * HD;
+    } else if (kind == GENIE_SUBLAYER_SPACETIME) {
+        v = (float *)cache->v + (size_t)s->length * (size_t)p->token_count * (size_t)HD;
+    }
+    genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, x, E, rows, s->q, HD, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_K], b, kv, E, rows, k, stride, 0, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_V], b, kv, E, rows, v, stride, 0, thread, threads);
+    genie_pool_barrier(c->pool);
+    if (kind == GENIE_SUBLAYER_TEMPORAL && narrow)
+        temporal_rows_bf16(c, w, cache, thread, threads);
+    else if (kind == GENIE_SUBLAYER_TEMPORAL)
+        temporal_rows(c, w, cache, thread, threads);
+    else if (kind == GENIE_SUBLAYER_SPATIAL && narrow)
+        spatial_attention_bf16(c, w, thread, threads);
+    else if (kind == GENIE_SUBLAYER_SPATIAL)
+        wide_attention(c, w, 1, s->kt, rows, 0, v, rows, thread, threads);
+    else
+        wide_attention(c, w, 0, cache->k, rows * T, s->length * rows, cache->v, (s->length + 1) * rows, thread,
+                       threads);
+    /* Temporal attention and quantization share rows alike, so no barrier is needed between them. */
+    a = genie_activations_place(s->activations, rows, HD);
+    genie_quantize_rows(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a, thread, threads);
+    genie_pool_barrier(c->pool);
+    genie_matrix_run(w->matrix[GENIE_SLOT_OUT], a, s->att, HD, rows, c->x_PE, E, 1, thread, threads);
+    genie_pool_barrier(c->pool);
+    genie_sublayer_end(c, w, thread, threads);
+}
