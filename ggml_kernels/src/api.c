@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MAX_HEADS = 512 };
+
 uint32_t genie_abi_version(void) { return GENIE_ABI_VERSION; }
 
 const char *genie_status_text(int32_t status) {
@@ -72,16 +74,30 @@ genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t le
     return GENIE_OK;
 }
 
-/* One head's keys in panels of `wide` and values in pairs, as the bf16 kernels want them, from rows of HD. */
-static void lay_out_bf16(const uint16_t *k, const uint16_t *v, int32_t keys, size_t HD, int32_t D, int32_t wide,
-                         uint16_t *kp, uint16_t *vp) {
+/* One head's window as attention_past_bf16 wants it, from rows of HD. */
+static void lay_out_window(const uint16_t *k, const uint16_t *v, int32_t keys, size_t HD, int32_t D, uint16_t *kp,
+                           uint16_t *vp) {
+    enum { WIDE = GENIE_PAST_PANEL };
     for (int32_t j = 0; j < keys; j++)
         for (int32_t c = 0; c < D; c++) {
-            const size_t from = (size_t)j * HD + (size_t)c, panel = (size_t)(j / wide);
-            const size_t at = (panel * (size_t)(D / 2) + (size_t)(c / 2)) * (size_t)wide + (size_t)(j % wide);
+            const size_t from = (size_t)j * HD + (size_t)c, panel = (size_t)(j / WIDE);
+            const size_t at = (panel * (size_t)(D / 2) + (size_t)(c / 2)) * WIDE + (size_t)(j % WIDE);
             kp[at * 2 + c % 2] = k[from];
             vp[((size_t)(j / 2) * (size_t)D + (size_t)c) * 2 + j % 2] = v[from];
         }
+}
+
+/* One head's keys and values as attention_bf16 wants them, from rows of HD. */
+static void lay_out_bf16(const genie_kernels *kernels, const float *k, const float *v, int32_t keys, int32_t HD,
+                         int32_t D, uint16_t *kp, uint16_t *vp) {
+    enum { HALF = GENIE_KEY_PANEL / 2 };
+    for (int32_t j = 0; j < keys; j += HALF)
+        kernels->keys_bf16(k + (size_t)j * (size_t)HD, HD, keys - j < HALF ? keys - j : HALF, j % GENIE_KEY_PANEL, D,
+                           kp + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)D);
+    for (int32_t j = 0; j < keys; j += 2) {
+        const float *row = v + (size_t)j * (size_t)HD;
+        kernels->values_bf16(row, j + 1 < keys ? row + HD : NULL, D, vp + (size_t)j * (size_t)D);
+    }
 }
 
 static void lay_out(const float *k, int32_t keys, size_t HD, int32_t D, float *kt) {
@@ -98,8 +114,9 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     if (kernels == NULL || (bf16 && kernels->to_bf16 == NULL))
         return GENIE_ERROR_ISA;
     if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || queries > 1 << 20 ||
-        keys < 1 || keys > 1 << 20 || heads < 1 || heads > 512 || key_length < 1 || key_length > GENIE_MAX_KEY_LENGTH ||
-        few < 0 || few > 2 || (few && keys > GENIE_MAX_CONTEXT) || (bf16 && key_length % 16 != 0) || repeats < 1)
+        keys < 1 || keys > 1 << 20 || heads < 1 || heads > MAX_HEADS || key_length < 1 ||
+        key_length > GENIE_MAX_KEY_LENGTH || few < 0 || few > 2 || (few && keys > GENIE_MAX_CONTEXT) ||
+        (bf16 && key_length % 16 != 0) || repeats < 1)
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D;
     const int32_t key_rows = few == 2 ? queries * keys : keys;
@@ -127,7 +144,7 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     for (int32_t h = 0; !few && h < heads; h++) {
         const size_t at = (size_t)h * (size_t)D;
         if (bf16)
-            lay_out_bf16(k16 + at, v16 + at, keys, row, D, GENIE_KEY_PANEL, kp, vp);
+            lay_out_bf16(kernels, k_KHD + at, v_KHD + at, keys, HD, D, kp, vp);
         else
             lay_out(k_KHD + at, keys, row, D, kt);
         const size_t scores = (size_t)h * (size_t)queries * (size_t)keys;
@@ -140,23 +157,26 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
                                    HD);
         }
     }
+    float slopes[MAX_HEADS];
+    for (int32_t h = 0; h < heads; h++)
+        slopes[h] = slope;
     /* The last key is the query's own. */
     const size_t own = (size_t)(keys - 1) * row;
     for (size_t i = 0; few && bf16 && i < windows; i++) {
         const size_t from = i / (size_t)heads * (size_t)keys * row + i % (size_t)heads * (size_t)D;
-        lay_out_bf16(k16 + from, v16 + from, keys - 1, row, D, GENIE_PAST_PANEL, kp + i * head, vp + i * head);
+        lay_out_window(k16 + from, v16 + from, keys - 1, row, D, kp + i * head, vp + i * head);
     }
-    for (int64_t i = 0; few && i < (int64_t)repeats * queries; i++)
-        for (int32_t h = 0; h < heads; h++) {
-            const size_t query = (size_t)(i % queries), at = (size_t)h * (size_t)D, to = query * row + at;
-            const size_t from = (few == 2 ? query * (size_t)keys * row : 0) + at;
-            const size_t window = ((few == 2 ? query * (size_t)heads : 0) + (size_t)h) * head;
-            if (bf16)
-                kernels->attention_past_bf16(q16 + to, k16 + from + own, v16 + from + own, kp + window, vp + window,
-                                             keys - 1, D, scale, slope, y_QHD + to);
-            else
-                kernels->attention_one(q_QHD + to, k_KHD + from, v_KHD + from, HD, keys, D, scale, slope, y_QHD + to);
-        }
+    for (int64_t i = 0; few && i < (int64_t)repeats * queries; i++) {
+        const size_t query = (size_t)(i % queries), to = query * row;
+        const size_t from = few == 2 ? query * (size_t)keys * row : 0;
+        const size_t window = few == 2 ? query * (size_t)heads * head : 0;
+        if (bf16)
+            kernels->attention_past_bf16(q16 + to, k16 + from + own, v16 + from + own, kp + window, vp + window, head,
+                                         keys - 1, heads, D, scale, slopes, y_QHD + to);
+        for (int32_t h = 0; !bf16 && h < heads; h++)
+            kernels->attention_one(q_QHD + to + h * D, k_KHD + from + h * D, v_KHD + from + h * D, HD, keys, D, scale,
+                                   slope, y_QHD + to + h * D);
+    }
     genie_release(storage);
     return GENIE_OK;
 }

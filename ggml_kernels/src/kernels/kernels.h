@@ -18,6 +18,8 @@ typedef struct genie_kernels {
 
     /* y = norm(x) over n values; weight, bias may be NULL (1, 0). */
     void (*rms_norm)(const float *x, const float *weight, float epsilon, int32_t n, float *y);
+    /* rms_norm of each of `heads` vectors of d values, in place. */
+    void (*rms_norm_heads)(const float *weight, float epsilon, int32_t heads, int32_t d, float *x);
     void (*layer_norm)(const float *x, const float *weight, const float *bias, float epsilon, int32_t n, float *y);
 
     /* In place on n values of `up` (and `gate` for the gated kinds); see genie_ffn_kind. */
@@ -46,13 +48,19 @@ typedef struct genie_kernels {
     void (*attention_bf16)(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp, const uint16_t *vp,
                            int32_t v_stride, int32_t n_k, int32_t d, float scale, const float *bias,
                            int32_t bias_stride, float *y, int32_t y_stride);
+    /* Keys first..first+n-1 of a panel from n <= 16 rows, where `first` is 0 or 16. */
+    void (*keys_bf16)(const float *k, int32_t k_stride, int32_t n, int32_t first, int32_t d, uint16_t *panel);
+    /* Two rows of n values, a multiple of 16, side by side; no odd one is zeros. */
+    void (*values_bf16)(const float *even, const float *odd, int32_t n, uint16_t *pairs);
     /*
-     * One query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / 16][d / 2][16][2] and vp[past / 2][d][2]
-     * (the last ones of any content beyond `past`), and over its own key k and value v, whose weight stays float.
-     * Key j of the past has slope (past - j) taken off its score.
+     * For each of `heads` heads, one query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / 16][d /
+     * 2][16][2] and vp[past / 2][d][2] (the last ones of any content beyond `past`), and over its own key k and value
+     * v, whose weight stays float. Key j of the past has slope (past - j) taken off its score; no slopes are zeros. q,
+     * k, v, y: heads one after the other; windows: `window` values from head to head.
      */
     void (*attention_past_bf16)(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                const uint16_t *vp, int32_t past, int32_t d, float scale, float slope, float *y);
+                                const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d, float scale,
+                                const float *slopes, float *y);
     /* Nearest, ties to even; subnormals become zero. */
     void (*to_bf16)(const float *x, int32_t n, uint16_t *y);
     int prefers_bf16; /* quantized stacks use the above; the scalar table has them as a specification only */

@@ -10,7 +10,7 @@
 #include "vq/nearest_vector.h"
 
 #define VECTOR_KERNELS                                                                                                 \
-    .rms_norm = rms_norm_vector, .layer_norm = layer_norm_vector, .ffn_activation = ffn_activation_vector,             \
-    .attention = attention_vector, .attention_one = attention_one_vector, .nearest = nearest_vector,                   \
-    .softmax_terms = softmax_terms_vector, .depthwise = depthwise_vector, .channel_sums = channel_sums_vector,         \
-    .scaled_silu = scaled_silu_vector
+    .rms_norm = rms_norm_vector, .rms_norm_heads = rms_norm_heads_vector, .layer_norm = layer_norm_vector,             \
+    .ffn_activation = ffn_activation_vector, .attention = attention_vector, .attention_one = attention_one_vector,     \
+    .nearest = nearest_vector, .softmax_terms = softmax_terms_vector, .depthwise = depthwise_vector,                   \
+    .channel_sums = channel_sums_vector, .scaled_silu = scaled_silu_vector

@@ -18,23 +18,23 @@ static const float *bias_of(const pass *c, int32_t head, int32_t query) {
     return c->stack->bias_HPP == NULL ? NULL : c->stack->bias_HPP + ((size_t)head * P + (size_t)query) * P;
 }
 
-static void head_norm(const pass *c, const float *weight, const float *bias, float *x_D) {
+static void normed_heads(const pass *c, const float *weight, const float *bias, float *x_HD) {
     const genie_stack_params *p = &c->stack->params;
+    const genie_kernels *kernels = c->stack->kernels;
     const float epsilon = p->qk_norm_epsilon > 0 ? p->qk_norm_epsilon : p->norm_epsilon;
-    if (bias != NULL)
-        c->stack->kernels->layer_norm(x_D, weight, bias, epsilon, p->key_length, x_D);
-    else
-        c->stack->kernels->rms_norm(x_D, weight, epsilon, p->key_length, x_D);
+    const int32_t H = p->head_count, D = p->key_length;
+    if (bias == NULL)
+        kernels->rms_norm_heads(weight, epsilon, H, D, x_HD);
+    for (int32_t h = 0; bias != NULL && h < H; h++)
+        kernels->layer_norm(x_HD + h * D, weight, bias, epsilon, D, x_HD + h * D);
 }
 
 /* The norm of every head of one row of queries and of keys, in place, where the stack has it. */
 static void head_norms(const pass *c, const genie_weights *w, float *q, float *k) {
-    const genie_stack_params *p = &c->stack->params;
-    for (int32_t h = 0; p->qk_norm && h < p->head_count; h++) {
-        const size_t at = (size_t)h * (size_t)p->key_length;
-        head_norm(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q + at);
-        head_norm(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k + at);
-    }
+    if (!c->stack->params.qk_norm)
+        return;
+    normed_heads(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q);
+    normed_heads(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k);
 }
 
 static void temporal_rows(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
@@ -78,6 +78,7 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
     genie_state *s = c->state;
     const int32_t HD = p->head_count * p->key_length, D = p->key_length;
     const size_t slots = (size_t)genie_past_slots(p->context_length);
+    const float *slopes = c->stack->own.vector[GENIE_SLOT_TEMPORAL_BIAS];
     const float scale = 1.0f / sqrtf((float)D);
     int32_t begin, end;
     genie_share(c->rows, thread, threads, &begin, &end);
@@ -88,19 +89,18 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
         kernels->to_bf16(s->q + row, HD, q16);
         kernels->to_bf16(s->k + row, HD, k16);
         kernels->to_bf16(s->v + row, HD, v16);
-        for (int32_t h = 0; h < HD; h += D) {
-            const size_t window = (token + (size_t)h) * slots;
-            uint16_t *kp = (uint16_t *)cache->k + window, *vp = (uint16_t *)cache->v + window;
-            kernels->attention_past_bf16(q16 + h, k16 + h, v16 + h, kp, vp, s->length, D, scale, slope_of(c, h / D),
-                                         s->att + row + h);
-            if (c->commit)
-                keep_bf16(k16 + h, v16 + h, s->length, D, kp, vp);
-        }
+        uint16_t *kp = (uint16_t *)cache->k + token * slots, *vp = (uint16_t *)cache->v + token * slots;
+        const size_t window = slots * (size_t)D;
+        kernels->attention_past_bf16(q16, k16, v16, kp, vp, window, s->length, p->head_count, D, scale, slopes,
+                                     s->att + row);
+        for (int32_t h = 0; c->commit && h < p->head_count; h++)
+            keep_bf16(k16 + h * D, v16 + h * D, s->length, D, kp + (size_t)h * window, vp + (size_t)h * window);
     }
 }
 
-/* Spatial attention of a narrow stack. Threads take pairs of rows, since the values of two share their words. */
+/* Spatial attention of a narrow stack. Threads take half panels of keys. */
 static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+    enum { HALF_PANEL = GENIE_KEY_PANEL / 2 };
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
     genie_state *s = c->state;
@@ -108,23 +108,20 @@ static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_
     const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
     int32_t begin, end;
-    genie_share((P + 1) / 2, thread, threads, &begin, &end);
-    for (int32_t i = 2 * begin; i < 2 * end && i < P; i++) {
-        const size_t row = (size_t)i * (size_t)HD;
-        head_norms(c, w, s->q + row, s->k + row);
-        kernels->to_bf16(s->q + row, HD, s->q16 + row);
-        uint16_t *rounded = s->rounded + row;
-        kernels->to_bf16(s->k + row, HD, rounded);
-        for (int32_t h = 0; h < p->head_count; h++) {
-            uint16_t *panel = s->k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D);
-            for (int32_t d = 0; d < D; d += 2)
-                memcpy(panel + (d / 2 * GENIE_KEY_PANEL + i % GENIE_KEY_PANEL) * 2, rounded + h * D + d,
-                       2 * sizeof *panel);
+    genie_share((P + HALF_PANEL - 1) / HALF_PANEL, thread, threads, &begin, &end);
+    for (int32_t first = begin * HALF_PANEL; first < end * HALF_PANEL && first < P; first += HALF_PANEL) {
+        const int32_t here = P - first < HALF_PANEL ? P - first : HALF_PANEL;
+        const size_t at = (size_t)first * (size_t)HD, panel = (size_t)(first / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D);
+        for (int32_t i = 0; i < here; i++) {
+            const size_t row = at + (size_t)i * (size_t)HD;
+            head_norms(c, w, s->q + row, s->k + row);
+            kernels->to_bf16(s->q + row, HD, s->q16 + row);
+            if (i % 2 == 0)
+                kernels->values_bf16(s->v + row, i + 1 < here ? s->v + row + HD : NULL, HD, s->v16 + row);
         }
-        kernels->to_bf16(s->v + row, HD, rounded);
-        uint16_t *pair = s->v16 + (size_t)(i / 2) * (size_t)HD * 2 + i % 2;
-        for (int32_t e = 0; e < HD; e++)
-            pair[2 * e] = rounded[e];
+        for (int32_t h = 0; h < p->head_count; h++)
+            kernels->keys_bf16(s->k + at + (size_t)(h * D), HD, here, first % GENIE_KEY_PANEL, D,
+                               s->k16 + (size_t)h * head_keys + panel);
     }
     genie_pool_barrier(c->pool);
     const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;

@@ -48,8 +48,8 @@ struct genie_state {
     float *features_PN;     /* input_norm: the features as INPUT takes them */
     float *q, *k, *v, *att; /* [P, HD] */
     float *kt;              /* keys of a spatial sublayer in panels, head by head */
-    /* narrow: queries [P, HD], keys in panels head by head, values in pairs; one row on its way there, of each token */
-    uint16_t *q16, *k16, *v16, *rounded;
+    /* narrow: queries [P, HD], keys in panels head by head, values in pairs; or for the window, all three [P, HD] */
+    uint16_t *q16, *k16, *v16;
     float *up, *gate; /* [P, F] */
     float *logits_PO;
     float *terms_PO; /* softmax terms while sampling */

@@ -58,7 +58,6 @@ static void lay_out(genie_state *state, arena *a) {
     state->q16 = arena_take(a, narrow ? P * HD : 0, half);
     state->k16 = arena_take(a, narrow ? panelled * HD : 0, half);
     state->v16 = arena_take(a, narrow ? panelled * HD : 0, half);
-    state->rounded = arena_take(a, narrow ? P * HD : 0, half);
     state->up = arena_take(a, P * F, f);
     state->gate = arena_take(a, P * F, f);
     state->logits_PO = arena_take(a, P * O, f);

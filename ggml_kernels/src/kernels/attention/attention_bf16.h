@@ -30,9 +30,70 @@ static void to_bf16_avx512(const float *x, int32_t n, uint16_t *y) {
     }
 }
 
-static inline void bf16_scores(const uint16_t *const q[ROWS], const uint16_t *kp, int32_t padded, int32_t d,
-                               float scale, float scores[ROWS][TILE]) {
-    for (int32_t j = 0; j < padded; j += GENIE_KEY_PANEL) {
+/* Row i's word j becomes row j's word i. */
+static inline void transpose_words(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
+            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
+        }
+    for (int i = 0; i < 4; i++) { /* r[4 g + i] has words i, 4 + i, 8 + i, 12 + i of rows 4 g to 4 g + 3 */
+        const __m512i even[2] = {_mm512_shuffle_i32x4(r[i], r[4 + i], 0x88),
+                                 _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88)};
+        const __m512i odd[2] = {_mm512_shuffle_i32x4(r[i], r[4 + i], 0xDD),
+                                _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xDD)};
+        t[i] = _mm512_shuffle_i32x4(even[0], even[1], 0x88);
+        t[4 + i] = _mm512_shuffle_i32x4(odd[0], odd[1], 0x88);
+        t[8 + i] = _mm512_shuffle_i32x4(even[0], even[1], 0xDD);
+        t[12 + i] = _mm512_shuffle_i32x4(odd[0], odd[1], 0xDD);
+    }
+    memcpy(r, t, sizeof t);
+}
+
+static void keys_bf16_avx512(const float *k, int32_t k_stride, int32_t n, int32_t first, int32_t d, uint16_t *panel) {
+    for (int32_t c = 0; c < d; c += 32) {
+        const int32_t pairs = d - c < 32 ? 8 : 16;
+        __m512i words[16];
+        for (int32_t i = 0; i < 16; i++) {
+            const float *row = k + (size_t)(i < n ? i : 0) * (size_t)k_stride + (size_t)c;
+            const __m512 low = _mm512_loadu_ps(row);
+            const __m512 high = pairs == 16 ? _mm512_loadu_ps(row + 16) : _mm512_setzero_ps();
+            words[i] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+        }
+        transpose_words(words);
+        const __mmask16 there = (__mmask16)((1u << n) - 1);
+        for (int32_t i = 0; i < pairs; i++)
+            _mm512_mask_storeu_epi32(panel + ((c / 2 + i) * GENIE_KEY_PANEL + first) * 2, there, words[i]);
+    }
+}
+
+static void values_bf16_avx512(const float *even, const float *odd, int32_t n, uint16_t *pairs) {
+    /* Words 0, 16, 1, 17 ... */
+    const __m512i turns =
+        _mm512_set_epi32(0x1F000F, 0x1E000E, 0x1D000D, 0x1C000C, 0x1B000B, 0x1A000A, 0x190009, 0x180008, 0x170007,
+                         0x160006, 0x150005, 0x140004, 0x130003, 0x120002, 0x110001, 0x100000);
+    for (int32_t c = 0; c < n; c += 16) {
+        const __m512 high = odd == NULL ? _mm512_setzero_ps() : _mm512_loadu_ps(odd + c);
+        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, _mm512_loadu_ps(even + c));
+        _mm512_storeu_si512((void *)(pairs + 2 * c), _mm512_permutexvar_epi16(turns, both));
+    }
+}
+
+static inline __mmask16 lanes_there(int32_t n) {
+    return n >= 16 ? (__mmask16)0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
+
+/* Sums of products with n keys, and the largest of each row. */
+static inline void bf16_scores(const uint16_t *const q[ROWS], const uint16_t *kp, int32_t n, int32_t d,
+                               float scores[ROWS][TILE], __m512 tops[ROWS]) {
+    for (int r = 0; r < ROWS; r++)
+        tops[r] = _mm512_set1_ps(-INFINITY);
+    for (int32_t j = 0; j < n; j += GENIE_KEY_PANEL) {
         const uint16_t *k = kp + (size_t)j * (size_t)d;
         __m512 sum[ROWS][2];
         for (int r = 0; r < ROWS; r++)
@@ -48,9 +109,12 @@ static inline void bf16_scores(const uint16_t *const q[ROWS], const uint16_t *kp
                 sum[r][1] = _mm512_dpbf16_ps(sum[r][1], k1, both);
             }
         }
+        const __mmask16 there[2] = {lanes_there(n - j), lanes_there(n - j - 16)};
         for (int r = 0; r < ROWS; r++)
-            for (int i = 0; i < 2; i++)
-                _mm512_storeu_ps(&scores[r][j + 16 * i], _mm512_mul_ps(sum[r][i], _mm512_set1_ps(scale)));
+            for (int i = 0; i < 2; i++) {
+                _mm512_storeu_ps(&scores[r][j + 16 * i], sum[r][i]);
+                tops[r] = _mm512_mask_max_ps(tops[r], there[i], tops[r], sum[r][i]);
+            }
     }
 }
 
@@ -59,68 +123,96 @@ static inline __attribute__((always_inline)) void bf16_columns(const int vectors
                                                                const uint16_t *vp, int32_t v_stride, int32_t pairs,
                                                                float *const y[ROWS]) {
     __m512 sum[ROWS][2];
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < ROWS; r++) {
         for (int i = 0; i < vectors; i++)
             sum[r][i] = _mm512_loadu_ps(y[r] + 16 * i);
-    for (int32_t j = 0; j < pairs; j++) {
-        __m512bh value[2];
-        for (int i = 0; i < vectors; i++) {
-            value[i] = bf16_pairs(vp + (size_t)j * (size_t)v_stride * 2 + 32 * i);
-            KEEP_IN_REGISTER(value[i]);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
-            const __m512bh both = bf16_pair_of_all(&p[r][2 * j]);
-            for (int i = 0; i < vectors; i++)
-                sum[r][i] = _mm512_dpbf16_ps(sum[r][i], value[i], both);
-        }
+        if (vectors == 1)
+            sum[r][1] = _mm512_setzero_ps();
     }
+    if (vectors == 1) {
+        int32_t j = 0;
+        for (; j + 1 < pairs; j += 2) {
+            __m512bh value[2];
+            for (int i = 0; i < 2; i++) {
+                value[i] = bf16_pairs(vp + (size_t)(j + i) * (size_t)v_stride * 2);
+                KEEP_IN_REGISTER(value[i]);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++)
+                for (int i = 0; i < 2; i++)
+                    sum[r][i] = _mm512_dpbf16_ps(sum[r][i], value[i], bf16_pair_of_all(&p[r][2 * j + 2 * i]));
+        }
+        if (j < pairs) {
+            const __m512bh value = bf16_pairs(vp + (size_t)j * (size_t)v_stride * 2);
+            for (int r = 0; r < ROWS; r++)
+                sum[r][0] = _mm512_dpbf16_ps(sum[r][0], value, bf16_pair_of_all(&p[r][2 * j]));
+        }
+        for (int r = 0; r < ROWS; r++)
+            sum[r][0] = _mm512_add_ps(sum[r][0], sum[r][1]);
+    } else
+        for (int32_t j = 0; j < pairs; j++) {
+            __m512bh value[2];
+            for (int i = 0; i < vectors; i++) {
+                value[i] = bf16_pairs(vp + (size_t)j * (size_t)v_stride * 2 + 32 * i);
+                KEEP_IN_REGISTER(value[i]);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                const __m512bh both = bf16_pair_of_all(&p[r][2 * j]);
+                for (int i = 0; i < vectors; i++)
+                    sum[r][i] = _mm512_dpbf16_ps(sum[r][i], value[i], both);
+            }
+        }
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < vectors; i++)
             _mm512_storeu_ps(y[r] + 16 * i, sum[r][i]);
 }
 
-/* 2^x for x <= 0, to 4e-6: finer by far than the bf16 it is rounded to. No bounds needed: scalef underflows to zero. */
+/*
+ * 2^x for x <= 0, to 3e-6: finer by far than the bf16 it is rounded to. A polynomial in what x is above a whole number,
+ * which scalef takes x for by itself; no bounds needed, as it underflows to zero.
+ */
 static inline __m512 exp2_avx512(__m512 x) {
-    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 r = _mm512_sub_ps(x, n);
-    __m512 p = _mm512_set1_ps(1.3333558e-3f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.6181291e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.5504109e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.4022651e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.9314718e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
-}
-
-static inline __mmask16 lanes_there(int32_t n) {
-    return n >= 16 ? (__mmask16)0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+    const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_set1_ps(1.353416789e-02f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.201146066e-02f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.414427569e-01f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.930038345e-01f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.000002593e+00f));
+    return _mm512_scalef_ps(p, x);
 }
 
 #define LOG2_E 1.44269504088896341f
 
-/*
- * p = bf16(2^(score - top)), zeros from n to `padded`, with top raised to this tile's largest. Returns what the sums so
- * far are to be multiplied by; *total follows.
- */
-static inline float bf16_softmax(const float *scores, int32_t n, int32_t padded, float *top, float *total,
-                                 uint16_t *p) {
-    __m512 tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
-    for (int32_t k = 0; k < n; k += 16)
-        tops = _mm512_mask_max_ps(tops, lanes_there(n - k), tops, _mm512_loadu_ps(scores + k));
-    const float tile_top = _mm512_reduce_max_ps(tops), old = *top;
-    *top = tile_top > old ? tile_top : old;
-    const __m512 by = _mm512_set1_ps(*top);
-    for (int32_t k = 0; k < padded; k += 16) {
-        const __m512 e = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(scores + k), by));
-        const __m512 there = _mm512_maskz_mov_ps(lanes_there(n - k), e);
-        terms = _mm512_add_ps(terms, there);
-        const __m256bh half = _mm512_cvtneps_pbh(there);
-        memcpy(p + k, &half, sizeof half);
+/* p = bf16(2^(scale * score - top)), zeros from n on to a whole panel; returns the sum, rounded later than p. */
+static inline float bf16_terms(const float *scores, int32_t n, float scale, float top, uint16_t *p) {
+    const __m512 by = _mm512_set1_ps(scale), off = _mm512_set1_ps(top);
+    __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int32_t k = 0; k < n; k += GENIE_KEY_PANEL) {
+        __m512 e[2];
+        for (int i = 0; i < 2; i++)
+            e[i] = exp2_avx512(_mm512_fmsub_ps(_mm512_loadu_ps(scores + k + 16 * i), by, off));
+        if (n - k < GENIE_KEY_PANEL)
+            for (int i = 0; i < 2; i++)
+                e[i] = _mm512_maskz_mov_ps(lanes_there(n - k - 16 * i), e[i]);
+        for (int i = 0; i < 2; i++)
+            sums[i] = _mm512_add_ps(sums[i], e[i]);
+        _mm512_storeu_si512((void *)(p + k), (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0]));
     }
-    const float shrink = *top > old ? exp2f(old - *top) : 1.0f; /* 0 at the first tile */
-    *total = *total * shrink + _mm512_reduce_add_ps(terms);
-    return shrink;
+    return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+}
+
+/* scores = scale * scores + bias * log2 e; returns the largest of n. */
+static inline __m512 bf16_bias(const float *bias, int32_t n, float scale, float *scores) {
+    __m512 tops = _mm512_set1_ps(-INFINITY);
+    for (int32_t k = 0; k < n; k += 16) {
+        const __mmask16 there = lanes_there(n - k);
+        const __m512 more = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, bias + k), _mm512_set1_ps(LOG2_E));
+        const __m512 score = _mm512_fmadd_ps(_mm512_loadu_ps(scores + k), _mm512_set1_ps(scale), more);
+        _mm512_storeu_ps(scores + k, score);
+        tops = _mm512_mask_max_ps(tops, there, tops, score);
+    }
+    return tops;
 }
 
 static void attention_bf16_avx512(const uint16_t *q, int32_t q_stride, int32_t n_q, const uint16_t *kp,
@@ -140,14 +232,23 @@ static void attention_bf16_avx512(const uint16_t *q, int32_t q_stride, int32_t n
         }
         for (int32_t j = 0; j < n_k; j += TILE) {
             const int32_t n = n_k - j < TILE ? n_k - j : TILE;
-            const int32_t padded = (n + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
-            bf16_scores(q_R, kp + (size_t)j * (size_t)d, padded, d, scale * LOG2_E, scores);
-            for (int32_t r = 0; bias != NULL && r < rows; r++)
-                attention_bias(bias + (size_t)(i + r) * (size_t)bias_stride + (size_t)j, n, LOG2_E, scores[r]);
+            float by = scale * LOG2_E, shrink[ROWS];
+            __m512 tops[ROWS];
+            bf16_scores(q_R, kp + (size_t)j * (size_t)d, n, d, scores, tops);
+            if (bias != NULL) {
+                for (int32_t r = 0; r < rows; r++)
+                    tops[r] = bf16_bias(bias + (size_t)(i + r) * (size_t)bias_stride + (size_t)j, n, by, scores[r]);
+                by = 1;
+            }
             for (int32_t r = 0; r < ROWS; r++) {
-                const float shrink = bf16_softmax(scores[r], n, padded, &top[r], &total[r], p[r]);
-                for (int32_t c = 0; c < d && j > 0 && shrink != 1.0f; c++)
-                    sums[r][c] *= shrink;
+                const float here = _mm512_reduce_max_ps(tops[r]) * by, old = top[r];
+                top[r] = here > old ? here : old;
+                shrink[r] = j == 0 || top[r] == old ? 1.0f : exp2f(old - top[r]);
+            }
+            for (int32_t r = 0; r < ROWS; r++) {
+                total[r] = total[r] * shrink[r] + bf16_terms(scores[r], n, by, top[r], p[r]);
+                for (int32_t c = 0; c < d && shrink[r] != 1.0f; c++)
+                    sums[r][c] *= shrink[r];
             }
             for (int32_t c = 0; c < d;) {
                 float *const to[ROWS] = {&sums[0][c], &sums[1][c], &sums[2][c], &sums[3][c], &sums[4][c], &sums[5][c]};
@@ -207,9 +308,8 @@ static inline __attribute__((always_inline)) void bf16_past_columns(const int ve
         _mm512_storeu_ps(y + 16 * i, _mm512_mul_ps(sum[i], share));
 }
 
-static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float slope,
-                                       float *y) {
+static inline void past_head(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                             const uint16_t *vp, int32_t past, int32_t d, float scale, float slope, float *y) {
     float scores[GENIE_MAX_CONTEXT]; /* whole vectors: the limit is a multiple of 16 */
     uint16_t p[GENIE_MAX_CONTEXT];
     __m512 own = _mm512_setzero_ps(), tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
@@ -235,7 +335,7 @@ static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, con
     }
     const __m512 own_term = exp2_avx512(_mm512_sub_ps(own_score, top));
     const __m512 total = _mm512_add_ps(_mm512_set1_ps(_mm512_reduce_add_ps(terms)), own_term);
-    const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), total);
+    const __m512 share = _mm512_set1_ps(1.0f / _mm512_cvtss_f32(total));
     int32_t c = 0;
     for (; c + 64 <= d; c += 64)
         bf16_past_columns(4, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);
@@ -243,4 +343,12 @@ static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, con
         bf16_past_columns(2, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);
     if (c < d)
         bf16_past_columns(1, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);
+}
+
+static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                                       const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d,
+                                       float scale, const float *slopes, float *y) {
+    for (int32_t h = 0; h < heads; h++)
+        past_head(q + h * d, k + h * d, v + h * d, kp + (size_t)h * window, vp + (size_t)h * window, past, d, scale,
+                  slopes == NULL ? 0 : slopes[h], y + h * d);
 }

@@ -58,9 +58,24 @@ static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n
     }
 }
 
-static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, int32_t past, int32_t d, float scale, float slope,
-                                       float *y) {
+static void keys_bf16_scalar(const float *k, int32_t k_stride, int32_t n, int32_t first, int32_t d, uint16_t *panel) {
+    for (int32_t i = 0; i < n; i++)
+        for (int32_t c = 0; c < d; c++)
+            to_bf16_scalar(k + (size_t)i * (size_t)k_stride + (size_t)c, 1,
+                           panel + (c / 2 * GENIE_KEY_PANEL + first + i) * 2 + c % 2);
+}
+
+static void values_bf16_scalar(const float *even, const float *odd, int32_t n, uint16_t *pairs) {
+    for (int32_t c = 0; c < n; c++) {
+        to_bf16_scalar(even + c, 1, pairs + 2 * c);
+        pairs[2 * c + 1] = 0;
+        if (odd != NULL)
+            to_bf16_scalar(odd + c, 1, pairs + 2 * c + 1);
+    }
+}
+
+static void past_head_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                             const uint16_t *vp, int32_t past, int32_t d, float scale, float slope, float *y) {
     float p[GENIE_MAX_CONTEXT + 1], top = -INFINITY, total = 0;
     for (int32_t j = 0; j <= past; j++) {
         const uint16_t *panel = kp + (size_t)(j / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)d;
@@ -84,4 +99,12 @@ static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, con
     }
     for (int32_t c = 0; c < d; c++)
         y[c] /= total;
+}
+
+static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                                       const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d,
+                                       float scale, const float *slopes, float *y) {
+    for (int32_t h = 0; h < heads; h++)
+        past_head_scalar(q + h * d, k + h * d, v + h * d, kp + (size_t)h * window, vp + (size_t)h * window, past, d,
+                         scale, slopes == NULL ? 0 : slopes[h], y + h * d);
 }

@@ -10,6 +10,11 @@ static void rms_norm_scalar(const float *x, const float *weight, float epsilon, 
         y[i] = x[i] * scale * weight[i];
 }
 
+static void rms_norm_heads_scalar(const float *weight, float epsilon, int32_t heads, int32_t d, float *x) {
+    for (int32_t h = 0; h < heads; h++)
+        rms_norm_scalar(x + h * d, weight, epsilon, d, x + h * d);
+}
+
 static void layer_norm_scalar(const float *x, const float *weight, const float *bias, float epsilon, int32_t n,
                               float *y) {
     float sum = 0, squares = 0;

@@ -1,7 +1,7 @@
 /* RMS and layer norm on vectors of the including file's ISA. */
 #include <math.h>
 
-static void rms_norm_vector(const float *x, const float *weight, float epsilon, int32_t n, float *y) {
+static inline float sum_of_squares(const float *x, int32_t n) {
     vf sums = {0}, others = {0}; /* two chains of sums: one would wait for itself */
     int32_t i = 0;
     for (; i + 2 * VL <= n; i += 2 * VL) {
@@ -17,11 +17,34 @@ static void rms_norm_vector(const float *x, const float *weight, float epsilon, 
     float sum = vf_sum(sums + others);
     for (; i < n; i++)
         sum += x[i] * x[i];
-    const float scale = 1.0f / sqrtf(sum / (float)n + epsilon);
-    for (i = 0; i + VL <= n; i += VL)
+    return sum;
+}
+
+static inline void scale_values(const float *x, const float *weight, float scale, int32_t n, float *y) {
+    int32_t i = 0;
+    for (; i + VL <= n; i += VL)
         vf_store(y + i, vf_load(x + i) * scale * vf_load(weight + i));
     for (; i < n; i++)
         y[i] = x[i] * scale * weight[i];
+}
+
+static void rms_norm_vector(const float *x, const float *weight, float epsilon, int32_t n, float *y) {
+    scale_values(x, weight, 1.0f / sqrtf(sum_of_squares(x, n) / (float)n + epsilon), n, y);
+}
+
+/* Heads are short, so what each waits for is its sum and its square root: several go side by side. */
+static void rms_norm_heads_vector(const float *weight, float epsilon, int32_t heads, int32_t d, float *x) {
+    enum { SOME = 4 };
+    for (int32_t h = 0; h < heads; h += SOME, x += SOME * d) {
+        const int32_t here = heads - h < SOME ? heads - h : SOME;
+        float scale[SOME] = {0};
+        for (int32_t i = 0; i < here; i++)
+            scale[i] = sum_of_squares(x + i * d, d);
+        for (int32_t i = 0; i < SOME; i++)
+            scale[i] = 1.0f / sqrtf(scale[i] / (float)d + epsilon);
+        for (int32_t i = 0; i < here; i++)
+            scale_values(x + i * d, weight, scale[i], d, x + i * d);
+    }
 }
 
 static void layer_norm_vector(const float *x, const float *weight, const float *bias, float epsilon, int32_t n,
