@@ -8,6 +8,7 @@
 #define GENIE_MAX_CONTEXT 1024
 #define GENIE_KEY_PANEL 32
 #define GENIE_PAST_PANEL 16
+#define GENIE_SUM_STRETCH 64
 
 /* Kernels of the matmul folder (layout of packed panels included); defined in kernels/matmul/matmul_kernels.h. */
 struct genie_matmul_kernels;
@@ -76,8 +77,9 @@ typedef struct genie_kernels {
     /* Index of the first largest dot product z . codebook[v]. */
     int32_t (*nearest)(const float *codebook, int32_t codes, int32_t length, const float *z);
 
-    /* max over n, then e[i] = exp((x[i] - max) * inverse_temperature). Returns max. */
-    float (*softmax_terms)(const float *x, int32_t n, float inverse_temperature, float *e);
+    /* max over n, then e[i] = exp((x[i] - max) * inverse_temperature), and sums of each GENIE_SUM_STRETCH of them,
+     * unless NULL. Returns max. */
+    float (*softmax_terms)(const float *x, int32_t n, float inverse_temperature, float *e, double *sums);
 
     /* Multiply-adds on registers only; return how many operations that was, two each. NULL: not worth measuring. */
     int64_t (*peak_int8)(int64_t rounds);

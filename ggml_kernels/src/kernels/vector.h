@@ -91,6 +91,28 @@ static inline int32_t vi_top(vi v) {
     return x > y ? x : y;
 }
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+/* e^x to about 1e-7 relative: x = n ln 2 + r, a polynomial in r, times 2^n, which underflows and overflows by itself.
+ */
+static inline vf vf_exp(vf x) {
+    const __m512 z = _mm512_max_ps(_mm512_set1_ps(-110.0f), (__m512)x); /* no number stays none */
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(z, _mm512_set1_ps(1.44269504088896341f)),
+                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), z);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return (vf)_mm512_scalef_ps(p, n);
+}
+#else
 /* e^x to about 1e-7 relative (Cephes' expf): x = n ln 2 + r, a polynomial in r, 2^n through the exponent bits. */
 static inline vf vf_exp(vf x) {
     const vf zero = {0};
@@ -109,4 +131,22 @@ static inline vf vf_exp(vf x) {
     p = p * r * r + r + 1.0f;
     const vi bits = (__builtin_convertvector(n, vi) + 127) << 23;
     return p * (vf)bits;
+}
+#endif
+
+/* Both halves' sums in double. */
+typedef double vd __attribute__((vector_size(4 * VL)));
+static inline vd vd_halves(vf v) {
+    typedef float half __attribute__((vector_size(2 * VL)));
+    half low, high;
+    memcpy(&low, &v, sizeof low);
+    memcpy(&high, (const char *)&v + sizeof low, sizeof high);
+    return __builtin_convertvector(low, vd) + __builtin_convertvector(high, vd);
+}
+
+static inline double vd_sum(vd v) {
+    double sum = 0;
+    for (int i = 0; i < VL / 2; i++)
+        sum += v[i];
+    return sum;
 }

@@ -8,58 +8,36 @@
 
 static const double pi = 3.14159265358979323846;
 
-/*
- * Sums in double precision are chains of dependent additions, so those of ROWS positions run side by side. `mark` keeps
- * what a sum was after each of MARKS stretches, for `drawn` to begin near its end.
- */
-enum { ROWS = 4, MARKS = 64 };
-
+/* What a token, or one factor of it, is drawn from. */
 typedef struct {
-    int32_t count; /* 1..ROWS; further rows repeat the first */
+    const float *logits;
     int32_t codes;
-    int32_t position[ROWS], row[ROWS]; /* of its logits */
-    const float *logits[ROWS];
-    float *terms[ROWS];
-    double total[ROWS];
-    double mark[MARKS][ROWS];
-} row_group;
+    float *terms; /* exponentials, and the sums of each stretch of them */
+    double *sums, total;
+} distribution;
 
-static int32_t stretch(int32_t codes) { return (codes + MARKS - 1) / MARKS; }
-
-static void sum_terms(row_group *g) {
-    const float *a = g->terms[0], *b = g->terms[1], *c = g->terms[2], *d = g->terms[3];
-    double sum_a = 0, sum_b = 0, sum_c = 0, sum_d = 0;
-    const int32_t length = stretch(g->codes);
-    for (int32_t begin = 0, i = 0; begin < g->codes; begin += length, i++) {
-        const int32_t end = g->codes - begin < length ? g->codes : begin + length;
-        for (int32_t v = begin; v < end; v++) {
-            sum_a += (double)a[v];
-            sum_b += (double)b[v];
-            sum_c += (double)c[v];
-            sum_d += (double)d[v];
-        }
-        const double sums[ROWS] = {sum_a, sum_b, sum_c, sum_d};
-        memcpy(g->mark[i], sums, sizeof sums);
-        memcpy(g->total, sums, sizeof sums);
-    }
+/* Returns the largest logit. */
+static float set_terms(const genie_kernels *kernels, distribution *d, float inverse_temperature) {
+    const float top = kernels->softmax_terms(d->logits, d->codes, inverse_temperature, d->terms, d->sums);
+    d->total = 0;
+    for (int32_t i = 0; i * GENIE_SUM_STRETCH < d->codes; i++)
+        d->total += d->sums[i];
+    return top;
 }
 
 /* Step 2 with a temperature: the first token at which the running sum of terms exceeds u times their total. */
-static int32_t drawn(const row_group *g, int32_t row, double u) {
-    const double target = u * g->total[row];
-    const int32_t length = stretch(g->codes);
-    int32_t i = 0, v = 0;
-    while (v < g->codes && !(g->mark[i][row] > target)) {
-        i++;
-        v += length;
-    }
-    double running = i > 0 ? g->mark[i - 1][row] : 0;
-    for (; v < g->codes; v++) {
-        running += (double)g->terms[row][v];
+static int32_t drawn(const distribution *d, double u) {
+    const double target = u * d->total;
+    double running = 0;
+    int32_t v = 0;
+    for (int32_t i = 0; v < d->codes && !(running + d->sums[i] > target); i++, v += GENIE_SUM_STRETCH)
+        running += d->sums[i];
+    for (; v < d->codes; v++) {
+        running += (double)d->terms[v];
         if (running > target)
             return v;
     }
-    return g->codes - 1;
+    return d->codes - 1;
 }
 
 /* Step 2 without one: the first of the likeliest. */
@@ -123,72 +101,56 @@ static int32_t first_at(const float *logits, int32_t codes, float top) {
     return likeliest(logits, codes);
 }
 
-/* Steps 2 to 4 for a group of masked positions and one factor of their ids: what it adds to log_p and quality. */
-static void sample_factor(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
-                          uint32_t frame, int32_t factor, row_group *g, int32_t token[ROWS], double log_p[ROWS],
-                          double quality[ROWS]) {
+/* Steps 2 to 4 for a masked position and one factor of its id: what it adds to log_p and quality. */
+static int32_t sample_factor(const genie_kernels *kernels, const genie_sampler *sampler, double u, distribution *d,
+                             double *log_p, double *quality) {
     const float temperature = sampler->temperature;
     const int largest = sampler->order == 2, log_p_wanted = sampler->order == 0 || sampler->threshold > 0;
-    const int summed = log_p_wanted || largest; /* whether a greedy step needs sums at all */
-    const uint32_t s = (uint32_t)step, draw = factor == 0 ? 0 : (uint32_t)factor + 1;
-    float top[ROWS] = {0};
+    float top = 0;
+    int32_t digit;
     if (temperature > 0) {
-        for (int32_t r = 0; r < g->count; r++)
-            top[r] = kernels->softmax_terms(g->logits[r], g->codes, 1.0f / temperature, g->terms[r]);
-        sum_terms(g);
-        for (int32_t r = 0; r < g->count; r++)
-            token[r] = drawn(g, r, genie_uniform(seed, (uint32_t)g->position[r], s, frame, draw));
+        top = set_terms(kernels, d, 1.0f / temperature);
+        digit = drawn(d, u);
+    } else if (log_p_wanted || largest) {
+        top = set_terms(kernels, d, 1.0f);
+        digit = first_at(d->logits, d->codes, top);
+        top = d->logits[digit];
     } else {
-        for (int32_t r = 0; r < g->count; r++) {
-            if (summed)
-                top[r] = kernels->softmax_terms(g->logits[r], g->codes, 1.0f, g->terms[r]);
-            token[r] = summed ? first_at(g->logits[r], g->codes, top[r]) : likeliest(g->logits[r], g->codes);
-            top[r] = g->logits[r][token[r]];
-        }
-        if (summed)
-            sum_terms(g);
+        digit = likeliest(d->logits, d->codes); /* a greedy step that needs no sums */
     }
-    for (int32_t r = 0; largest && r < g->count; r++)
-        quality[r] += -log(g->total[r]); /* of the largest probability at this temperature */
-    if (log_p_wanted && temperature > 0 && temperature != 1) {
-        for (int32_t r = 0; r < g->count; r++)
-            kernels->softmax_terms(g->logits[r], g->codes, 1.0f, g->terms[r]);
-        sum_terms(g);
-    }
-    for (int32_t r = 0; log_p_wanted && r < g->count; r++)
-        log_p[r] += (double)(g->logits[r][token[r]] - top[r]) - log(g->total[r]);
+    if (largest)
+        *quality += -log(d->total); /* of the largest probability at this temperature */
+    if (log_p_wanted && temperature > 0 && temperature != 1)
+        set_terms(kernels, d, 1.0f);
+    if (log_p_wanted)
+        *log_p += (double)(d->logits[digit] - top) - log(d->total);
+    return digit;
 }
 
-/* Steps 2 to 4 for a group of masked positions. */
-static void sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
-                        uint32_t frame, row_group *g, genie_state *state, float *terms, int32_t *ids_P) {
+/* Steps 2 to 4 for a masked position. */
+static void sample_position(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
+                            uint32_t frame, distribution *d, const float *logits_O, genie_state *state,
+                            int32_t position, int32_t *ids_P) {
     const genie_stack_params *p = &state->stack->params;
     const double noise = (double)sampler->noise * (1.0 - (double)(step + 1) / (double)sampler->steps);
-    int32_t token[ROWS] = {0}, digit[ROWS], place = 1;
-    double log_p[ROWS] = {0}, quality[ROWS] = {0};
-    for (int32_t k = 0; k < p->factor_count; k++, place *= g->codes) {
-        for (int32_t r = 0; r < ROWS; r++) {
-            const int32_t i = r < g->count ? r : 0;
-            g->logits[r] = state->logits_PO + (size_t)g->row[i] * (size_t)p->output_length + (size_t)(k * g->codes);
-            g->terms[r] = terms + (size_t)i * (size_t)g->codes;
-        }
-        sample_factor(kernels, sampler, step, seed, frame, k, g, digit, log_p, quality);
-        for (int32_t r = 0; r < g->count; r++)
-            token[r] += digit[r] * place;
+    const uint32_t at = (uint32_t)position, s = (uint32_t)step;
+    int32_t token = 0, place = 1;
+    double log_p = 0, quality = 0;
+    for (int32_t k = 0; k < p->factor_count; k++, place *= d->codes) {
+        d->logits = logits_O + (size_t)k * (size_t)d->codes;
+        const double u = sampler->temperature > 0 ? genie_uniform(seed, at, s, frame, k == 0 ? 0 : (uint32_t)k + 1) : 0;
+        token += place * sample_factor(kernels, sampler, u, d, &log_p, &quality);
     }
-    for (int32_t r = 0; r < g->count; r++) {
-        const int32_t position = g->position[r];
-        const uint32_t at = (uint32_t)position, s = (uint32_t)step;
-        double q = sampler->order == 2 ? quality[r] : log_p[r];
-        if (sampler->order == 1)
-            q = genie_uniform(seed, at, s, frame, 1);
-        else if (noise > 0)
-            q += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
-        if (sampler->threshold > 0 && log_p[r] >= log(sampler->threshold))
-            ids_P[position] = token[r];
-        state->chosen_P[position] = token[r];
-        state->quality_P[position] = isnan(q) ? -INFINITY : q;
-    }
+    if (sampler->order != 2)
+        quality = log_p;
+    if (sampler->order == 1)
+        quality = genie_uniform(seed, at, s, frame, 1);
+    else if (noise > 0)
+        quality += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
+    if (sampler->threshold > 0 && log_p >= log(sampler->threshold))
+        ids_P[position] = token;
+    state->chosen_P[position] = token;
+    state->quality_P[position] = isnan(quality) ? -INFINITY : quality;
 }
 
 void genie_find_masked(genie_state *state, const int32_t *ids_P) {
@@ -207,14 +169,15 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
     const int32_t tokens = params->token_count, mask = genie_mask_id(params);
     int32_t begin, end;
     genie_share(state->masked, thread, thread_count, &begin, &end);
-    row_group g = {.codes = genie_factor_size(params)};
-    float *terms = state->terms_PO + (size_t)begin * (size_t)g.codes; /* a group's, and always the same */
-    for (int32_t i = begin; i < end;) {
-        for (g.count = 0; i < end && g.count < ROWS; i++, g.count++) {
-            g.position[g.count] = state->masked_P[i];
-            g.row[g.count] = packed ? i : state->masked_P[i];
+    if (begin < end) {
+        distribution d = {.codes = genie_factor_size(params)};
+        d.terms = state->terms_PO + (size_t)begin * (size_t)d.codes; /* of one position after the other */
+        d.sums = state->sums_PS + (size_t)begin * (size_t)genie_stretches(d.codes);
+        for (int32_t i = begin; i < end; i++) {
+            const int32_t position = state->masked_P[i], row = packed ? i : position;
+            sample_position(kernels, sampler, step, seed, frame, &d,
+                            state->logits_PO + (size_t)row * (size_t)params->output_length, state, position, ids_P);
         }
-        sample_rows(kernels, sampler, step, seed, frame, &g, state, terms, ids_P);
     }
     genie_pool_barrier(pool);
     if (thread != 0)

@@ -52,7 +52,8 @@ struct genie_state {
     uint16_t *q16, *k16, *v16;
     float *up, *gate; /* [P, F] */
     float *logits_PO;
-    float *terms_PO; /* softmax terms while sampling */
+    float *terms_PO; /* softmax terms while sampling, and sums of stretches of them; a thread uses one row */
+    double *sums_PS;
     double *quality_P;
     genie_candidate *candidates_P;
     int32_t *chosen_P;
@@ -92,6 +93,8 @@ int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, 
 
 /* Codes of one factor, and of all of them together, which is the mask id too. */
 static inline int32_t genie_factor_size(const genie_stack_params *p) { return p->output_length / p->factor_count; }
+
+static inline int32_t genie_stretches(int32_t codes) { return (codes + GENIE_SUM_STRETCH - 1) / GENIE_SUM_STRETCH; }
 
 static inline int32_t genie_mask_id(const genie_stack_params *p) {
     int32_t codes = 1;

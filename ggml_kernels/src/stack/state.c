@@ -62,6 +62,7 @@ static void lay_out(genie_state *state, arena *a) {
     state->gate = arena_take(a, P * F, f);
     state->logits_PO = arena_take(a, P * O, f);
     state->terms_PO = arena_take(a, P * O, f);
+    state->sums_PS = arena_take(a, P * (size_t)genie_stretches((int32_t)O), sizeof(double));
     state->quality_P = arena_take(a, P, sizeof(double));
     state->candidates_P = arena_take(a, P, sizeof(genie_candidate));
     state->chosen_P = arena_take(a, P, sizeof(int32_t));

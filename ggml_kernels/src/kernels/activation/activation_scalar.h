@@ -25,12 +25,17 @@ static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, in
     }
 }
 
-static float softmax_terms_scalar(const float *x, int32_t n, float inverse_temperature, float *e) {
+static float softmax_terms_scalar(const float *x, int32_t n, float inverse_temperature, float *e, double *sums) {
     float top = x[0];
     for (int32_t i = 1; i < n; i++)
         top = x[i] > top ? x[i] : top;
-    for (int32_t i = 0; i < n; i++)
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) {
         e[i] = expf((x[i] - top) * inverse_temperature);
+        sum = i % GENIE_SUM_STRETCH == 0 ? (double)e[i] : sum + (double)e[i];
+        if (sums != NULL)
+            sums[i / GENIE_SUM_STRETCH] = sum;
+    }
     return top;
 }
 

@@ -58,26 +58,41 @@ static void ffn_activation_vector(int32_t kind, const float *gate, float *up, in
     }
 }
 
-static float softmax_terms_vector(const float *x, int32_t n, float inverse_temperature, float *e) {
+static inline vf vf_larger(vf a, vf b) { return vf_select(a > b, a, b); }
+
+static float softmax_terms_vector(const float *x, int32_t n, float inverse_temperature, float *e, double *sums) {
     float top = x[0];
     int32_t i = 0;
-    if (n >= VL) {
-        vf tops = vf_load(x);
-        for (i = VL; i + VL <= n; i += VL) {
-            const vf a = vf_load(x + i);
-            tops = vf_select(a > tops, a, tops);
-        }
-        top = vf_max(tops);
+    if (n >= 4 * VL) {
+        vf tops[4];
+        for (int j = 0; j < 4; j++)
+            tops[j] = vf_load(x + j * VL);
+        for (i = 4 * VL; i + 4 * VL <= n; i += 4 * VL)
+            for (int j = 0; j < 4; j++)
+                tops[j] = vf_larger(vf_load(x + i + j * VL), tops[j]);
+        top = vf_max(vf_larger(vf_larger(tops[0], tops[1]), vf_larger(tops[2], tops[3])));
     }
     for (; i < n; i++)
         top = x[i] > top ? x[i] : top;
-    for (i = 0; i + VL <= n; i += VL)
-        vf_store(e + i, vf_exp((vf_load(x + i) - top) * inverse_temperature));
-    if (i < n) {
-        float rest[VL] = {0};
-        memcpy(rest, x + i, (size_t)(n - i) * sizeof *rest);
-        vf_store(rest, vf_exp((vf_load(rest) - top) * inverse_temperature));
-        memcpy(e + i, rest, (size_t)(n - i) * sizeof *rest);
+    for (int32_t begin = 0; begin < n; begin += GENIE_SUM_STRETCH) {
+        const int32_t end = n - begin < GENIE_SUM_STRETCH ? n : begin + GENIE_SUM_STRETCH;
+        vd sum = {0};
+        for (i = begin; i + VL <= end; i += VL) {
+            const vf term = vf_exp((vf_load(x + i) - top) * inverse_temperature);
+            vf_store(e + i, term);
+            sum += vd_halves(term);
+        }
+        double total = vd_sum(sum);
+        if (i < end) {
+            float rest[VL] = {0};
+            memcpy(rest, x + i, (size_t)(end - i) * sizeof *rest);
+            vf_store(rest, vf_exp((vf_load(rest) - top) * inverse_temperature));
+            memcpy(e + i, rest, (size_t)(end - i) * sizeof *rest);
+            for (int32_t j = 0; j < end - i; j++)
+                total += (double)rest[j];
+        }
+        if (sums != NULL)
+            sums[begin / GENIE_SUM_STRETCH] = total;
     }
     return top;
 }

@@ -317,25 +317,29 @@ static inline void past_head(const uint16_t *q, const uint16_t *k, const uint16_
         own = _mm512_dpbf16_ps(own, bf16_half(q + c), bf16_half(k + c));
     const __m512 by = _mm512_set1_ps(scale * LOG2_E), off = _mm512_set1_ps(slope * LOG2_E);
     const __m512 near = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512 own_score = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_add_ps(own)), by);
-    for (int32_t j = 0; j < past; j += GENIE_PAST_PANEL) {
+    /* The own key takes the lane after the past's in the last panel, and what comes after it has no weight. */
+    const int32_t last = past / GENIE_PAST_PANEL * GENIE_PAST_PANEL, lane = past - last;
+    for (int32_t j = 0; j <= last; j += GENIE_PAST_PANEL) {
         const __m512 away = _mm512_add_ps(near, _mm512_set1_ps((float)(j - past)));
-        const __m512 score =
-            _mm512_fmadd_ps(bf16_past_scores(q, kp + (size_t)j * (size_t)d, d), by, _mm512_mul_ps(away, off));
-        tops = _mm512_mask_max_ps(tops, lanes_there(past - j), tops, score);
+        __m512 sums = bf16_past_scores(q, kp + (size_t)j * (size_t)d, d);
+        if (j == last)
+            sums = _mm512_mask_mov_ps(sums, (__mmask16)(1 << lane), _mm512_set1_ps(_mm512_reduce_add_ps(own)));
+        __m512 score = _mm512_fmadd_ps(sums, by, _mm512_mul_ps(away, off));
+        if (j == last)
+            score = _mm512_mask_mov_ps(_mm512_set1_ps(-1e30f), lanes_there(lane + 1), score);
+        tops = _mm512_max_ps(tops, score);
         _mm512_storeu_ps(scores + j, score);
     }
-    const __m512 top = _mm512_max_ps(_mm512_set1_ps(_mm512_reduce_max_ps(tops)), own_score);
-    for (int32_t j = 0; j < past; j += GENIE_PAST_PANEL) {
-        const __m512 e = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
-        const __m512 there = _mm512_maskz_mov_ps(lanes_there(past - j), e);
-        terms = _mm512_add_ps(terms, there);
-        const __m256bh half = _mm512_cvtneps_pbh(there);
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(tops));
+    __m512 e = _mm512_setzero_ps();
+    for (int32_t j = 0; j <= last; j += GENIE_PAST_PANEL) {
+        e = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
+        terms = _mm512_add_ps(terms, e);
+        const __m256bh half = _mm512_cvtneps_pbh(e);
         memcpy(p + j, &half, sizeof half);
     }
-    const __m512 own_term = exp2_avx512(_mm512_sub_ps(own_score, top));
-    const __m512 total = _mm512_add_ps(_mm512_set1_ps(_mm512_reduce_add_ps(terms)), own_term);
-    const __m512 share = _mm512_set1_ps(1.0f / _mm512_cvtss_f32(total));
+    const __m512 own_term = _mm512_permutexvar_ps(_mm512_set1_epi32(lane), e);
+    const __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(terms));
     int32_t c = 0;
     for (; c + 64 <= d; c += 64)
         bf16_past_columns(4, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);

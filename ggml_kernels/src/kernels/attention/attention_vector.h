@@ -157,7 +157,7 @@ static void attention_one_vector(const float *q, const float *k, const float *v,
     p[0] = 0;
     for (int32_t j = 0; j < n_k; j++)
         p[j] = dot_vector(q, k + (size_t)j * (size_t)kv_stride, d) * scale - slope * (float)(n_k - 1 - j);
-    softmax_terms_vector(p, n_k, 1.0f, p);
+    softmax_terms_vector(p, n_k, 1.0f, p, NULL);
     for (int32_t j = 0; j < n_k; j++)
         total += p[j];
     const float share = 1.0f / total;
