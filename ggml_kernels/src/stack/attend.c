@@ -29,12 +29,15 @@ static void normed_heads(const pass *c, const float *weight, const float *bias, 
         kernels->layer_norm(x_HD + h * D, weight, bias, epsilon, D, x_HD + h * D);
 }
 
-/* The norm of every head of one row of queries and of keys, in place, where the stack has it. */
-static void head_norms(const pass *c, const genie_weights *w, float *q, float *k) {
-    if (!c->stack->params.qk_norm)
-        return;
-    normed_heads(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q);
-    normed_heads(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k);
+/* The norm of every head of one row of queries, or of keys, in place, where the stack has it. */
+static void norm_query(const pass *c, const genie_weights *w, float *q) {
+    if (c->stack->params.qk_norm)
+        normed_heads(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q);
+}
+
+static void norm_key(const pass *c, const genie_weights *w, float *k) {
+    if (c->stack->params.qk_norm)
+        normed_heads(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k);
 }
 
 static void temporal_rows(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
@@ -53,7 +56,10 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
             memcpy(past_k + own, s->k + (size_t)i * (size_t)HD, (size_t)HD * sizeof(float));
             memcpy(past_v + own, s->v + (size_t)i * (size_t)HD, (size_t)HD * sizeof(float));
         }
-        head_norms(c, w, q, past_k + own);
+        norm_key(c, w, past_k + own);
+        if (c->remembering)
+            continue;
+        norm_query(c, w, q);
         for (int32_t h = 0; h < p->head_count; h++)
             c->stack->kernels->attention_one(q + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
                                              slope_of(c, h), s->att + (size_t)i * (size_t)HD + (size_t)(h * D));
@@ -85,21 +91,24 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
     for (int32_t i = begin; i < end; i++) {
         const size_t row = (size_t)i * (size_t)HD, token = genie_token_of(c, i) * (size_t)HD;
         uint16_t *q16 = s->q16 + row, *k16 = s->k16 + row, *v16 = s->v16 + row;
-        head_norms(c, w, s->q + row, s->k + row);
-        kernels->to_bf16(s->q + row, HD, q16);
+        norm_key(c, w, s->k + row);
         kernels->to_bf16(s->k + row, HD, k16);
         kernels->to_bf16(s->v + row, HD, v16);
         uint16_t *kp = (uint16_t *)cache->k + token * slots, *vp = (uint16_t *)cache->v + token * slots;
         const size_t window = slots * (size_t)D;
-        kernels->attention_past_bf16(q16, k16, v16, kp, vp, window, s->length, p->head_count, D, scale, slopes,
-                                     s->att + row);
+        if (!c->remembering) {
+            norm_query(c, w, s->q + row);
+            kernels->to_bf16(s->q + row, HD, q16);
+            kernels->attention_past_bf16(q16, k16, v16, kp, vp, window, s->length, p->head_count, D, scale, slopes,
+                                         s->att + row);
+        }
         for (int32_t h = 0; c->commit && h < p->head_count; h++)
             keep_bf16(k16 + h * D, v16 + h * D, s->length, D, kp + (size_t)h * window, vp + (size_t)h * window);
     }
 }
 
 /* Spatial attention of a narrow stack. Threads take half panels of keys. */
-static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+static void spatial_attention_bf16(pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
     enum { HALF_PANEL = GENIE_KEY_PANEL / 2 };
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
@@ -108,14 +117,15 @@ static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_
     const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
     int32_t begin, end;
+    if (c->parting && c->stack->bias_HPP == NULL)
+        genie_keep_masked(c, thread, threads); /* all tokens are keys, but who asks are these */
     genie_share((P + HALF_PANEL - 1) / HALF_PANEL, thread, threads, &begin, &end);
     for (int32_t first = begin * HALF_PANEL; first < end * HALF_PANEL && first < P; first += HALF_PANEL) {
         const int32_t here = P - first < HALF_PANEL ? P - first : HALF_PANEL;
         const size_t at = (size_t)first * (size_t)HD, panel = (size_t)(first / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D);
         for (int32_t i = 0; i < here; i++) {
             const size_t row = at + (size_t)i * (size_t)HD;
-            head_norms(c, w, s->q + row, s->k + row);
-            kernels->to_bf16(s->q + row, HD, s->q16 + row);
+            norm_key(c, w, s->k + row);
             if (i % 2 == 0)
                 kernels->values_bf16(s->v + row, i + 1 < here ? s->v + row + HD : NULL, HD, s->v16 + row);
         }
@@ -123,12 +133,18 @@ static void spatial_attention_bf16(const pass *c, const genie_weights *w, int32_
             kernels->keys_bf16(s->k + at + (size_t)(h * D), HD, here, first % GENIE_KEY_PANEL, D,
                                s->k16 + (size_t)h * head_keys + panel);
     }
+    genie_share(c->rows, thread, threads, &begin, &end);
+    for (int32_t i = begin; i < end; i++) {
+        float *q = s->q + genie_token_of(c, i) * (size_t)HD;
+        norm_query(c, w, q);
+        kernels->to_bf16(q, HD, s->q16 + (size_t)i * (size_t)HD);
+    }
     genie_pool_barrier(c->pool);
-    const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;
+    const int32_t chunks = (c->rows + QUERY_CHUNK - 1) / QUERY_CHUNK;
     genie_share(p->head_count * chunks, thread, threads, &begin, &end);
     for (int32_t item = begin; item < end; item++) {
         const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
-        const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
+        const int32_t n = c->rows - first < QUERY_CHUNK ? c->rows - first : QUERY_CHUNK;
         const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
         kernels->attention_bf16(s->q16 + at, HD, n, s->k16 + (size_t)h * head_keys, s->v16 + 2 * h * D, HD, P, D, scale,
                                 bias_of(c, h, first), P, s->att + at, HD);
@@ -148,7 +164,8 @@ static void wide_attention(const pass *c, const genie_weights *w, int biased, fl
     genie_share(P, thread, threads, &begin, &end);
     for (int32_t i = begin; i < end; i++) {
         float *k = s->k + (size_t)i * (size_t)HD;
-        head_norms(c, w, s->q + (size_t)i * (size_t)HD, k);
+        norm_query(c, w, s->q + (size_t)i * (size_t)HD);
+        norm_key(c, w, k);
         const int32_t j = first_key + i;
         for (int32_t h = 0; h < p->head_count; h++) {
             float *panel = kt + (size_t)h * head_keys + (size_t)(j / GENIE_KEY_PANEL * GENIE_KEY_PANEL) * (size_t)D;
@@ -169,7 +186,7 @@ static void wide_attention(const pass *c, const genie_weights *w, int biased, fl
     genie_pool_barrier(c->pool);
 }
 
-void genie_attend(const pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
+void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
                   int32_t threads) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
@@ -191,7 +208,8 @@ void genie_attend(const pass *c, int32_t kind, const genie_weights *w, const gen
     } else if (kind == GENIE_SUBLAYER_SPACETIME) {
         v = (float *)cache->v + (size_t)s->length * (size_t)p->token_count * (size_t)HD;
     }
-    genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, x, E, rows, s->q, HD, 0, thread, threads);
+    if (!c->remembering)
+        genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, x, E, rows, s->q, HD, 0, thread, threads);
     genie_matrix_run(w->matrix[GENIE_SLOT_K], b, kv, E, rows, k, stride, 0, thread, threads);
     genie_matrix_run(w->matrix[GENIE_SLOT_V], b, kv, E, rows, v, stride, 0, thread, threads);
     genie_pool_barrier(c->pool);
@@ -206,11 +224,13 @@ void genie_attend(const pass *c, int32_t kind, const genie_weights *w, const gen
     else
         wide_attention(c, w, 0, cache->k, rows * T, s->length * rows, cache->v, (s->length + 1) * rows, thread,
                        threads);
+    if (c->remembering)
+        return;
     /* Temporal attention and quantization share rows alike, so no barrier is needed between them. */
-    a = genie_activations_place(s->activations, rows, HD);
+    a = genie_activations_place(s->activations, c->rows, HD);
     genie_quantize_rows(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a, thread, threads);
     genie_pool_barrier(c->pool);
-    genie_matrix_run(w->matrix[GENIE_SLOT_OUT], a, s->att, HD, rows, c->x_PE, E, 1, thread, threads);
+    genie_matrix_run(w->matrix[GENIE_SLOT_OUT], a, s->att, HD, c->rows, c->x_PE, E, 1, thread, threads);
     genie_pool_barrier(c->pool);
     genie_sublayer_end(c, w, thread, threads);
 }

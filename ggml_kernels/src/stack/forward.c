@@ -91,8 +91,9 @@ static int32_t first_apart(const genie_stack_params *p) {
     return i;
 }
 
-/* From here on the pass is about masked tokens only: their rows move together, into what was y_PE. */
-static void keep_masked(pass *c, int32_t thread, int32_t threads) {
+void genie_keep_masked(pass *c, int32_t thread, int32_t threads) {
+    if (!c->masked_only || c->position != NULL || c->state->masked == c->rows)
+        return;
     const size_t E = (size_t)c->stack->params.embedding_length;
     int32_t begin, end;
     genie_share(c->state->masked, thread, threads, &begin, &end);
@@ -145,12 +146,14 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
         sublayers--; /* a frame that is to be remembered only: what comes after the last window is for the head */
     if (c->output_PO == NULL && sublayers == 0)
         return;
-    const int32_t apart = c->masked_only && s->masked < c->rows ? first_apart(p) : -1;
+    const int32_t apart = first_apart(p);
     genie_embed(c, thread, threads); /* rows, as the first norm: no barrier */
     for (int32_t i = 0; i < sublayers; i++) {
         const int32_t kind = p->sublayers[i % p->sublayer_count];
+        c->parting = i == apart - 1;
+        c->remembering = c->output_PO == NULL && i == sublayers - 1 && kind == GENIE_SUBLAYER_TEMPORAL;
         if (i == apart)
-            keep_masked(c, thread, threads);
+            genie_keep_masked(c, thread, threads);
         if (kind == GENIE_SUBLAYER_PEG)
             genie_peg(c->stack, s, c->pool, &c->stack->sublayer[i], &s->cache[i], thread, threads);
         else if (kind == GENIE_SUBLAYER_FFN)
@@ -159,7 +162,7 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
             genie_attend(c, kind, &c->stack->sublayer[i], &s->cache[i], thread, threads);
     }
     if (apart == sublayers)
-        keep_masked(c, thread, threads);
+        genie_keep_masked(c, thread, threads);
     if (c->output_PO != NULL)
         output(c, thread, threads);
     if (c->sampler != NULL) {

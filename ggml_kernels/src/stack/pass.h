@@ -24,6 +24,8 @@ typedef struct {
     float *x_PE, *y_PE; /* residual stream, and its normed copy: `rows` rows */
     int32_t rows;
     const int32_t *position; /* the token of each row; NULL: that of the same number */
+    int parting;             /* after this sublayer no token sees another of its frame */
+    int remembering;         /* of this sublayer nothing is wanted but what its window keeps */
 } pass;
 
 static inline size_t genie_token_of(const pass *c, int32_t row) {
@@ -51,8 +53,12 @@ void genie_sublayer_end(const pass *c, const genie_weights *w, int32_t thread, i
 /* x_PE from tokens or features, the action and positions. */
 void genie_embed(const pass *c, int32_t thread, int32_t threads);
 
+/* Where a pass parts tokens and is about masked ones only, their rows move together, into what was y_PE. All threads.
+ */
+void genie_keep_masked(pass *c, int32_t thread, int32_t threads);
+
 /* An attention sublayer, whole. */
-void genie_attend(const pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
+void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
                   int32_t threads);
 
 #endif

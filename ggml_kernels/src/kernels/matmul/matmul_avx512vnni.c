@@ -21,10 +21,10 @@ static inline vf vf_from_half(const uint16_t *p) {
 static inline vf vf_all(float x) { return (vf)_mm512_set1_ps(x); }
 static inline vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 
+/* Nothing is larger than 127 but what comes of rows that are not finite. */
 static inline void store_bytes(uint8_t *to, vf v) {
-    const __m512 most = _mm512_set1_ps(127.0f), least = _mm512_set1_ps(-127.0f);
-    const __m512i q = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_min_ps((__m512)v, most), least));
-    _mm_storeu_si128((__m128i *)(void *)to, _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(OFFSET))));
+    const __m128i q = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32((__m512)v));
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_xor_si128(q, _mm_set1_epi8((char)OFFSET)));
 }
 
 typedef struct {
