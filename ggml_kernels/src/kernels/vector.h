@@ -4,6 +4,9 @@
  */
 #include <stdint.h>
 #include <string.h>
+#if VL == 16
+#include <immintrin.h>
+#endif
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
@@ -74,10 +77,9 @@ static inline float vf_max(vf v) {
 
 static inline int32_t vi_top(vi v) {
 #if VL == 16
-    const vi8 low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
-    const vi8 high = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-    const vi8 above = high > low, eight = (above & high) | (~above & low);
-#elif VL == 8
+    return _mm512_reduce_max_epi32((__m512i)v);
+#else
+#if VL == 8
     const vi8 eight = v;
 #endif
 #if VL >= 8
@@ -89,11 +91,10 @@ static inline int32_t vi_top(vi v) {
 #endif
     const int32_t x = four[0] > four[1] ? four[0] : four[1], y = four[2] > four[3] ? four[2] : four[3];
     return x > y ? x : y;
+#endif
 }
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-
+#if VL == 16
 /* e^x to about 1e-7 relative: x = n ln 2 + r, a polynomial in r, times 2^n, which underflows and overflows by itself.
  */
 static inline vf vf_exp(vf x) {

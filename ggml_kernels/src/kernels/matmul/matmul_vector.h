@@ -224,21 +224,29 @@ static void pack_q4(const uint8_t *w, size_t row_bytes, int32_t channels, int32_
 static void quantize_row(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale) {
     /* Absolute values compared by their bits order like floats, with NaN above all. */
     const vi magnitude = (vi){0} + 0x7FFFFFFF;
-    vi tops = {0};
+    vi tops = {0}, others = {0};
     float rest[VL] = {0};
     const int32_t whole = columns / VL * VL;
-    memcpy(rest, x + whole, (size_t)(columns - whole) * sizeof *rest);
-    for (int32_t k = 0; k < whole; k += VL)
+    int32_t k = 0;
+    for (; k + 2 * VL <= whole; k += 2 * VL) {
         tops = vi_max(tops, (vi)vf_load(x + k) & magnitude);
-    tops = vi_max(tops, (vi)vf_load(rest) & magnitude);
-    const int32_t top_bits = vi_top(tops);
+        others = vi_max(others, (vi)vf_load(x + k + VL) & magnitude);
+    }
+    if (k < whole)
+        tops = vi_max(tops, (vi)vf_load(x + k) & magnitude);
+    if (whole < columns) {
+        memcpy(rest, x + whole, (size_t)(columns - whole) * sizeof *rest);
+        others = vi_max(others, (vi)vf_load(rest) & magnitude);
+    }
+    const int32_t top_bits = vi_top(vi_max(tops, others));
     float top;
     memcpy(&top, &top_bits, sizeof top);
     const int zero = top < GENIE_SMALLEST_ROW;
     const vf inverse = vf_all(zero ? 0.0f : 127.0f / top);
-    for (int32_t k = 0; k < whole; k += VL)
+    for (k = 0; k < whole; k += VL)
         store_bytes(q + k, vf_load(x + k) * inverse);
-    memset(q + whole, OFFSET, (size_t)(padded - whole));
+    if (whole < padded)
+        memset(q + whole, OFFSET, (size_t)(padded - whole));
     if (whole < columns)
         store_bytes(q + whole, vf_load(rest) * inverse); /* ends before `padded`, a multiple of 32 */
     *scale = zero ? 0.0f : top / 127.0f;
