@@ -18,6 +18,35 @@ static const float *bias_of(const pass *c, int32_t head, int32_t query) {
     return c->stack->bias_HPP == NULL ? NULL : c->stack->bias_HPP + ((size_t)head * P + (size_t)query) * P;
 }
 
+/*
+ * Queries of a frame are shared as rows are where those are each thread's own, and otherwise as pairs of a head and a
+ * chunk of rows, which many threads can have alike.
+ */
+typedef struct {
+    int32_t begin, end, chunks;
+} queries;
+
+typedef struct {
+    int32_t head, first, count;
+} query_span;
+
+static queries queries_of(const pass *c) {
+    const int32_t heads = c->stack->params.head_count;
+    queries all = {0, heads, 1};
+    if (!c->own) {
+        all.chunks = (c->rows + QUERY_CHUNK - 1) / QUERY_CHUNK;
+        genie_share(heads * all.chunks, c->thread, c->threads, &all.begin, &all.end);
+    }
+    return all;
+}
+
+static query_span span_of(const pass *c, const queries *all, int32_t item) {
+    if (c->own)
+        return (query_span){item, c->begin, c->end - c->begin};
+    const int32_t first = item % all->chunks * QUERY_CHUNK, left = c->rows - first;
+    return (query_span){item / all->chunks, first, left < QUERY_CHUNK ? left : QUERY_CHUNK};
+}
+
 static void normed_heads(const pass *c, const float *weight, const float *bias, float *x_HD) {
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
@@ -40,15 +69,12 @@ static void norm_key(const pass *c, const genie_weights *w, float *k) {
         normed_heads(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k);
 }
 
-static void temporal_rows(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
-                          int32_t threads) {
+static void temporal_rows(const pass *c, const genie_weights *w, const genie_cache *cache) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t HD = p->head_count * p->key_length, D = p->key_length, T = p->context_length;
     const float scale = 1.0f / sqrtf((float)D);
-    int32_t begin, end;
-    genie_share(c->rows, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++) {
+    for (int32_t i = c->begin; i < c->end; i++) {
         const size_t window = genie_token_of(c, i) * (size_t)T * (size_t)HD, own = (size_t)s->length * (size_t)HD;
         float *q = s->q + (size_t)i * (size_t)HD, *past_k = (float *)cache->k + window;
         float *past_v = (float *)cache->v + window;
@@ -77,8 +103,7 @@ static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t t, int32_t D
 }
 
 /* The same in a narrow stack, whose window takes in a frame only when it is committed. */
-static void temporal_rows_bf16(const pass *c, const genie_weights *w, const genie_cache *cache, int32_t thread,
-                               int32_t threads) {
+static void temporal_rows_bf16(const pass *c, const genie_weights *w, const genie_cache *cache) {
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
     genie_state *s = c->state;
@@ -86,11 +111,9 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
     const size_t slots = (size_t)genie_past_slots(p->context_length);
     const float *slopes = c->stack->own.vector[GENIE_SLOT_TEMPORAL_BIAS];
     const float scale = 1.0f / sqrtf((float)D);
-    int32_t begin, end;
-    genie_share(c->rows, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++) {
+    for (int32_t i = c->begin; i < c->end; i++) {
         const size_t row = (size_t)i * (size_t)HD, token = genie_token_of(c, i) * (size_t)HD;
-        uint16_t *q16 = s->q16 + row, *k16 = s->k16 + row, *v16 = s->v16 + row;
+        uint16_t *q16 = s->q16 + row, *k16 = s->own16 + 2 * row, *v16 = k16 + HD;
         norm_key(c, w, s->k + row);
         kernels->to_bf16(s->k + row, HD, k16);
         kernels->to_bf16(s->v + row, HD, v16);
@@ -107,62 +130,56 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
     }
 }
 
-/* Spatial attention of a narrow stack. Threads take half panels of keys. */
-static void spatial_attention_bf16(pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+/* Spatial attention of a narrow stack. */
+static void spatial_attention_bf16(pass *c, const genie_weights *w) {
     enum { HALF_PANEL = GENIE_KEY_PANEL / 2 };
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
     genie_state *s = c->state;
-    const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
+    const int32_t H = p->head_count, D = p->key_length, HD = H * D, P = p->token_count;
     const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
-    int32_t begin, end;
-    if (c->parting && c->stack->bias_HPP == NULL)
-        genie_keep_masked(c, thread, threads); /* all tokens are keys, but who asks are these */
-    genie_share((P + HALF_PANEL - 1) / HALF_PANEL, thread, threads, &begin, &end);
-    for (int32_t first = begin * HALF_PANEL; first < end * HALF_PANEL && first < P; first += HALF_PANEL) {
-        const int32_t here = P - first < HALF_PANEL ? P - first : HALF_PANEL;
-        const size_t at = (size_t)first * (size_t)HD, panel = (size_t)(first / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D);
-        for (int32_t i = 0; i < here; i++) {
-            const size_t row = at + (size_t)i * (size_t)HD;
-            norm_key(c, w, s->k + row);
-            if (i % 2 == 0)
-                kernels->values_bf16(s->v + row, i + 1 < here ? s->v + row + HD : NULL, HD, s->v16 + row);
-        }
-        for (int32_t h = 0; h < p->head_count; h++)
-            kernels->keys_bf16(s->k + at + (size_t)(h * D), HD, here, first % GENIE_KEY_PANEL, D,
-                               s->k16 + (size_t)h * head_keys + panel);
+    for (int32_t i = c->begin; i < c->end; i++) {
+        const size_t row = (size_t)i * (size_t)HD;
+        norm_key(c, w, s->k + row);
+        if (i % 2 == 0)
+            kernels->values_bf16(s->v + row, i + 1 < c->end ? s->v + row + HD : NULL, HD, s->v16 + row);
     }
-    genie_share(c->rows, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++) {
+    for (int32_t i = c->begin, n; i < c->end; i += n) {
+        n = HALF_PANEL - i % HALF_PANEL;
+        n = n < c->end - i ? n : c->end - i;
+        for (int32_t h = 0; h < H; h++)
+            kernels->keys_bf16(s->k + (size_t)i * (size_t)HD + (size_t)(h * D), HD, n, i % GENIE_KEY_PANEL, D,
+                               s->k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D));
+    }
+    if (c->parting && c->stack->bias_HPP == NULL)
+        genie_keep_masked(c); /* all tokens are keys, but who asks are these */
+    for (int32_t i = c->begin; i < c->end; i++) {
         float *q = s->q + genie_token_of(c, i) * (size_t)HD;
         norm_query(c, w, q);
         kernels->to_bf16(q, HD, s->q16 + (size_t)i * (size_t)HD);
     }
     genie_pool_barrier(c->pool);
-    const int32_t chunks = (c->rows + QUERY_CHUNK - 1) / QUERY_CHUNK;
-    genie_share(p->head_count * chunks, thread, threads, &begin, &end);
-    for (int32_t item = begin; item < end; item++) {
-        const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
-        const int32_t n = c->rows - first < QUERY_CHUNK ? c->rows - first : QUERY_CHUNK;
-        const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
-        kernels->attention_bf16(s->q16 + at, HD, n, s->k16 + (size_t)h * head_keys, s->v16 + 2 * h * D, HD, P, D, scale,
-                                bias_of(c, h, first), P, s->att + at, HD);
+    const queries all = queries_of(c);
+    for (int32_t item = all.begin; item < all.end; item++) {
+        const query_span span = span_of(c, &all, item);
+        const size_t at = (size_t)span.first * (size_t)HD + (size_t)(span.head * D);
+        kernels->attention_bf16(s->q16 + at, HD, span.count, s->k16 + (size_t)span.head * head_keys,
+                                s->v16 + 2 * span.head * D, HD, P, D, scale, bias_of(c, span.head, span.first), P,
+                                s->att + at, HD);
     }
     genie_pool_barrier(c->pool);
 }
 
 /* Attention of the frame's tokens over `keys` keys kept in panels in kt; spatial and space-time alike. */
 static void wide_attention(const pass *c, const genie_weights *w, int biased, float *kt, int32_t most_keys,
-                           int32_t first_key, const float *v, int32_t keys, int32_t thread, int32_t threads) {
+                           int32_t first_key, const float *v, int32_t keys) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t HD = p->head_count * p->key_length, D = p->key_length, P = p->token_count;
     const size_t head_keys = (size_t)genie_round_up(most_keys, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
-    int32_t begin, end;
-    genie_share(P, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++) {
+    for (int32_t i = c->begin; i < c->end; i++) {
         float *k = s->k + (size_t)i * (size_t)HD;
         norm_query(c, w, s->q + (size_t)i * (size_t)HD);
         norm_key(c, w, k);
@@ -174,30 +191,28 @@ static void wide_attention(const pass *c, const genie_weights *w, int biased, fl
         }
     }
     genie_pool_barrier(c->pool);
-    const int32_t chunks = (P + QUERY_CHUNK - 1) / QUERY_CHUNK;
-    genie_share(p->head_count * chunks, thread, threads, &begin, &end);
-    for (int32_t item = begin; item < end; item++) {
-        const int32_t h = item / chunks, first = item % chunks * QUERY_CHUNK;
-        const int32_t n = P - first < QUERY_CHUNK ? P - first : QUERY_CHUNK;
-        const size_t at = (size_t)first * (size_t)HD + (size_t)(h * D);
-        c->stack->kernels->attention(s->q + at, HD, n, kt + (size_t)h * head_keys, v + h * D, HD, keys, D, scale,
-                                     biased ? bias_of(c, h, first) : NULL, P, s->att + at, HD);
+    const queries all = queries_of(c);
+    for (int32_t item = all.begin; item < all.end; item++) {
+        const query_span span = span_of(c, &all, item);
+        const size_t at = (size_t)span.first * (size_t)HD + (size_t)(span.head * D);
+        c->stack->kernels->attention(s->q + at, HD, span.count, kt + (size_t)span.head * head_keys, v + span.head * D,
+                                     HD, keys, D, scale, biased ? bias_of(c, span.head, span.first) : NULL, P,
+                                     s->att + at, HD);
     }
     genie_pool_barrier(c->pool);
 }
 
-void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
-                  int32_t threads) {
+void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, T = p->context_length, rows = c->rows;
-    genie_activations a = genie_activations_place(s->activations, rows, E);
-    const float *x = genie_sublayer_input(c, w, w->matrix[GENIE_SLOT_Q], a, thread, threads);
+    genie_activations a = genie_room(c, s->activations, E);
+    const float *x = genie_sublayer_input(c, w, w->matrix[GENIE_SLOT_Q], a);
     const float *kv = p->raw_kv ? c->x_PE : x;
-    const genie_activations b = p->raw_kv ? genie_activations_place(s->raw, rows, E) : a;
+    const genie_activations b = p->raw_kv ? genie_room(c, s->raw, E) : a;
     if (p->raw_kv)
-        genie_quantize_rows(c, w->matrix[GENIE_SLOT_K], kv, E, b, thread, threads);
-    genie_pool_barrier(c->pool);
+        genie_quantize(c, w->matrix[GENIE_SLOT_K], kv, E, b);
+    genie_phase(c);
     float *k = s->k, *v = s->v;
     const int narrow = c->stack->narrow;
     int32_t stride = HD;
@@ -209,28 +224,26 @@ void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cac
         v = (float *)cache->v + (size_t)s->length * (size_t)p->token_count * (size_t)HD;
     }
     if (!c->remembering)
-        genie_matrix_run(w->matrix[GENIE_SLOT_Q], a, x, E, rows, s->q, HD, 0, thread, threads);
-    genie_matrix_run(w->matrix[GENIE_SLOT_K], b, kv, E, rows, k, stride, 0, thread, threads);
-    genie_matrix_run(w->matrix[GENIE_SLOT_V], b, kv, E, rows, v, stride, 0, thread, threads);
-    genie_pool_barrier(c->pool);
+        genie_product(c, w->matrix[GENIE_SLOT_Q], a, x, E, s->q, HD, 0);
+    genie_product(c, w->matrix[GENIE_SLOT_K], b, kv, E, k, stride, 0);
+    genie_product(c, w->matrix[GENIE_SLOT_V], b, kv, E, v, stride, 0);
+    genie_phase(c);
     if (kind == GENIE_SUBLAYER_TEMPORAL && narrow)
-        temporal_rows_bf16(c, w, cache, thread, threads);
+        temporal_rows_bf16(c, w, cache);
     else if (kind == GENIE_SUBLAYER_TEMPORAL)
-        temporal_rows(c, w, cache, thread, threads);
+        temporal_rows(c, w, cache);
     else if (kind == GENIE_SUBLAYER_SPATIAL && narrow)
-        spatial_attention_bf16(c, w, thread, threads);
+        spatial_attention_bf16(c, w);
     else if (kind == GENIE_SUBLAYER_SPATIAL)
-        wide_attention(c, w, 1, s->kt, rows, 0, v, rows, thread, threads);
+        wide_attention(c, w, 1, s->kt, rows, 0, v, rows);
     else
-        wide_attention(c, w, 0, cache->k, rows * T, s->length * rows, cache->v, (s->length + 1) * rows, thread,
-                       threads);
+        wide_attention(c, w, 0, cache->k, rows * T, s->length * rows, cache->v, (s->length + 1) * rows);
     if (c->remembering)
         return;
-    /* Temporal attention and quantization share rows alike, so no barrier is needed between them. */
-    a = genie_activations_place(s->activations, c->rows, HD);
-    genie_quantize_rows(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a, thread, threads);
-    genie_pool_barrier(c->pool);
-    genie_matrix_run(w->matrix[GENIE_SLOT_OUT], a, s->att, HD, c->rows, c->x_PE, E, 1, thread, threads);
-    genie_pool_barrier(c->pool);
-    genie_sublayer_end(c, w, thread, threads);
+    a = genie_room(c, s->activations, HD);
+    genie_quantize(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a);
+    genie_phase(c);
+    genie_product(c, w->matrix[GENIE_SLOT_OUT], a, s->att, HD, c->x_PE, E, 1);
+    genie_phase(c);
+    genie_sublayer_end(c, w);
 }

@@ -5,11 +5,9 @@
 #include <string.h>
 
 /* Mean 0 and variance 1 of this thread's rows of features. */
-static const float *standardise(const pass *c, int32_t thread, int32_t threads) {
+static const float *standardise(const pass *c) {
     const int32_t N = c->stack->params.input_length;
-    int32_t begin, end;
-    genie_share(c->stack->params.token_count, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++) {
+    for (int32_t i = c->begin; i < c->end; i++) {
         const float *x = c->features_PN + (size_t)i * (size_t)N;
         float *y = c->state->features_PN + (size_t)i * (size_t)N, sum = 0, squares = 0;
         for (int32_t n = 0; n < N; n++)
@@ -25,22 +23,21 @@ static const float *standardise(const pass *c, int32_t thread, int32_t threads) 
 }
 
 /* x_PE from features, norms included. */
-static void embed_features(const pass *c, int32_t thread, int32_t threads) {
+static void embed_features(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *w = &c->stack->own;
-    const int32_t E = p->embedding_length, P = p->token_count, N = p->input_length;
+    const int32_t E = p->embedding_length, N = p->input_length;
     const int first = p->first_frame == GENIE_FIRST_INPUT && c->state->length == 0;
     const genie_matrix *matrix = w->matrix[first ? GENIE_SLOT_INPUT_FIRST : GENIE_SLOT_INPUT];
-    const genie_activations a = genie_activations_place(c->state->activations, P, N);
-    const float *features = p->input_norm ? standardise(c, thread, threads) : c->features_PN;
-    genie_quantize_rows(c, matrix, features, N, a, thread, threads);
-    genie_pool_barrier(c->pool);
-    genie_matrix_run(matrix, a, features, N, P, c->x_PE, E, 0, thread, threads);
-    genie_pool_barrier(c->pool);
+    const genie_activations a = genie_room(c, c->state->activations, N);
+    const float *features = p->input_norm ? standardise(c) : c->features_PN;
+    genie_quantize(c, matrix, features, N, a);
+    genie_phase(c);
+    genie_product(c, matrix, a, features, N, c->x_PE, E, 0);
+    genie_phase(c);
     if (p->input_norm)
         genie_norm_rows(c, GENIE_NORM_LAYER, w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM : GENIE_SLOT_INPUT_NORM],
-                        w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM_BIAS : GENIE_SLOT_INPUT_NORM_BIAS], c->x_PE,
-                        thread, threads);
+                        w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM_BIAS : GENIE_SLOT_INPUT_NORM_BIAS], c->x_PE);
 }
 
 /* The embedding of a token: the mask's own row, or the sum over its digits, the least significant first. */
@@ -63,14 +60,14 @@ static void token_row(const genie_stack_params *p, const float *rows, int32_t id
     }
 }
 
-void genie_embed(const pass *c, int32_t thread, int32_t threads) {
+void genie_embed(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *w = &c->stack->own;
     const int32_t E = p->embedding_length, P = p->token_count, N = p->input_length;
     const int separate = p->position == GENIE_POSITION_SEPARATE, joint = p->position == GENIE_POSITION_JOINT;
     float *x = c->x_PE;
     if (N > 0)
-        embed_features(c, thread, threads);
+        embed_features(c);
     const size_t frame = (size_t)c->state->length * (size_t)E;
     const float *time = separate ? w->vector[GENIE_SLOT_POS_TIME] + frame : NULL;
     const float *places = separate ? w->vector[GENIE_SLOT_POS_SPACE]
@@ -78,9 +75,7 @@ void genie_embed(const pass *c, int32_t thread, int32_t threads) {
                                    : NULL;
     const float *actions = w->vector[GENIE_SLOT_ACTION_EMBD];
     const float *action = c->action >= 0 && actions != NULL ? actions + (size_t)c->action * (size_t)E : NULL;
-    int32_t begin, end;
-    genie_share(P, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++) {
+    for (int32_t i = c->begin; i < c->end; i++) {
         float *row = x + (size_t)i * (size_t)E;
         const float *space = places == NULL ? NULL : places + (size_t)i * (size_t)E;
         if (N == 0)

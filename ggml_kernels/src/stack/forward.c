@@ -1,25 +1,55 @@
 /*
- * Running a stack: one parallel region per frame, barriers between its phases. Every thread walks the same list of
- * sublayers and does its share of each: rows (tokens) for norms, activations and temporal attention, panels of output
- * channels for matrices, heads x query chunks for attention inside a frame. No sum is ever split across threads.
+ * Running a stack: one parallel region per frame. Every thread walks the same list of sublayers. Where there are rows
+ * (tokens) enough for all threads, each does everything for rows of its own and waits for others only around attention
+ * within the frame; otherwise rows are shared for what is done row by row, and output channels for products, with
+ * barriers between. No sum is ever split across threads, so the ways give the same bytes.
  */
 #include "pass.h"
 
 #include <string.h>
 
-void genie_quantize_rows(const pass *c, const genie_matrix *w, const float *x, int32_t columns, genie_activations a,
-                         int32_t thread, int32_t threads) {
-    if (genie_matrix_quantized(w))
-        genie_activations_quantize(c->stack->kernels, x, columns, c->rows, columns, a, thread, threads);
+enum {
+    OWN_ROWS = 32, /* fewer would read all weights for too little */
+    TILE_ROWS = 6  /* of products and attention on the ISAs that matter */
+};
+
+void genie_share_rows(pass *c, int32_t rows) {
+    c->rows = rows;
+    c->own = rows >= OWN_ROWS * c->threads;
+    const int32_t unit = c->own ? TILE_ROWS : 2; /* values of two rows share words */
+    int32_t begin, end;
+    genie_share((rows + unit - 1) / unit, c->thread, c->threads, &begin, &end);
+    c->begin = begin * unit;
+    c->end = end * unit < rows ? end * unit : rows;
 }
 
-void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE, int32_t thread,
-                     int32_t threads) {
+genie_activations genie_room(const pass *c, void *storage, int32_t columns) {
+    uint8_t *rows = storage;
+    if (!c->own)
+        return genie_activations_place(rows, c->rows, columns);
+    return genie_activations_place(rows + (size_t)c->begin * c->state->activation_row, c->end - c->begin, columns);
+}
+
+void genie_quantize(const pass *c, const genie_matrix *w, const float *x, int32_t columns, genie_activations a) {
+    if (genie_matrix_quantized(w))
+        genie_activations_quantize(c->stack->kernels, x + (size_t)c->begin * (size_t)columns, columns,
+                                   c->end - c->begin, columns, c->own ? a : genie_activations_row(a, columns, c->begin),
+                                   0, 1);
+}
+
+void genie_product(const pass *c, const genie_matrix *w, genie_activations a, const float *x, int32_t columns, float *y,
+                   int32_t y_stride, int accumulate) {
+    if (c->own)
+        genie_matrix_run(w, a, x + (size_t)c->begin * (size_t)columns, columns, c->end - c->begin,
+                         y + (size_t)c->begin * (size_t)y_stride, y_stride, accumulate, 0, 1);
+    else
+        genie_matrix_run(w, a, x, columns, c->rows, y, y_stride, accumulate, c->thread, c->threads);
+}
+
+void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE) {
     const genie_stack_params *p = &c->stack->params;
     const int32_t E = p->embedding_length, n = genie_norm_length(p);
-    int32_t begin, end;
-    genie_share(c->rows, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++) {
+    for (int32_t i = c->begin; i < c->end; i++) {
         const float *row = c->x_PE + (size_t)i * (size_t)E;
         float *y = y_PE + (size_t)i * (size_t)E;
         for (int32_t e = n; e < E; e++)
@@ -32,52 +62,49 @@ void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const flo
 }
 
 /* The norm of a sublayer; with FiLM the frame's action picks the row of its weights. */
-static void sublayer_norm(const pass *c, const genie_weights *w, float *y_PE, int32_t thread, int32_t threads) {
+static void sublayer_norm(const pass *c, const genie_weights *w, float *y_PE) {
     const genie_stack_params *p = &c->stack->params;
     const int32_t row = p->conditioning != GENIE_CONDITIONING_FILM ? 0 : c->action < 0 ? p->action_count : c->action;
     const size_t at = (size_t)row * (size_t)p->embedding_length;
     const float *bias = w->vector[GENIE_SLOT_NORM_BIAS];
-    genie_norm_rows(c, p->norm, w->vector[GENIE_SLOT_NORM] + at, bias == NULL ? NULL : bias + at, y_PE, thread,
-                    threads);
+    genie_norm_rows(c, p->norm, w->vector[GENIE_SLOT_NORM] + at, bias == NULL ? NULL : bias + at, y_PE);
 }
 
 const float *genie_sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
-                                  genie_activations a, int32_t thread, int32_t threads) {
+                                  genie_activations a) {
     const genie_stack_params *p = &c->stack->params;
     const int normed = !p->post_norm && w->vector[GENIE_SLOT_NORM] != NULL;
     const float *x = normed ? c->y_PE : c->x_PE;
     if (normed)
-        sublayer_norm(c, w, c->y_PE, thread, threads);
-    genie_quantize_rows(c, matrix, x, p->embedding_length, a, thread, threads);
+        sublayer_norm(c, w, c->y_PE);
+    genie_quantize(c, matrix, x, p->embedding_length, a);
     return x;
 }
 
-void genie_sublayer_end(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+void genie_sublayer_end(const pass *c, const genie_weights *w) {
     if (c->stack->params.post_norm && w->vector[GENIE_SLOT_NORM] != NULL)
-        sublayer_norm(c, w, c->x_PE, thread, threads);
+        sublayer_norm(c, w, c->x_PE);
 }
 
-static void feed_forward(const pass *c, const genie_weights *w, int32_t thread, int32_t threads) {
+static void feed_forward(const pass *c, const genie_weights *w) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
-    const int32_t E = p->embedding_length, F = p->feed_forward_length, rows = c->rows;
-    genie_activations a = genie_activations_place(s->activations, rows, E);
-    const float *x = genie_sublayer_input(c, w, w->matrix[GENIE_SLOT_UP], a, thread, threads);
-    genie_pool_barrier(c->pool);
-    genie_matrix_run(w->matrix[GENIE_SLOT_UP], a, x, E, rows, s->up, F, 0, thread, threads);
+    const int32_t E = p->embedding_length, F = p->feed_forward_length;
+    genie_activations a = genie_room(c, s->activations, E);
+    const float *x = genie_sublayer_input(c, w, w->matrix[GENIE_SLOT_UP], a);
+    genie_phase(c);
+    genie_product(c, w->matrix[GENIE_SLOT_UP], a, x, E, s->up, F, 0);
     if (w->matrix[GENIE_SLOT_GATE] != NULL)
-        genie_matrix_run(w->matrix[GENIE_SLOT_GATE], a, x, E, rows, s->gate, F, 0, thread, threads);
-    genie_pool_barrier(c->pool);
-    int32_t begin, end;
-    genie_share(rows, thread, threads, &begin, &end);
-    for (int32_t i = begin; i < end; i++)
+        genie_product(c, w->matrix[GENIE_SLOT_GATE], a, x, E, s->gate, F, 0);
+    genie_phase(c);
+    for (int32_t i = c->begin; i < c->end; i++)
         c->stack->kernels->ffn_activation(p->ffn, s->gate + (size_t)i * (size_t)F, s->up + (size_t)i * (size_t)F, F);
-    a = genie_activations_place(s->activations, rows, F);
-    genie_quantize_rows(c, w->matrix[GENIE_SLOT_DOWN], s->up, F, a, thread, threads);
-    genie_pool_barrier(c->pool);
-    genie_matrix_run(w->matrix[GENIE_SLOT_DOWN], a, s->up, F, rows, c->x_PE, E, 1, thread, threads);
-    genie_pool_barrier(c->pool);
-    genie_sublayer_end(c, w, thread, threads);
+    a = genie_room(c, s->activations, F);
+    genie_quantize(c, w->matrix[GENIE_SLOT_DOWN], s->up, F, a);
+    genie_phase(c);
+    genie_product(c, w->matrix[GENIE_SLOT_DOWN], a, s->up, F, c->x_PE, E, 1);
+    genie_phase(c);
+    genie_sublayer_end(c, w);
 }
 
 /* The first sublayer from which on no token sees another of its frame. */
@@ -91,80 +118,79 @@ static int32_t first_apart(const genie_stack_params *p) {
     return i;
 }
 
-void genie_keep_masked(pass *c, int32_t thread, int32_t threads) {
-    if (!c->masked_only || c->position != NULL || c->state->masked == c->rows)
+void genie_keep_masked(pass *c) {
+    const genie_state *s = c->state;
+    if (!c->masked_only || c->position != NULL || s->masked == c->rows)
         return;
     const size_t E = (size_t)c->stack->params.embedding_length;
-    int32_t begin, end;
-    genie_share(c->state->masked, thread, threads, &begin, &end);
-    genie_pool_barrier(c->pool); /* rows may come from other threads' shares */
-    for (int32_t i = begin; i < end; i++)
-        memcpy(c->y_PE + (size_t)i * E, c->x_PE + (size_t)c->state->masked_P[i] * E, E * sizeof(float));
+    genie_share_rows(c, s->masked);
+    genie_pool_barrier(c->pool); /* rows may come from what was another thread's share */
+    for (int32_t i = c->begin; i < c->end; i++)
+        memcpy(c->y_PE + (size_t)i * E, c->x_PE + (size_t)s->masked_P[i] * E, E * sizeof(float));
     genie_pool_barrier(c->pool);
     float *moved = c->y_PE;
     c->y_PE = c->x_PE;
     c->x_PE = moved;
-    c->rows = c->state->masked;
-    c->position = c->state->masked_P;
+    c->position = s->masked_P;
 }
 
 /* The final norm and the head, or the residual stream as it is. */
-static void output(const pass *c, int32_t thread, int32_t threads) {
+static void output(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *own = &c->stack->own;
     const int32_t E = p->embedding_length, O = p->output_length;
-    const genie_activations a = genie_activations_place(c->state->activations, c->rows, E);
+    const genie_activations a = genie_room(c, c->state->activations, E);
     const float *x = p->output_norm == GENIE_NORM_NONE ? c->x_PE : c->y_PE;
     if (p->output_norm != GENIE_NORM_NONE)
         genie_norm_rows(c, p->output_norm, own->vector[GENIE_SLOT_OUTPUT_NORM],
-                        own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], c->y_PE, thread, threads);
+                        own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], c->y_PE);
     if (O == 0) {
-        int32_t begin, end;
-        genie_share(c->rows, thread, threads, &begin, &end);
-        const size_t from = (size_t)begin * (size_t)E, count = (size_t)(end - begin) * (size_t)E;
-        if (count > 0)
-            memcpy(c->output_PO + from, x + from, count * sizeof(float));
+        const size_t from = (size_t)c->begin * (size_t)E;
+        if (c->end > c->begin)
+            memcpy(c->output_PO + from, x + from, (size_t)(c->end - c->begin) * (size_t)E * sizeof(float));
         return;
     }
     const int first = p->first_frame == GENIE_FIRST_OUTPUT && c->state->length == 0;
     const genie_matrix *head = own->matrix[first ? GENIE_SLOT_OUTPUT_FIRST : GENIE_SLOT_OUTPUT];
-    genie_quantize_rows(c, head, x, E, a, thread, threads);
-    genie_pool_barrier(c->pool);
-    genie_matrix_run(head, a, x, E, c->rows, c->output_PO, O, 0, thread, threads);
+    genie_quantize(c, head, x, E, a);
+    genie_phase(c);
+    genie_product(c, head, a, x, E, c->output_PO, O, 0);
 }
 
 static void run_pass(void *context, int32_t thread, int32_t threads) {
     pass own = *(const pass *)context, *c = &own;
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
+    c->thread = thread;
+    c->threads = threads;
     c->x_PE = s->x_PE;
     c->y_PE = s->y_PE;
-    c->rows = p->token_count;
     c->position = NULL;
+    genie_share_rows(c, p->token_count);
     int32_t sublayers = p->block_count * p->sublayer_count;
     while (c->output_PO == NULL && sublayers > 0 && s->cache[sublayers - 1].k == NULL)
         sublayers--; /* a frame that is to be remembered only: what comes after the last window is for the head */
     if (c->output_PO == NULL && sublayers == 0)
         return;
     const int32_t apart = first_apart(p);
-    genie_embed(c, thread, threads); /* rows, as the first norm: no barrier */
+    genie_embed(c);
     for (int32_t i = 0; i < sublayers; i++) {
         const int32_t kind = p->sublayers[i % p->sublayer_count];
         c->parting = i == apart - 1;
         c->remembering = c->output_PO == NULL && i == sublayers - 1 && kind == GENIE_SUBLAYER_TEMPORAL;
         if (i == apart)
-            genie_keep_masked(c, thread, threads);
+            genie_keep_masked(c);
         if (kind == GENIE_SUBLAYER_PEG)
-            genie_peg(c->stack, s, c->pool, &c->stack->sublayer[i], &s->cache[i], thread, threads);
+            genie_peg(c, &c->stack->sublayer[i], &s->cache[i]);
         else if (kind == GENIE_SUBLAYER_FFN)
-            feed_forward(c, &c->stack->sublayer[i], thread, threads);
+            feed_forward(c, &c->stack->sublayer[i]);
         else
-            genie_attend(c, kind, &c->stack->sublayer[i], &s->cache[i], thread, threads);
+            genie_attend(c, kind, &c->stack->sublayer[i], &s->cache[i]);
     }
     if (apart == sublayers)
-        genie_keep_masked(c, thread, threads);
+        genie_keep_masked(c);
     if (c->output_PO != NULL)
-        output(c, thread, threads);
+        output(c);
     if (c->sampler != NULL) {
         genie_pool_barrier(c->pool);
         genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, s, c->position != NULL,

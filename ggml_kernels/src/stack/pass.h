@@ -21,44 +21,59 @@ typedef struct {
     int32_t masked_only; /* the head is for masked tokens alone */
 
     /* Where a pass is; every thread has its own copy of all this, and changes it alike. */
+    int32_t thread, threads;
     float *x_PE, *y_PE; /* residual stream, and its normed copy: `rows` rows */
     int32_t rows;
     const int32_t *position; /* the token of each row; NULL: that of the same number */
+    int32_t begin, end;      /* this thread's rows, the first an even one */
+    int own;                 /* products too are shared by rows; else by output channels, with barriers around them */
     int parting;             /* after this sublayer no token sees another of its frame */
     int remembering;         /* of this sublayer nothing is wanted but what its window keeps */
 } pass;
+
+/* What follows is about `rows` rows. */
+void genie_share_rows(pass *c, int32_t rows);
 
 static inline size_t genie_token_of(const pass *c, int32_t row) {
     return (size_t)(c->position == NULL ? row : c->position[row]);
 }
 
-/* All of these do a thread's share, of rows unless they say otherwise. */
+/* Between a product and what is done row by row before or after it. */
+static inline void genie_phase(const pass *c) {
+    if (!c->own)
+        genie_pool_barrier(c->pool);
+}
 
-/* Quantize rows of the input of `w`, unless w is a float matrix and reads x itself. */
-void genie_quantize_rows(const pass *c, const genie_matrix *w, const float *x, int32_t columns, genie_activations a,
-                         int32_t thread, int32_t threads);
+/* Room in `storage`, one of the state's, for quantized rows: this thread's if they are its own, else all. */
+genie_activations genie_room(const pass *c, void *storage, int32_t columns);
 
-/* Norm rows of the residual stream into y_PE, or in place. */
-void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE, int32_t thread,
-                     int32_t threads);
+/* Quantize this thread's rows of the input of `w`, unless w is a float matrix and reads x itself. */
+void genie_quantize(const pass *c, const genie_matrix *w, const float *x, int32_t columns, genie_activations a);
 
-/* What a sublayer reads, its rows normed where it has a norm and that comes first, and quantized for `matrix`; the
- * caller puts the barrier. */
+/* This thread's share of y = x w^T, or y += x w^T. */
+void genie_product(const pass *c, const genie_matrix *w, genie_activations a, const float *x, int32_t columns, float *y,
+                   int32_t y_stride, int accumulate);
+
+/* Norm this thread's rows of the residual stream into y_PE, or in place. */
+void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE);
+
+/* What a sublayer reads: this thread's rows, normed where it has a norm and that comes first, and quantized. */
 const float *genie_sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
-                                  genie_activations a, int32_t thread, int32_t threads);
+                                  genie_activations a);
 
-/* After a sublayer was added to x and a barrier. The next reader of these rows is this thread, or waits for one. */
-void genie_sublayer_end(const pass *c, const genie_weights *w, int32_t thread, int32_t threads);
+/* After a sublayer was added to x, and a phase. */
+void genie_sublayer_end(const pass *c, const genie_weights *w);
 
 /* x_PE from tokens or features, the action and positions. */
-void genie_embed(const pass *c, int32_t thread, int32_t threads);
+void genie_embed(const pass *c);
 
-/* Where a pass parts tokens and is about masked ones only, their rows move together, into what was y_PE. All threads.
- */
-void genie_keep_masked(pass *c, int32_t thread, int32_t threads);
+/* Where a pass parts tokens and is about masked ones only, their rows move together, into what was y_PE. */
+void genie_keep_masked(pass *c);
 
 /* An attention sublayer, whole. */
-void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache, int32_t thread,
-                  int32_t threads);
+void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache);
+
+/* A PEG, whole: x_PE += convolution of it and of the two frames before, which `cache` holds. */
+void genie_peg(const pass *c, const genie_weights *w, const genie_cache *cache);
 
 #endif

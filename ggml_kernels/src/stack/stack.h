@@ -48,8 +48,9 @@ struct genie_state {
     float *features_PN;     /* input_norm: the features as INPUT takes them */
     float *q, *k, *v, *att; /* [P, HD] */
     float *kt;              /* keys of a spatial sublayer in panels, head by head */
-    /* narrow: queries [P, HD], keys in panels head by head, values in pairs; or for the window, all three [P, HD] */
-    uint16_t *q16, *k16, *v16;
+    /* narrow: queries [P, HD], keys in panels head by head, values in pairs; and a row's own key and value for the
+     * window [P, 2 HD], apart from those, which other threads may be writing already */
+    uint16_t *q16, *k16, *v16, *own16;
     float *up, *gate; /* [P, F] */
     float *logits_PO;
     float *terms_PO; /* softmax terms while sampling, and sums of stretches of them; a thread uses one row */
@@ -59,11 +60,14 @@ struct genie_state {
     int32_t *chosen_P;
     int32_t *masked_P; /* the masked tokens, in order, and how many there are */
     int32_t masked;
-    void *activations; /* quantized rows of the widest input */
-    void *raw;         /* raw_kv: those of what keys and values read */
-    void *block;       /* the one allocation behind all of the above */
+    void *activations;     /* quantized rows of the widest input, */
+    size_t activation_row; /* so many bytes each */
+    void *raw;             /* raw_kv: those of what keys and values read */
+    void *block;           /* the one allocation behind all of the above */
     size_t bytes;
 };
+
+enum { GENIE_PEG_TAPS = 27 }; /* 3 frames, rows and columns */
 
 static inline int32_t genie_round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
@@ -78,12 +82,6 @@ int genie_slot_shape(const genie_stack_params *p, int32_t sublayer_kind, int32_t
 static inline int32_t genie_norm_length(const genie_stack_params *p) {
     return p->norm_length > 0 ? p->norm_length : p->embedding_length;
 }
-
-/* A PEG inside a parallel region: x_PE += convolution of it and of the two frames before, which `cache` holds. Rows of
- * x_PE are each thread's own before and after. */
-enum { GENIE_PEG_TAPS = 27 };
-void genie_peg(const genie_stack *stack, genie_state *state, genie_pool *pool, const genie_weights *w,
-               const genie_cache *cache, int32_t thread, int32_t threads);
 
 /* The matrix slot a bias belongs to, or -1. */
 int32_t genie_bias_of(int32_t slot);

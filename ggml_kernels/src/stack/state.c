@@ -58,6 +58,7 @@ static void lay_out(genie_state *state, arena *a) {
     state->q16 = arena_take(a, narrow ? P * HD : 0, half);
     state->k16 = arena_take(a, narrow ? panelled * HD : 0, half);
     state->v16 = arena_take(a, narrow ? panelled * HD : 0, half);
+    state->own16 = arena_take(a, narrow ? 2 * P * HD : 0, half);
     state->up = arena_take(a, P * F, f);
     state->gate = arena_take(a, P * F, f);
     state->logits_PO = arena_take(a, P * O, f);
@@ -68,8 +69,10 @@ static void lay_out(genie_state *state, arena *a) {
     state->chosen_P = arena_take(a, P, sizeof(int32_t));
     state->masked_P = arena_take(a, P, sizeof(int32_t));
     const int32_t widest = max_i32(max_i32((int32_t)E, (int32_t)HD), max_i32((int32_t)F, p->input_length));
-    state->activations = arena_take(a, genie_activations_bytes((int32_t)P, widest), 1);
-    state->raw = arena_take(a, p->raw_kv ? genie_activations_bytes((int32_t)P, (int32_t)E) : 0, 1);
+    const size_t row = genie_activations_bytes(1, widest);
+    state->activation_row = row > SIZE_MAX - 63 ? row : (row + 63) / 64 * 64;
+    state->activations = arena_take(a, P, state->activation_row);
+    state->raw = arena_take(a, p->raw_kv ? P : 0, state->activation_row);
 }
 
 genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
