@@ -4,7 +4,7 @@
  */
 #include <stdint.h>
 #include <string.h>
-#if VL == 16
+#if VL >= 8
 #include <immintrin.h>
 #endif
 
@@ -27,6 +27,18 @@ static inline vf vf_load(const float *p) {
 static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
 static inline vf vf_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+/* a > b ? a : b, and a < b ? a : b. */
+#if VL == 16
+static inline vf vf_larger(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline vf vf_smaller(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif VL == 8
+static inline vf vf_larger(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline vf vf_smaller(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
+static inline vf vf_larger(vf a, vf b) { return vf_select(a > b, a, b); }
+static inline vf vf_smaller(vf a, vf b) { return vf_select(a < b, a, b); }
+#endif
 
 /* Halves are folded onto each other: the compiler keeps this in registers, as it does not for a loop over lanes. */
 typedef float vf4 __attribute__((vector_size(16)));
@@ -118,8 +130,7 @@ static inline vf vf_exp(vf x) {
 static inline vf vf_exp(vf x) {
     const vf zero = {0};
     const vf low = zero - 87.0f, high = zero + 88.0f;
-    x = vf_select(x > low, x, low);
-    x = vf_select(x < high, x, high);
+    x = vf_smaller(vf_larger(x, low), high);
     const vf magic = zero + 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
     const vf n = (x * 1.44269504088896341f + magic) - magic;
     const vf r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
@@ -135,19 +146,28 @@ static inline vf vf_exp(vf x) {
 }
 #endif
 
-/* Both halves' sums in double. */
+/* In double, the lanes of one half added to those of the other. */
 typedef double vd __attribute__((vector_size(4 * VL)));
 static inline vd vd_halves(vf v) {
-    typedef float half __attribute__((vector_size(2 * VL)));
-    half low, high;
-    memcpy(&low, &v, sizeof low);
-    memcpy(&high, (const char *)&v + sizeof low, sizeof high);
-    return __builtin_convertvector(low, vd) + __builtin_convertvector(high, vd);
+#if VL == 16
+    const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v, 1));
+    return (vd)_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)), _mm512_cvtps_pd(high));
+#elif VL == 8
+    return __builtin_convertvector(__builtin_shufflevector(v, v, 0, 1, 2, 3), vd) +
+           __builtin_convertvector(__builtin_shufflevector(v, v, 4, 5, 6, 7), vd);
+#else
+    return __builtin_convertvector(__builtin_shufflevector(v, v, 0, 1), vd) +
+           __builtin_convertvector(__builtin_shufflevector(v, v, 2, 3), vd);
+#endif
 }
 
 static inline double vd_sum(vd v) {
+#if VL == 16
+    return _mm512_reduce_add_pd((__m512d)v);
+#else
     double sum = 0;
     for (int i = 0; i < VL / 2; i++)
         sum += v[i];
     return sum;
+#endif
 }

@@ -7,8 +7,7 @@
 static inline vf vf_gelu(vf x) {
     const vf zero = {0};
     const vf least = zero - 5.5437f, most = zero + 5.5437f;
-    vf z = vf_select(x > least, x, least);
-    z = vf_select(z < most, z, most);
+    const vf z = vf_smaller(vf_larger(x, least), most);
     const vf u = z * z;
     vf p = zero + 4.49605864e-08f;
     p = p * u + 1.27044013e-05f;
@@ -33,7 +32,7 @@ static inline vf vf_activate(int32_t kind, vf gate, vf x) {
     case GENIE_FFN_GELU_TANH: /* (1 + tanh u) / 2 = 1 / (1 + e^(-2u)) */
         return x / (1.0f + vf_exp(-1.59576912160573072f * (x + 0.044715f * x * x * x)));
     case GENIE_FFN_RELU:
-        return vf_select(x > zero, x, zero);
+        return vf_larger(x, zero);
     case GENIE_FFN_SWIGLU:
         return gate / (1.0f + vf_exp(-gate)) * x;
     default:
@@ -58,8 +57,6 @@ static void ffn_activation_vector(int32_t kind, const float *gate, float *up, in
     }
 }
 
-static inline vf vf_larger(vf a, vf b) { return vf_select(a > b, a, b); }
-
 static float softmax_terms_vector(const float *x, int32_t n, float inverse_temperature, float *e, double *sums) {
     float top = x[0];
     int32_t i = 0;
@@ -76,13 +73,13 @@ static float softmax_terms_vector(const float *x, int32_t n, float inverse_tempe
         top = x[i] > top ? x[i] : top;
     for (int32_t begin = 0; begin < n; begin += GENIE_SUM_STRETCH) {
         const int32_t end = n - begin < GENIE_SUM_STRETCH ? n : begin + GENIE_SUM_STRETCH;
-        vd sum = {0};
+        vf sum = {0}; /* of so few terms that float is as exact as they are */
         for (i = begin; i + VL <= end; i += VL) {
             const vf term = vf_exp((vf_load(x + i) - top) * inverse_temperature);
             vf_store(e + i, term);
-            sum += vd_halves(term);
+            sum += term;
         }
-        double total = vd_sum(sum);
+        double total = vd_sum(vd_halves(sum));
         if (i < end) {
             float rest[VL] = {0};
             memcpy(rest, x + i, (size_t)(end - i) * sizeof *rest);

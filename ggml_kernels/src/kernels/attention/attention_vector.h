@@ -92,7 +92,7 @@ static inline float attention_softmax(float *scores, int32_t n, int32_t padded, 
     vf tops = vf_load(scores), terms = {0};
     for (int32_t k = VL; k < padded; k += VL) {
         const vf a = vf_load(scores + k);
-        tops = vf_select(a > tops, a, tops);
+        tops = vf_larger(a, tops);
     }
     const float tile_top = vf_max(tops), old = *top;
     *top = tile_top > old ? tile_top : old;
