@@ -8,19 +8,15 @@
 
 #include <string.h>
 
-enum {
-    OWN_ROWS = 32, /* fewer would read all weights for too little */
-    TILE_ROWS = 6  /* of products and attention on the ISAs that matter */
-};
+enum { OWN_ROWS = 32 }; /* a thread; fewer would read all weights for too little */
 
 void genie_share_rows(pass *c, int32_t rows) {
     c->rows = rows;
     c->own = rows >= OWN_ROWS * c->threads;
-    const int32_t unit = c->own ? TILE_ROWS : 2; /* values of two rows share words */
     int32_t begin, end;
-    genie_share((rows + unit - 1) / unit, c->thread, c->threads, &begin, &end);
-    c->begin = begin * unit;
-    c->end = end * unit < rows ? end * unit : rows;
+    genie_share((rows + 1) / 2, c->thread, c->threads, &begin, &end); /* values of two rows share words */
+    c->begin = 2 * begin;
+    c->end = 2 * end < rows ? 2 * end : rows;
 }
 
 genie_activations genie_room(const pass *c, void *storage, int32_t columns) {

@@ -308,8 +308,9 @@ static inline __attribute__((always_inline)) void bf16_past_columns(const int ve
         _mm512_storeu_ps(y + 16 * i, _mm512_mul_ps(sum[i], share));
 }
 
-static inline void past_head(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                             const uint16_t *vp, int32_t past, int32_t d, float scale, float slope, float *y) {
+static inline __attribute__((always_inline)) void past_head(const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                                                            const uint16_t *kp, const uint16_t *vp, int32_t past,
+                                                            int32_t d, float scale, float slope, float *y) {
     float scores[GENIE_MAX_CONTEXT]; /* whole vectors: the limit is a multiple of 16 */
     uint16_t p[GENIE_MAX_CONTEXT];
     __m512 own = _mm512_setzero_ps(), tops = _mm512_set1_ps(-INFINITY), terms = _mm512_setzero_ps();
@@ -349,10 +350,25 @@ static inline void past_head(const uint16_t *q, const uint16_t *k, const uint16_
         bf16_past_columns(1, p, vp + 2 * c, past, d, own_term, v + c, share, y + c);
 }
 
-static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d,
-                                       float scale, const float *slopes, float *y) {
+static inline __attribute__((always_inline)) void past_heads(const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                                                             const uint16_t *kp, const uint16_t *vp, size_t window,
+                                                             int32_t past, int32_t heads, int32_t d, float scale,
+                                                             const float *slopes, float *y) {
     for (int32_t h = 0; h < heads; h++)
         past_head(q + h * d, k + h * d, v + h * d, kp + (size_t)h * window, vp + (size_t)h * window, past, d, scale,
                   slopes == NULL ? 0 : slopes[h], y + h * d);
+}
+
+static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
+                                       const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d,
+                                       float scale, const float *slopes, float *y) {
+    /* Loops over so few are worth unrolling. */
+    if (d == 16)
+        past_heads(q, k, v, kp, vp, window, past, heads, 16, scale, slopes, y);
+    else if (d == 32)
+        past_heads(q, k, v, kp, vp, window, past, heads, 32, scale, slopes, y);
+    else if (d == 64)
+        past_heads(q, k, v, kp, vp, window, past, heads, 64, scale, slopes, y);
+    else
+        past_heads(q, k, v, kp, vp, window, past, heads, d, scale, slopes, y);
 }
