@@ -102,13 +102,12 @@ def our_step(model: Model, past_TP: np.ndarray, ids_P: np.ndarray) -> System:
     for t, ids in enumerate(past_TP):
         state.forward(ids, 0 if t else -1, output=False)
     sampler = _native.sampler_struct(8, 1.0, "confidence", 0.0)
-    logits = np.empty((len(ids_P), model.info.codebook_size), np.float32)
 
     def run(times: int) -> None:
         for _ in range(times):
-            state.maskgit_step(sampler, 0, 0, len(past_TP), 0, ids_P.copy(), logits)
+            state.maskgit_step(sampler, 0, 0, len(past_TP), 0, ids_P.copy(), None)
 
-    return System(run, lambda: logits)
+    return System(run, lambda: state.forward(ids_P, 0, commit=False))
 
 
 def shapes(model: Model) -> dict[tuple[int, int], int]:
