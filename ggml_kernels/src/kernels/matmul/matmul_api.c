@@ -13,14 +13,27 @@ typedef struct {
     float *y_MR;
 } product;
 
+/* As stacks do: a thread has rows of its own where there are enough of them. */
 static void run(void *context, int32_t thread, int32_t thread_count) {
+    enum { OWN_ROWS = 32 };
     const product *p = context;
-    if (genie_matrix_quantized(p->matrix)) {
-        genie_activations_quantize(p->kernels, p->x_MC, p->columns, p->m, p->columns, p->activations, thread,
-                                   thread_count);
-        genie_pool_barrier(p->pool);
+    int32_t begin = 0, end = p->m;
+    const int own = p->m >= OWN_ROWS * thread_count;
+    if (own) {
+        genie_share(p->m, thread, thread_count, &begin, &end);
+        thread = 0;
+        thread_count = 1;
     }
-    genie_matrix_run(p->matrix, p->activations, p->x_MC, p->columns, p->m, p->y_MR, p->rows, 0, thread, thread_count);
+    const int32_t m = end - begin;
+    const float *x = p->x_MC + (size_t)begin * (size_t)p->columns;
+    const genie_activations a = genie_activations_row(p->activations, p->columns, begin);
+    if (genie_matrix_quantized(p->matrix)) {
+        genie_activations_quantize(p->kernels, x, p->columns, m, p->columns, a, thread, thread_count);
+        if (!own)
+            genie_pool_barrier(p->pool);
+    }
+    genie_matrix_run(p->matrix, a, x, p->columns, m, p->y_MR + (size_t)begin * (size_t)p->rows, p->rows, 0, thread,
+                     thread_count);
 }
 
 genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns, const void *w,
