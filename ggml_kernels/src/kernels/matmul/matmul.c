@@ -61,7 +61,7 @@ static size_t row_bytes_of(int32_t type, int32_t columns) {
  * error against float passes 0.0095, and pieces then cost less the fewer they are.
  */
 static int32_t span_of(int32_t columns) {
-    enum { ONE = 1024, OF_MORE = 896 };
+    enum { ONE = 1024, OF_MORE = 768 };
     return columns <= ONE ? (columns + GENIE_BLOCK - 1) / GENIE_BLOCK * GENIE_BLOCK : OF_MORE;
 }
 
