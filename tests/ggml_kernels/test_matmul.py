@@ -101,15 +101,16 @@ def decoded(type: int, w: Array) -> Array:
 
 
 def read_by(type: int, x: Array) -> Array:
-    """What a product reads x as, in float64: int8 with a scale per 1024 columns of a row for quantized types."""
+    """What a product reads x as, in float64: int8 with a scale per row, or per 768 columns beyond 1024, for quantized types."""
     if type not in BLOCK:
         return x.astype(np.float64)
     read = np.empty(x.shape)
-    for k in range(0, x.shape[1], 1024):
-        span = x[:, k : k + 1024]
+    step = x.shape[1] if x.shape[1] <= 1024 else 768
+    for k in range(0, x.shape[1], step):
+        span = x[:, k : k + step]
         top = np.abs(span).max(axis=1, keepdims=True)
         inverse = np.divide(np.float32(127), top, out=np.zeros_like(top), where=top > 0)
-        read[:, k : k + 1024] = np.rint(span * inverse).astype(np.float64) * (top / np.float32(127))
+        read[:, k : k + step] = np.rint(span * inverse).astype(np.float64) * (top / np.float32(127))
     return read
 
 
