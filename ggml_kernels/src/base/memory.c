@@ -44,3 +44,31 @@ void genie_release(void *memory) {
     if (memory != NULL)
         free(((void **)memory)[-1]);
 }
+
+void *genie_arena_take(genie_arena *arena, size_t bytes) {
+    enum { SMALLEST = 1 << 20, LARGEST = 64 << 20 };
+    if (bytes > SIZE_MAX / 4)
+        return NULL;
+    bytes = (bytes + LINE - 1) / LINE * LINE;
+    if (bytes > arena->size - arena->used) {
+        const size_t twice = arena->size < SMALLEST ? SMALLEST : arena->size < LARGEST / 2 ? 2 * arena->size : LARGEST;
+        const size_t size = bytes + LINE > twice ? bytes + LINE : twice;
+        void **piece = genie_alloc(size);
+        if (piece == NULL)
+            return NULL;
+        *piece = arena->newest;
+        *arena = (genie_arena){piece, LINE, size};
+    }
+    void *place = (char *)arena->newest + arena->used;
+    arena->used += bytes;
+    return place;
+}
+
+void genie_arena_free(genie_arena *arena) {
+    for (void *piece = arena->newest; piece != NULL;) {
+        void *before = *(void **)piece;
+        genie_release(piece);
+        piece = before;
+    }
+    *arena = (genie_arena){NULL, 0, 0};
+}

@@ -20,4 +20,17 @@ void *genie_alloc_zeroed(size_t bytes);
 /* Frees what one of the above gave; NULL is fine. */
 void genie_release(void *memory);
 
+/*
+ * Memory that is freed all at once, in few large pieces, of which the system makes huge pages: what is taken from it is
+ * 64-byte aligned and not initialised. All zeros is an empty one.
+ */
+typedef struct {
+    void *newest; /* piece, which holds where the one before it is */
+    size_t used, size;
+} genie_arena;
+
+/* NULL when there is no room. */
+void *genie_arena_take(genie_arena *arena, size_t bytes);
+void genie_arena_free(genie_arena *arena);
+
 #endif

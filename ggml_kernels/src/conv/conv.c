@@ -70,11 +70,7 @@ genie_status genie_conv_create(const char *isa, const genie_conv_params *params,
 void genie_conv_free(genie_conv *conv) {
     if (conv == NULL)
         return;
-    for (int32_t i = 0; i < conv->step_count; i++)
-        for (int32_t slot = 0; slot < GENIE_CONV_SLOT_COUNT; slot++) {
-            genie_matrix_free(conv->steps[i].matrix[slot]);
-            genie_release(conv->steps[i].vector[slot]);
-        }
+    genie_arena_free(&conv->arena);
     genie_release(conv->steps);
     genie_release(conv);
 }
@@ -118,8 +114,8 @@ genie_status genie_conv_set(genie_conv *conv, genie_pool *pool, int32_t layer, i
         columns != want_columns || s->matrix[slot] != NULL || s->vector[slot] != NULL)
         return GENIE_ERROR_ARGUMENT;
     if (is_matrix) {
-        const genie_status status =
-            genie_matrix_create(conv->kernels, pool, type, want_rows, want_columns, data, bytes, &s->matrix[slot]);
+        const genie_status status = genie_matrix_create(conv->kernels, pool, &conv->arena, type, want_rows,
+                                                        want_columns, data, bytes, &s->matrix[slot]);
         if (status == GENIE_OK)
             conv->bytes += genie_matrix_bytes(s->matrix[slot]);
         return status;
@@ -129,7 +125,7 @@ genie_status genie_conv_set(genie_conv *conv, genie_pool *pool, int32_t layer, i
         return GENIE_ERROR_ARGUMENT;
     if (!genie_weights_finite(type, data, bytes))
         return GENIE_ERROR_FINITE;
-    s->vector[slot] = genie_alloc(want_bytes);
+    s->vector[slot] = genie_arena_take(&conv->arena, want_bytes);
     if (s->vector[slot] == NULL)
         return GENIE_ERROR_MEMORY;
     memcpy(s->vector[slot], data, want_bytes);

@@ -18,6 +18,7 @@ struct genie_conv {
     genie_conv_params params;
     const genie_kernels *kernels;
     genie_conv_step *steps;
+    genie_arena arena; /* of the weights */
     int32_t step_count;
     int sealed;
     size_t bytes;

@@ -79,20 +79,10 @@ genie_status genie_stack_create(const char *isa, const genie_stack_params *param
     return GENIE_OK;
 }
 
-static void weights_free(genie_weights *w) {
-    for (int32_t slot = 0; slot < GENIE_SLOT_COUNT; slot++) {
-        genie_matrix_free(w->matrix[slot]);
-        genie_release(w->vector[slot]);
-    }
-}
-
 void genie_stack_free(genie_stack *stack) {
     if (stack == NULL)
         return;
-    weights_free(&stack->own);
-    for (int32_t i = 0; i < stack->params.block_count * stack->params.sublayer_count; i++)
-        weights_free(&stack->sublayer[i]);
-    genie_release(stack->bias_HPP);
+    genie_arena_free(&stack->arena);
     genie_release(stack->sublayer);
     genie_release(stack);
 }
@@ -217,8 +207,8 @@ genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block
     if (is_matrix) {
         if (w->matrix[slot] != NULL)
             return GENIE_ERROR_ARGUMENT;
-        const genie_status status = genie_matrix_create(stack->kernels, pool, type, (int32_t)rows, (int32_t)columns,
-                                                        data, bytes, &w->matrix[slot]);
+        const genie_status status = genie_matrix_create(stack->kernels, pool, &stack->arena, type, (int32_t)rows,
+                                                        (int32_t)columns, data, bytes, &w->matrix[slot]);
         if (status == GENIE_OK)
             stack->bytes += genie_matrix_bytes(w->matrix[slot]);
         return status;
@@ -228,7 +218,7 @@ genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block
         return GENIE_ERROR_ARGUMENT;
     if (!genie_weights_finite(type, data, bytes))
         return GENIE_ERROR_FINITE;
-    w->vector[slot] = genie_alloc(want_bytes);
+    w->vector[slot] = genie_arena_take(&stack->arena, want_bytes);
     if (w->vector[slot] == NULL)
         return GENIE_ERROR_MEMORY;
     memcpy(w->vector[slot], data, want_bytes);
@@ -284,7 +274,7 @@ static genie_status expand_bias(genie_stack *stack) {
     size_t count, bytes;
     if (!genie_mul((size_t)P * (size_t)P, (size_t)p->head_count, &count) || !genie_mul(count, sizeof(float), &bytes))
         return GENIE_ERROR_MEMORY;
-    stack->bias_HPP = genie_alloc(bytes);
+    stack->bias_HPP = genie_arena_take(&stack->arena, bytes);
     if (stack->bias_HPP == NULL)
         return GENIE_ERROR_MEMORY;
     float *row = stack->bias_HPP;

@@ -18,6 +18,7 @@ struct genie_stack {
     const genie_kernels *kernels;
     genie_weights own;       /* block = sublayer = -1 */
     genie_weights *sublayer; /* [block_count * sublayer_count] */
+    genie_arena arena;       /* of the weights */
     float *bias_HPP;         /* of spatial attention, query by query; NULL where there is none */
     int sealed;
     int narrow; /* attention in bf16: temporal windows and spatial keys and values are uint16 then */

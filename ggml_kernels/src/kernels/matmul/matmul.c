@@ -154,8 +154,9 @@ static void pack_share(void *context, int32_t thread, int32_t thread_count) {
     }
 }
 
-genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, int32_t type, int32_t rows,
-                                 int32_t columns, const void *data, size_t bytes, genie_matrix **out) {
+genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, genie_arena *arena,
+                                 int32_t type, int32_t rows, int32_t columns, const void *data, size_t bytes,
+                                 genie_matrix **out) {
     if (out == NULL)
         return GENIE_ERROR_ARGUMENT;
     *out = NULL;
@@ -171,8 +172,10 @@ genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool
     const size_t bias_bytes = (size_t)panels * (size_t)format->panel_channels * sizeof(float);
     if (!genie_mul(panel_bytes, (size_t)panels, &packed_bytes))
         return GENIE_ERROR_MEMORY;
-    genie_matrix *w = genie_alloc(sizeof *w);
-    if (w == NULL)
+    genie_matrix *w = genie_arena_take(arena, sizeof *w);
+    uint8_t *packed = genie_arena_take(arena, packed_bytes);
+    float *bias = genie_arena_take(arena, bias_bytes);
+    if (w == NULL || packed == NULL || bias == NULL)
         return GENIE_ERROR_MEMORY;
     *w = (genie_matrix){.format = format,
                         .type = type,
@@ -181,33 +184,19 @@ genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool
                         .panels = panels,
                         .panel_bytes = panel_bytes,
                         .bytes = packed_bytes + bias_bytes,
-                        .packed = genie_alloc(packed_bytes),
-                        .bias = genie_alloc(bias_bytes)};
-    if (w->packed == NULL || w->bias == NULL) {
-        genie_matrix_free(w);
-        return GENIE_ERROR_MEMORY;
-    }
-    memset(w->bias, 0, bias_bytes);
+                        .packed = packed,
+                        .bias = bias};
+    memset(bias, 0, bias_bytes);
     packing context = {.matrix = w, .data = data};
     atomic_init(&context.infinite, 0);
     if (pool == NULL)
         pack_share(&context, 0, 1);
     else
         genie_pool_run(pool, pack_share, &context);
-    if (atomic_load(&context.infinite)) {
-        genie_matrix_free(w);
+    if (atomic_load(&context.infinite))
         return GENIE_ERROR_FINITE;
-    }
     *out = w;
     return GENIE_OK;
-}
-
-void genie_matrix_free(genie_matrix *matrix) {
-    if (matrix == NULL)
-        return;
-    genie_release(matrix->packed);
-    genie_release(matrix->bias);
-    genie_release(matrix);
 }
 
 genie_status genie_matrix_set_bias(genie_matrix *matrix, const float *bias_R) {

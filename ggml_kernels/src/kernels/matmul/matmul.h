@@ -2,6 +2,7 @@
 #ifndef GENIE_MATMUL_H
 #define GENIE_MATMUL_H
 
+#include "../../base/memory.h"
 #include "genie.h"
 #include "../../base/pool.h"
 
@@ -28,10 +29,11 @@ genie_activations genie_activations_row(genie_activations a, int32_t columns, in
 /* Whether all numbers, or the scales of all blocks, in file format are finite. */
 int genie_weights_finite(int32_t type, const void *data, size_t bytes);
 
-/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0); GENIE_ERROR_FINITE where one is not. */
-genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, int32_t type, int32_t rows,
-                                 int32_t columns, const void *data, size_t bytes, genie_matrix **matrix);
-void genie_matrix_free(genie_matrix *matrix);
+/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0) into memory of the arena's, with which the
+ * matrix goes; GENIE_ERROR_FINITE where one is not. */
+genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, genie_arena *arena,
+                                 int32_t type, int32_t rows, int32_t columns, const void *data, size_t bytes,
+                                 genie_matrix **matrix);
 genie_status genie_matrix_set_bias(genie_matrix *matrix, const float *bias_R);
 size_t genie_matrix_bytes(const genie_matrix *matrix);
 int genie_matrix_quantized(const genie_matrix *matrix);

@@ -44,9 +44,12 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
     if (pool == NULL || x_MC == NULL || y_MR == NULL || m < 1 || m > 1 << 24 || repeats < 1)
         return GENIE_ERROR_ARGUMENT;
     genie_matrix *matrix;
-    const genie_status status = genie_matrix_create(kernels, pool, type, rows, columns, w, bytes, &matrix);
-    if (status != GENIE_OK)
+    genie_arena arena = {NULL, 0, 0};
+    const genie_status status = genie_matrix_create(kernels, pool, &arena, type, rows, columns, w, bytes, &matrix);
+    if (status != GENIE_OK) {
+        genie_arena_free(&arena);
         return status;
+    }
     void *storage = NULL;
     product p = {.kernels = kernels,
                  .pool = pool,
@@ -59,7 +62,7 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
     if (genie_matrix_quantized(matrix)) {
         storage = genie_alloc(genie_activations_bytes(m, columns));
         if (storage == NULL) {
-            genie_matrix_free(matrix);
+            genie_arena_free(&arena);
             return GENIE_ERROR_MEMORY;
         }
         p.activations = genie_activations_place(storage, m, columns);
@@ -67,6 +70,6 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
     for (int32_t i = 0; i < repeats; i++)
         genie_pool_run(pool, run, &p);
     genie_release(storage);
-    genie_matrix_free(matrix);
+    genie_arena_free(&arena);
     return GENIE_OK;
 }

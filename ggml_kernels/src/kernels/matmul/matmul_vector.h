@@ -196,7 +196,8 @@ static size_t panel_bytes_q4(int32_t columns) {
 }
 
 static void pack_q8(const uint8_t *w, size_t row_bytes, int32_t channels, int32_t columns, uint8_t *panel) {
-    memset(panel, 0, panel_bytes_q8(columns));
+    if (channels < CHANNELS) /* else every byte is written */
+        memset(panel, 0, panel_bytes_q8(columns));
     block_q8 *blocks = (block_q8 *)(void *)panel;
     for (int32_t b = 0; b < columns / GENIE_BLOCK; b++) {
         for (int32_t c = 0; c < channels; c++) {
@@ -210,7 +211,8 @@ static void pack_q8(const uint8_t *w, size_t row_bytes, int32_t channels, int32_
 }
 
 static void pack_q4(const uint8_t *w, size_t row_bytes, int32_t channels, int32_t columns, uint8_t *panel) {
-    memset(panel, 0, panel_bytes_q4(columns));
+    if (channels < CHANNELS)
+        memset(panel, 0, panel_bytes_q4(columns));
     block_q4 *blocks = (block_q4 *)(void *)panel;
     for (int32_t b = 0; b < columns / GENIE_BLOCK; b++)
         for (int32_t c = 0; c < channels; c++) {
