@@ -44,13 +44,17 @@ def section(results: Results) -> list[str]:
     if "products" in results:
         lines += _products(results)
     small = results["small_step"]
-    body = [_step(row, row["times"][OURS]) for row in results.get("step", []) if row["threads"] == 1]
+    large = [row for row in results.get("step", []) if row["threads"] == 1]
+    rows = [*large, small]
+    body = [_step(row, row["times"][OURS]) for row in large]
     body.append(_step(small, small["step"]))
     lines += [
         "**A step.** Its parts measured alone, one thread; the rest is norms, quantization, the feed-forward's",
-        "activation, laying out keys and values, sampling, and what the parts lose by finding their operands in memory",
+        "activation, laying out keys and values, sampling, and what products lose by finding their weights in memory",
         "instead of in the cache. Attention cannot be had for nothing: the column before the last is the step without",
-        "the rest, over its products.",
+        "the rest, over its products. A step reads all windows once: "
+        + ", ".join(f"{row['windows'] / 2**20:.0f} MiB of {row['model']}" for row in rows)
+        + ".",
         "",
         *table(
             ["ms", "step", "products", "in a frame", "over the window", "rest", "without it", "step / products"], body
@@ -62,6 +66,13 @@ def section(results: Results) -> list[str]:
             f"The products of {small['model']} would take {ms(small['at_peak'])} ms at the peak: "
             f"{share / small['step']:.0f} % of its step, and with attention as it is and no rest at all "
             f"{share / sum(small[name] for name in ('products', 'spatial', 'temporal')):.0f} %.",
+            "",
+        ]
+    for row in results.get("memory", []):
+        lines += [
+            f"**Loading {row['model']}** takes {ms(row['load'])} ms, of which {ms(row['header'])} ms are Python reading "
+            f"the header and checking it against the {row['tensors']} tensors that it must have; "
+            f"reading the file, with one pass, takes {ms(row['read'])} ms.",
             "",
         ]
     return lines

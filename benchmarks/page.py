@@ -153,7 +153,7 @@ def memory(results: Results) -> list[str]:
     lines = ["## Memory and load time", ""]
     lines += ["Memory is anonymous resident memory beyond what the process had before; the file is mapped. On paper:"]
     lines += ["packed weights, and what the states of the dynamics and the decoder ask for. Load, from page cache:"]
-    lines += ["medians of 5, packing included, beside reading the file into an array with one pass over it.", ""]
+    lines += ["medians of 9, packing included, beside reading the file into an array with one pass over it.", ""]
     body = []
     for r in results["memory"]:
         mib = [r[name] / 2**20 for name in ("weights", "loaded", "states", "played")]

@@ -153,7 +153,8 @@ def torch_step(module: nn.Module, inputs: list[Tensor]) -> System:
 
 
 def part_systems(model: Model, threads: int) -> dict[str, System]:
-    """The products of a step by shape, and its attentions on one thread: each alone."""
+    """The products of a step by shape, and its attentions on one thread: each alone. The windows of all blocks in turn,
+    as a step finds them: where they are together larger than the cache, in memory."""
     rng, stack = np.random.default_rng(0), model.info.stacks["dynamics"]
     P, T, head = model.token_count, model.info.context_length, (stack.head_count, stack.key_length)
     isa = model.isa if model.isa in ours.int8_isas() else (ours.int8_isas() or [model.isa])[0]
@@ -162,19 +163,22 @@ def part_systems(model: Model, threads: int) -> dict[str, System]:
         w, x = rng.standard_normal((N, K), np.float32), rng.standard_normal((P, K), np.float32)
         systems[f"product {K} -> {N}"] = ours.product(isa, pool, "Q8_0", w, x)
     bf16 = int(model.isa == "avx512bf16" and stack.key_length % 16 == 0)
-    few = rng.standard_normal((P, T, *head), np.float32)
-    q = np.ascontiguousarray(few[:, 0])
-    systems["spatial"] = ours.attention(model.isa, q, q, q, 0, bf16)
-    systems["temporal"] = ours.attention(model.isa, q, few, few, 2, bf16)
+    windows = rng.standard_normal((stack.block_count * P, T, *head), np.float32)
+    q = np.ascontiguousarray(windows[:, 0])
+    systems["spatial"] = ours.attention(model.isa, q[:P], q[:P], q[:P], 0, bf16)
+    systems["temporal"] = ours.attention(model.isa, q, windows, windows, 2, bf16)
     return systems
 
 
 def part_times(model: Model, times: dict[str, float]) -> dict[str, float]:
-    """Seconds of a step that are products, and that attention takes on one thread."""
-    stack = model.info.stacks["dynamics"]
+    """Seconds of a step that are products, and that attention takes on one thread; bytes of its windows."""
+    stack, each = model.info.stacks["dynamics"], 2 if model.isa == "avx512bf16" else 4
+    head = stack.head_count * stack.key_length
     return {
+        "windows": 2 * stack.block_count * model.token_count * model.info.context_length * head * each,
         "products": sum(count * times[f"product {K} -> {N}"] for (K, N), count in shapes(model).items()),
-        **{kind: times[kind] * stack.block_count * (kind in stack.sublayers) for kind in ("spatial", "temporal")},
+        "spatial": times["spatial"] * stack.block_count * ("spatial" in stack.sublayers),
+        "temporal": times["temporal"] * ("temporal" in stack.sublayers),
     }
 
 

@@ -165,6 +165,8 @@ def window(path: Path, counts: dict[str, int]) -> list[dict[str, Any]]:
 CHILD = """
 import json, sys, time, numpy as np
 from genie_cpp import World
+from genie_cpp.gguf_file import GGUFFile
+from genie_cpp.hparams import validate
 from genie_cpp.model import Model
 def anonymous():
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
@@ -178,16 +180,22 @@ for _ in range(2):
     world.step(0)
 played = anonymous()
 states = sum(world.model.state(name).n_bytes for name in ("dynamics", "tokenizer.decoder"))
-read, load = [], []
-for _ in range(5):
+read, header, load = [], [], []
+def timed(times, call):
     started = time.perf_counter()
-    np.fromfile(path, np.uint8).max()
-    read.append(time.perf_counter() - started)
-    started = time.perf_counter()
-    Model.open(path, threads=2)
-    load.append(time.perf_counter() - started)
+    kept = call()
+    times.append(time.perf_counter() - started)
+def checked():
+    with GGUFFile.open(path) as file:
+        validate(file, finite=False)
+for _ in range(9):
+    timed(read, lambda: np.fromfile(path, np.uint8).max())
+    timed(header, checked)
+    timed(load, lambda: Model.open(path, threads=2))
 print(json.dumps({"loaded": loaded - before, "played": played - before, "weights": world.model.n_bytes,
-                  "states": states, "read": float(np.median(read)), "load": float(np.median(load))}))
+                  "states": states, "tensors": len(world.model.tensors),
+                  **{name: float(np.median(times)) for name, times in
+                     (("read", read), ("header", header), ("load", load))}}))
 """
 
 

@@ -53,6 +53,8 @@ BLOCKS: dict[TensorType, tuple[int, int]] = {
     TensorType.Q8_0: (32, 34),
 }
 
+_TYPES = {int(kind): kind for kind in TensorType}
+
 # GGUF value types by code: (name, struct format or None for string and array, smallest number of bytes).
 _VALUES: dict[int, tuple[str, str | None, int]] = {
     0: ("uint8", "B", 1),
@@ -70,6 +72,8 @@ _VALUES: dict[int, tuple[str, str | None, int]] = {
     12: ("float64", "d", 8),
 }
 _BOOL, _STRING, _ARRAY = 7, 8, 9
+
+_FIELDS = {code: struct.Struct("<" + code) for _, code, _ in _VALUES.values() if code}
 
 Value = int | float | bool | str | list[Any]
 
@@ -110,7 +114,11 @@ class _Cursor:
         return self.data[self.at - count : self.at]
 
     def scalar(self, code: str, what: str) -> Any:
-        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
+        field = _FIELDS[code]
+        if field.size > self.remaining:
+            self.take(field.size, what)  # which says so
+        self.at += field.size
+        return field.unpack_from(self.data, self.at - field.size)[0]
 
     def count(self, limit: int, smallest: int, what: str) -> int:
         """A 64-bit count of records of at least `smallest` bytes."""
@@ -305,12 +313,12 @@ class GGUFFile:
         if 0 in shape:
             raise GGUFError(f"{what} has a dimension of 0: {list(shape)}", _DAMAGED)
         code = cursor.scalar("I", f"the type of {what}")
-        if code not in TensorType.__members__.values():
+        kind = _TYPES.get(code)
+        if kind is None:
             kinds = ", ".join(kind.name for kind in TensorType)
             raise GGUFError(
                 f"{what} has the type {code}, which is not one of {kinds}", "convert it again as q8_0 or f16"
             )
-        kind = TensorType(code)
         per_block, block_bytes = BLOCKS[kind]
         if shape[0] % per_block:
             raise GGUFError(

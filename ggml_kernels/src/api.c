@@ -120,7 +120,8 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D;
     const int32_t key_rows = few == 2 ? queries * keys : keys;
-    const size_t padded = (size_t)(keys + GENIE_KEY_PANEL - 1) / GENIE_KEY_PANEL * GENIE_KEY_PANEL;
+    const size_t panel = few ? GENIE_PAST_PANEL : GENIE_KEY_PANEL;
+    const size_t padded = ((size_t)keys + panel - 1) / panel * panel;
     const size_t head = padded * (size_t)D, row = (size_t)HD;
     const float scale = 1.0f / sqrtf((float)D);
     /* kt, or for bf16: every head's kp, its vp, and the rounded q, k, v. */
