@@ -70,8 +70,8 @@ def section(results: Results) -> list[str]:
         ]
     for row in results.get("memory", []):
         lines += [
-            f"**Loading {row['model']}** takes {ms(row['load'])} ms, of which {ms(row['header'])} ms are Python reading "
-            f"the header and checking it against the {row['tensors']} tensors that it must have; "
+            f"**Loading {row['model']}** takes {ms(row['load'])} ms, of which {ms(row['header'])} ms are Python "
+            f"reading the header and checking it against the {row['tensors']} tensors that it must have; "
             f"reading the file, with one pass, takes {ms(row['read'])} ms.",
             "",
         ]
