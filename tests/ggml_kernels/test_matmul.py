@@ -101,7 +101,8 @@ def decoded(type: int, w: Array) -> Array:
 
 
 def read_by(type: int, x: Array) -> Array:
-    """What a product reads x as, in float64: int8 with a scale per row, or per 768 columns beyond 1024, for quantized types."""
+    """What a product reads x as, in float64: int8 for quantized types, with a scale per row or beyond 1024 columns
+    per 768."""
     if type not in BLOCK:
         return x.astype(np.float64)
     read = np.empty(x.shape)

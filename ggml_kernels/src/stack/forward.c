@@ -130,27 +130,72 @@ void genie_keep_masked(pass *c) {
     c->position = s->masked_P;
 }
 
-/* The final norm and the head, or the residual stream as it is. */
-static void output(const pass *c) {
+/* What comes out in the end, normed. */
+static const float *final_rows(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *own = &c->stack->own;
-    const int32_t E = p->embedding_length, O = p->output_length;
-    const genie_activations a = genie_room(c, c->state->activations, E);
-    const float *x = p->output_norm == GENIE_NORM_NONE ? c->x_PE : c->y_PE;
-    if (p->output_norm != GENIE_NORM_NONE)
-        genie_norm_rows(c, p->output_norm, own->vector[GENIE_SLOT_OUTPUT_NORM],
-                        own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS], c->y_PE);
+    if (p->output_norm == GENIE_NORM_NONE)
+        return c->x_PE;
+    genie_norm_rows(c, p->output_norm, own->vector[GENIE_SLOT_OUTPUT_NORM], own->vector[GENIE_SLOT_OUTPUT_NORM_BIAS],
+                    c->y_PE);
+    return c->y_PE;
+}
+
+static const genie_matrix *head_of(const pass *c) {
+    const int first = c->stack->params.first_frame == GENIE_FIRST_OUTPUT && c->state->length == 0;
+    return c->stack->own.matrix[first ? GENIE_SLOT_OUTPUT_FIRST : GENIE_SLOT_OUTPUT];
+}
+
+/* The final norm and the head, or the residual stream as it is. */
+static void output(const pass *c) {
+    const int32_t E = c->stack->params.embedding_length, O = c->stack->params.output_length;
+    const float *x = final_rows(c);
     if (O == 0) {
         const size_t from = (size_t)c->begin * (size_t)E;
         if (c->end > c->begin)
             memcpy(c->output_PO + from, x + from, (size_t)(c->end - c->begin) * (size_t)E * sizeof(float));
         return;
     }
-    const int first = p->first_frame == GENIE_FIRST_OUTPUT && c->state->length == 0;
-    const genie_matrix *head = own->matrix[first ? GENIE_SLOT_OUTPUT_FIRST : GENIE_SLOT_OUTPUT];
-    genie_quantize(c, head, x, E, a);
+    const genie_activations a = genie_room(c, c->state->activations, E);
+    genie_quantize(c, head_of(c), x, E, a);
     genie_phase(c);
-    genie_product(c, head, a, x, E, c->output_PO, O, 0);
+    genie_product(c, head_of(c), a, x, E, c->output_PO, O, 0);
+}
+
+/* The head and sampling together, where nobody wants the logits: those of a few rows at a time stay in the cache. */
+static void sample_own_rows(const pass *c) {
+    enum { ROWS = 12 };
+    const int32_t E = c->stack->params.embedding_length, O = c->stack->params.output_length;
+    const genie_activations a = genie_room(c, c->state->activations, E);
+    const float *x = final_rows(c);
+    float *logits = c->output_PO + (size_t)c->begin * (size_t)O;
+    genie_quantize(c, head_of(c), x, E, a);
+    for (int32_t first = c->begin; first < c->end; first += ROWS) {
+        const int32_t end = c->end - first < ROWS ? c->end : first + ROWS;
+        genie_matrix_run(head_of(c), genie_activations_row(a, E, first - c->begin), x + (size_t)first * (size_t)E, E,
+                         end - first, logits, O, 0, 0, 1);
+        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, first, end, logits, 0,
+                          c->sampled_P);
+    }
+}
+
+/* The last part of a MaskGIT step. */
+static void sample(const pass *c) {
+    if (c->own && c->masked_only) {
+        sample_own_rows(c);
+    } else {
+        const size_t O = (size_t)c->stack->params.output_length;
+        int32_t begin, end;
+        output(c);
+        genie_pool_barrier(c->pool);
+        genie_share(c->state->masked, c->thread, c->threads, &begin, &end);
+        const int packed = c->position != NULL;
+        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, begin, end,
+                          c->output_PO + (packed ? (size_t)begin * O : 0), !packed, c->sampled_P);
+    }
+    genie_pool_barrier(c->pool);
+    if (c->thread == 0)
+        genie_fill_best(c->sampler, c->step, c->state, c->sampled_P);
 }
 
 static void run_pass(void *context, int32_t thread, int32_t threads) {
@@ -185,13 +230,10 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     }
     if (apart == sublayers)
         genie_keep_masked(c);
-    if (c->output_PO != NULL)
+    if (c->sampler != NULL)
+        sample(c);
+    else if (c->output_PO != NULL)
         output(c);
-    if (c->sampler != NULL) {
-        genie_pool_barrier(c->pool);
-        genie_sample(c->stack->kernels, c->pool, c->sampler, c->step, c->seed, c->frame, s, c->position != NULL,
-                     c->sampled_P, thread, threads);
-    }
 }
 
 static genie_status check(const genie_stack *stack, const genie_state *state, const genie_pool *pool,

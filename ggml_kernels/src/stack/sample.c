@@ -48,31 +48,20 @@ static int32_t likeliest(const float *logits, int32_t codes) {
     return best;
 }
 
-static int worse(const genie_candidate *a, const genie_candidate *b) {
-    return a->quality != b->quality ? a->quality < b->quality : a->position > b->position;
+static int better(const genie_candidate *a, const genie_candidate *b) {
+    return a->quality != b->quality ? a->quality > b->quality : a->position < b->position;
 }
 
+/* The best is the root of the heap. */
 static void sift(genie_candidate *heap, int32_t root, int32_t n) {
     for (int32_t child; (child = 2 * root + 1) < n; root = child) {
-        if (child + 1 < n && worse(&heap[child + 1], &heap[child]))
+        if (child + 1 < n && better(&heap[child + 1], &heap[child]))
             child++;
-        if (!worse(&heap[child], &heap[root]))
+        if (!better(&heap[child], &heap[root]))
             return;
         const genie_candidate held = heap[root];
         heap[root] = heap[child];
         heap[child] = held;
-    }
-}
-
-/* Best first. A heap sort, because the C library's sort may allocate. */
-static void sort_by_quality(genie_candidate *list, int32_t n) {
-    for (int32_t root = n / 2; root-- > 0;)
-        sift(list, root, n);
-    for (int32_t end = n; end-- > 1;) {
-        const genie_candidate held = list[0];
-        list[0] = list[end];
-        list[end] = held;
-        sift(list, 0, end);
     }
 }
 
@@ -162,26 +151,25 @@ void genie_find_masked(genie_state *state, const int32_t *ids_P) {
             state->masked_P[state->masked++] = i;
 }
 
-void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sampler *sampler, int32_t step,
-                  uint64_t seed, uint32_t frame, genie_state *state, int packed, int32_t *ids_P, int32_t thread,
-                  int32_t thread_count) {
-    const genie_stack_params *params = &state->stack->params;
-    const int32_t tokens = params->token_count, mask = genie_mask_id(params);
-    int32_t begin, end;
-    genie_share(state->masked, thread, thread_count, &begin, &end);
-    if (begin < end) {
-        distribution d = {.codes = genie_factor_size(params)};
-        d.terms = state->terms_PO + (size_t)begin * (size_t)d.codes; /* of one position after the other */
-        d.sums = state->sums_PS + (size_t)begin * (size_t)genie_stretches(d.codes);
-        for (int32_t i = begin; i < end; i++) {
-            const int32_t position = state->masked_P[i], row = packed ? i : position;
-            sample_position(kernels, sampler, step, seed, frame, &d,
-                            state->logits_PO + (size_t)row * (size_t)params->output_length, state, position, ids_P);
-        }
-    }
-    genie_pool_barrier(pool);
-    if (thread != 0)
+void genie_sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
+                       uint32_t frame, genie_state *state, int32_t begin, int32_t end, const float *logits_PO,
+                       int by_token, int32_t *ids_P) {
+    const genie_stack_params *p = &state->stack->params;
+    if (begin >= end)
         return;
+    distribution d = {.codes = genie_factor_size(p)};
+    d.terms = state->terms_PO + (size_t)begin * (size_t)d.codes; /* of one position after the other */
+    d.sums = state->sums_PS + (size_t)begin * (size_t)genie_stretches(d.codes);
+    for (int32_t i = begin; i < end; i++) {
+        const int32_t position = state->masked_P[i], row = by_token ? position : i - begin;
+        sample_position(kernels, sampler, step, seed, frame, &d, logits_PO + (size_t)row * (size_t)p->output_length,
+                        state, position, ids_P);
+    }
+}
+
+void genie_fill_best(const genie_sampler *sampler, int32_t step, genie_state *state, int32_t *ids_P) {
+    const genie_stack_params *p = &state->stack->params;
+    const int32_t mask = genie_mask_id(p);
     genie_candidate *list = state->candidates_P;
     int32_t n = 0;
     for (int32_t i = 0; i < state->masked; i++) {
@@ -189,10 +177,13 @@ void genie_sample(const genie_kernels *kernels, genie_pool *pool, const genie_sa
         if (ids_P[position] == mask)
             list[n++] = (genie_candidate){state->quality_P[position], position};
     }
-    sort_by_quality(list, n);
-    const int32_t fill = filled(sampler, step, tokens, n);
-    for (int32_t i = 0; i < fill; i++)
-        ids_P[list[i].position] = state->chosen_P[list[i].position];
+    for (int32_t root = n / 2; root-- > 0;)
+        sift(list, root, n);
+    for (int32_t fill = filled(sampler, step, p->token_count, n); fill > 0; fill--) {
+        ids_P[list[0].position] = state->chosen_P[list[0].position];
+        list[0] = list[--n];
+        sift(list, 0, n);
+    }
 }
 
 int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step) {
@@ -209,13 +200,19 @@ typedef struct {
     int32_t step;
     uint64_t seed;
     uint32_t frame;
+    const float *logits_PO;
     int32_t *ids_P;
 } filling;
 
 static void run_fill(void *context, int32_t thread, int32_t threads) {
     const filling *f = context;
-    genie_sample(f->state->stack->kernels, f->pool, f->sampler, f->step, f->seed, f->frame, f->state, 0, f->ids_P,
-                 thread, threads);
+    int32_t begin, end;
+    genie_share(f->state->masked, thread, threads, &begin, &end);
+    genie_sample_rows(f->state->stack->kernels, f->sampler, f->step, f->seed, f->frame, f->state, begin, end,
+                      f->logits_PO, 1, f->ids_P);
+    genie_pool_barrier(f->pool);
+    if (thread == 0)
+        genie_fill_best(f->sampler, f->step, f->state, f->ids_P);
 }
 
 genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
@@ -228,9 +225,8 @@ genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, ge
     for (int32_t i = 0; i < p->token_count; i++)
         if (ids_P[i] < 0 || ids_P[i] > genie_mask_id(p))
             return GENIE_ERROR_ARGUMENT;
-    memcpy(state->logits_PO, logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
     genie_find_masked(state, ids_P);
-    filling f = {state, pool, sampler, step, seed, frame, ids_P};
+    filling f = {state, pool, sampler, step, seed, frame, logits_PO, ids_P};
     genie_pool_run(pool, run_fill, &f);
     return GENIE_OK;
 }
