@@ -85,6 +85,10 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
         norm_key(c, w, past_k + own);
         if (c->remembering)
             continue;
+        if (s->length == 0) { /* of a single key all is its value */
+            memcpy(s->att + (size_t)i * (size_t)HD, past_v, (size_t)HD * sizeof(float));
+            continue;
+        }
         norm_query(c, w, q);
         for (int32_t h = 0; h < p->head_count; h++)
             c->stack->kernels->attention_one(q + h * D, past_k + h * D, past_v + h * D, HD, s->length + 1, D, scale,
@@ -94,12 +98,14 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
 
 /* One frame's key and value of a head join a narrow window as number t. */
 static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t t, int32_t D, uint16_t *kp, uint16_t *vp) {
-    uint16_t *panel = kp + (size_t)(t / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)D;
-    uint16_t *values = vp + (size_t)(t / 2) * (size_t)D * 2 + t % 2;
+    uint16_t *panel = kp + (size_t)(t / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)D + t % GENIE_PAST_PANEL * 2;
     for (int32_t d = 0; d < D; d += 2)
-        memcpy(panel + (d / 2 * GENIE_PAST_PANEL + t % GENIE_PAST_PANEL) * 2, k + d, 2 * sizeof *panel);
-    for (int32_t d = 0; d < D; d++)
-        values[2 * d] = v[d];
+        memcpy(panel + d * GENIE_PAST_PANEL, k + d, 2 * sizeof *panel);
+    uint16_t *pairs = vp + (size_t)(t / 2) * (size_t)D * 2;
+    for (int32_t d = 0; d < D; d++) { /* the value before it, or none, and this one */
+        const uint16_t pair[2] = {t % 2 == 0 ? v[d] : pairs[2 * d], t % 2 == 0 ? 0 : v[d]};
+        memcpy(pairs + 2 * d, pair, sizeof pair);
+    }
 }
 
 /* The same in a narrow stack, whose window takes in a frame only when it is committed. */
@@ -119,7 +125,9 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
         kernels->to_bf16(s->v + row, HD, v16);
         uint16_t *kp = (uint16_t *)cache->k + token * slots, *vp = (uint16_t *)cache->v + token * slots;
         const size_t window = slots * (size_t)D;
-        if (!c->remembering) {
+        if (s->length == 0 && !c->remembering) {
+            memcpy(s->att + row, s->v + row, (size_t)HD * sizeof(float)); /* of a single key all is its value */
+        } else if (!c->remembering) {
             norm_query(c, w, s->q + row);
             kernels->to_bf16(s->q + row, HD, q16);
             kernels->attention_past_bf16(q16, k16, v16, kp, vp, window, s->length, p->head_count, D, scale, slopes,
@@ -223,7 +231,8 @@ void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cac
     } else if (kind == GENIE_SUBLAYER_SPACETIME) {
         v = (float *)cache->v + (size_t)s->length * (size_t)p->token_count * (size_t)HD;
     }
-    if (!c->remembering)
+    const int unasked = c->remembering || (kind == GENIE_SUBLAYER_TEMPORAL && s->length == 0);
+    if (!unasked)
         genie_product(c, w->matrix[GENIE_SLOT_Q], a, x, E, s->q, HD, 0);
     genie_product(c, w->matrix[GENIE_SLOT_K], b, kv, E, k, stride, 0);
     genie_product(c, w->matrix[GENIE_SLOT_V], b, kv, E, v, stride, 0);

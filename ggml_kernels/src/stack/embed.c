@@ -60,6 +60,11 @@ static void token_row(const genie_stack_params *p, const float *rows, int32_t id
     }
 }
 
+static void add_row(float *x_E, const float *more_E, int32_t E) {
+    for (int32_t e = 0; more_E != NULL && e < E; e++)
+        x_E[e] += more_E[e];
+}
+
 void genie_embed(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *w = &c->stack->own;
@@ -80,13 +85,8 @@ void genie_embed(const pass *c) {
         const float *space = places == NULL ? NULL : places + (size_t)i * (size_t)E;
         if (N == 0)
             token_row(p, w->vector[GENIE_SLOT_TOKEN_EMBD], c->ids_P[i], row);
-        for (int32_t e = 0; e < E; e++) {
-            if (action != NULL)
-                row[e] += action[e];
-            if (space != NULL)
-                row[e] += space[e];
-            if (time != NULL)
-                row[e] += time[e];
-        }
+        add_row(row, action, E);
+        add_row(row, space, E);
+        add_row(row, time, E);
     }
 }
