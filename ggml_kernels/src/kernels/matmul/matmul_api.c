@@ -26,8 +26,9 @@ static void run(void *context, int32_t thread, int32_t thread_count) {
     }
     const int32_t m = end - begin;
     const float *x = p->x_MC + (size_t)begin * (size_t)p->columns;
-    const genie_activations a = genie_activations_row(p->activations, p->columns, begin);
+    genie_activations a = p->activations;
     if (genie_matrix_quantized(p->matrix)) {
+        a = genie_activations_row(a, p->columns, begin);
         genie_activations_quantize(p->kernels, x, p->columns, m, p->columns, a, thread, thread_count);
         if (!own)
             genie_pool_barrier(p->pool);
