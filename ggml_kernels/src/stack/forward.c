@@ -42,39 +42,61 @@ void genie_product(const pass *c, const genie_matrix *w, genie_activations a, co
         genie_matrix_run(w, a, x, columns, c->rows, y, y_stride, accumulate, c->thread, c->threads);
 }
 
-void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE) {
+static void norm_row(const pass *c, int32_t kind, const float *weight, const float *bias, const float *x, float *y) {
     const genie_stack_params *p = &c->stack->params;
-    const int32_t E = p->embedding_length, n = genie_norm_length(p);
-    for (int32_t i = c->begin; i < c->end; i++) {
-        const float *row = c->x_PE + (size_t)i * (size_t)E;
-        float *y = y_PE + (size_t)i * (size_t)E;
-        for (int32_t e = n; e < E; e++)
-            y[e] = 0;
-        if (kind == GENIE_NORM_LAYER)
-            c->stack->kernels->layer_norm(row, weight, bias, p->norm_epsilon, n, y);
-        else
-            c->stack->kernels->rms_norm(row, weight, p->norm_epsilon, n, y);
-    }
+    const int32_t n = genie_norm_length(p);
+    for (int32_t e = n; e < p->embedding_length; e++)
+        y[e] = 0;
+    if (kind == GENIE_NORM_LAYER)
+        c->stack->kernels->layer_norm(x, weight, bias, p->norm_epsilon, n, y);
+    else
+        c->stack->kernels->rms_norm(x, weight, p->norm_epsilon, n, y);
 }
 
-/* The norm of a sublayer; with FiLM the frame's action picks the row of its weights. */
-static void sublayer_norm(const pass *c, const genie_weights *w, float *y_PE) {
+void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE) {
+    const size_t E = (size_t)c->stack->params.embedding_length;
+    for (int32_t i = c->begin; i < c->end; i++)
+        norm_row(c, kind, weight, bias, c->x_PE + (size_t)i * E, y_PE + (size_t)i * E);
+}
+
+/* Where a sublayer's norm has its weights; with FiLM the frame's action picks the row of them. */
+static size_t norm_at(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const int32_t row = p->conditioning != GENIE_CONDITIONING_FILM ? 0 : c->action < 0 ? p->action_count : c->action;
-    const size_t at = (size_t)row * (size_t)p->embedding_length;
+    return (size_t)row * (size_t)p->embedding_length;
+}
+
+static void sublayer_norm(const pass *c, const genie_weights *w, float *y_PE) {
     const float *bias = w->vector[GENIE_SLOT_NORM_BIAS];
-    genie_norm_rows(c, p->norm, w->vector[GENIE_SLOT_NORM] + at, bias == NULL ? NULL : bias + at, y_PE);
+    genie_norm_rows(c, c->stack->params.norm, w->vector[GENIE_SLOT_NORM] + norm_at(c),
+                    bias == NULL ? NULL : bias + norm_at(c), y_PE);
 }
 
 const float *genie_sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
                                   genie_activations a) {
     const genie_stack_params *p = &c->stack->params;
-    const int normed = !p->post_norm && w->vector[GENIE_SLOT_NORM] != NULL;
-    const float *x = normed ? c->y_PE : c->x_PE;
-    if (normed)
+    const int32_t E = p->embedding_length;
+    if (p->post_norm || w->vector[GENIE_SLOT_NORM] == NULL) {
+        genie_quantize(c, matrix, c->x_PE, E, a);
+        return c->x_PE;
+    }
+    if (!genie_matrix_quantized(matrix)) {
         sublayer_norm(c, w, c->y_PE);
-    genie_quantize(c, matrix, x, p->embedding_length, a);
-    return x;
+        return c->y_PE;
+    }
+    /* A few rows are quantized while their norms are at hand, which are not kept otherwise. */
+    enum { FEW = 8 };
+    const float *weight = w->vector[GENIE_SLOT_NORM] + norm_at(c), *bias = w->vector[GENIE_SLOT_NORM_BIAS];
+    float *y = c->y_PE + (size_t)c->begin * (size_t)E;
+    for (int32_t i = c->begin; i < c->end; i += FEW) {
+        const int32_t n = c->end - i < FEW ? c->end - i : FEW;
+        for (int32_t j = 0; j < n; j++)
+            norm_row(c, p->norm, weight, bias == NULL ? NULL : bias + norm_at(c), c->x_PE + (size_t)(i + j) * (size_t)E,
+                     y + (size_t)j * (size_t)E);
+        genie_activations_quantize(c->stack->kernels, y, E, n, E,
+                                   genie_activations_row(a, E, c->own ? i - c->begin : i), 0, 1);
+    }
+    return c->y_PE; /* which a quantized matrix does not read */
 }
 
 void genie_sublayer_end(const pass *c, const genie_weights *w) {

@@ -57,7 +57,8 @@ void genie_product(const pass *c, const genie_matrix *w, genie_activations a, co
 /* Norm this thread's rows of the residual stream into y_PE, or in place. */
 void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE);
 
-/* What a sublayer reads: this thread's rows, normed where it has a norm and that comes first, and quantized. */
+/* What a sublayer reads: this thread's rows, normed where it has a norm and that comes first, and quantized where
+ * `matrix` is. */
 const float *genie_sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
                                   genie_activations a);
 
