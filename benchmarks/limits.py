@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from targets import OURS, Results, rows_of
+from targets import OURS, Results, against, rows_of
 from text import ms, table
 
 
@@ -22,6 +22,17 @@ def _products(results: Results) -> list[str]:
             limit = _mean([row["limit"] / row["peak"] for row in rows])
             mine = _mean([row["speed"]["ours: Q8_0"] / row["peak"] for row in rows])
             body.append([f"{isa}, {threads}t", *(f"{100 * share:.0f} %" for share in (limit, mine, mine / limit))])
+    first = results["products"]["rows"][0]["isa"]
+    at_limit = [
+        {**row, "speed": {**row["speed"], "limit": row["limit"]}} for row in rows_of(results, first) if row["limit"]
+    ]
+    rivals = {
+        "the best 8-bit engine of blocks": ("block: OpenVINO 8", "block: ONNX Runtime MatMulNBits 8"),
+        "the best of ggml": ("block: ggml",),
+        "the best coarse engine": ("coarse: ",),
+    }
+    ratios = {name: against(at_limit, "limit", *starts).values() for name, starts in rivals.items()}
+    would = ", ".join(f"{min(found):.2f}…{max(found):.2f} times {name}" for name, found in ratios.items() if found)
     return [
         "**Products.** The peak is int8 multiply-adds and nothing else. Weights with a scale per 32 columns need a",
         "multiplication in float for every eight of them (AVX-512), and it runs on the same units; AVX2 has no exact",
@@ -30,6 +41,7 @@ def _products(results: Results) -> list[str]:
         "multiplications, which is why the best of them can pass us.",
         "",
         *table(["Q8_0, M = 256 (gmean)", "limit, of the peak", "ours, of the peak", "ours, of the limit"], body),
+        *([f"At that limit Q8_0 would be, by shape, {would}.", ""] if would else []),
     ]
 
 
