@@ -210,6 +210,8 @@ def _stack(c: StackConfig) -> StackParams:
         qk_norm_epsilon=c.qk_norm_epsilon,
         qk_norm_kind=c.qk_norm_kind,
         unnormed=c.unnormed or None,
+        expert_count=c.expert_count,
+        expert_used_count=c.expert_used_count,
         kv_input=c.kv_input,
         spatial_bias=c.spatial_bias,
         temporal_bias=c.temporal_bias,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import NativeError
 
-ABI_VERSION = 8
+ABI_VERSION = 9
 SPATIAL, TEMPORAL, SPACETIME, FFN, PEG = range(5)
 SUBLAYERS = {"spatial": SPATIAL, "temporal": TEMPORAL, "spacetime": SPACETIME, "ffn": FFN, "peg": PEG}
 NORMS = {"rmsnorm": 0, "layernorm": 1, "none": 2}
@@ -33,15 +33,15 @@ FIRST_FRAMES = {"none": 0, "input": 1, "output": 2}
 STACK_SLOTS = {
     "input.weight": 0, "input.bias": 1, "token_embd.weight": 2, "action_embd.weight": 3, "pos_space.weight": 4,
     "pos_time.weight": 5, "output_norm.weight": 6, "output_norm.bias": 7, "output.weight": 8, "output.bias": 9,
-    "pos.weight": 32, "spatial_bias.weight": 33, "temporal_bias.weight": 34, "input_norm.weight": 35,
-    "input_norm.bias": 36, "input_first.weight": 37, "input_first.bias": 38, "input_first_norm.weight": 39,
-    "input_first_norm.bias": 40, "output_first.weight": 41, "output_first.bias": 42,
+    "pos.weight": 33, "spatial_bias.weight": 34, "temporal_bias.weight": 35, "input_norm.weight": 36,
+    "input_norm.bias": 37, "input_first.weight": 38, "input_first.bias": 39, "input_first_norm.weight": 40,
+    "input_first_norm.bias": 41, "output_first.weight": 42, "output_first.bias": 43,
 }  # fmt: skip
 SUBLAYER_SLOTS = {
     "norm.weight": 10, "norm.bias": 11, "q.weight": 12, "k.weight": 13, "v.weight": 14, "out.weight": 15,
     "q.bias": 16, "k.bias": 17, "v.bias": 18, "out.bias": 19, "q_norm.weight": 20, "k_norm.weight": 21,
     "up.weight": 22, "gate.weight": 23, "down.weight": 24, "up.bias": 25, "gate.bias": 26, "down.bias": 27,
-    "conv.weight": 28, "conv.bias": 29, "q_norm.bias": 30, "k_norm.bias": 31,
+    "conv.weight": 28, "conv.bias": 29, "q_norm.bias": 30, "k_norm.bias": 31, "router.weight": 32,
 }  # fmt: skip
 # genie_conv_slot of a tensor's name within its layer.
 CONV_SLOTS = {

@@ -68,6 +68,8 @@ class StackParams:
     first_frame: str = "none"  # what the first frame of a window has weights of its own for
     qk_norm_kind: str = "rmsnorm"
     unnormed: tuple[str, ...] | None = None  # kinds of sublayers without a norm
+    expert_count: int | None = None  # FFNs of a sublayer, of which a token takes some; None: one that all take
+    expert_used_count: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "norm_epsilon", float32(self.norm_epsilon))
@@ -211,7 +213,10 @@ class HParams:
                     CONVERT_AGAIN,
                 )
         for stack, s in self.stacks.items():
+            experts, used = s.expert_count, s.expert_used_count
             for key, ok, wanted in (
+                ("expert_used_count", (used is None) == (experts is None), "there where expert_count is"),
+                ("expert_used_count", (used or 0) <= (experts or 0), "at most the expert_count"),
                 ("norm_length", (s.norm_length or 0) <= s.embedding_length, "at most the embedding_length"),
                 ("attention.qk_norm_epsilon", s.qk_norm or s.qk_norm_epsilon is None, "left out without qk_norm"),
                 ("attention.kv_input", s.kv_input == "norm" or s.norm_position == "pre", "norm where norms come after"),
@@ -351,10 +356,11 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
     """`{name: (shape fastest first, is it a matrix)}` of exactly the tensors a file with these parameters has."""
     found: dict[str, tuple[tuple[int, ...], bool]] = {}
 
-    def linear(name: str, wide: int, tall: int, bias: bool) -> None:
-        found[f"{name}.weight"] = ((wide, tall), True)
+    def linear(name: str, wide: int, tall: int, bias: bool, experts: int | None = None) -> None:
+        each = () if experts is None else (experts,)
+        found[f"{name}.weight"] = ((wide, tall, *each), True)
         if bias:
-            found[f"{name}.bias"] = ((tall,), False)
+            found[f"{name}.bias"] = ((tall, *each), False)
 
     def norm(name: str, shape: tuple[int, ...], kind: str | None) -> None:
         if kind != "none":
@@ -393,9 +399,11 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
                 if sublayer.rstrip("2") not in (s.unnormed or ()):
                     norm(f"{at}.norm", (E, hp.action_count + 1) if film else (E,), s.norm)
                 if sublayer in ("ffn", "ffn2"):
+                    if s.expert_count is not None:
+                        found[f"{at}.router.weight"] = ((E, s.expert_count), False)
                     for part in ("up", "gate") if s.ffn in GATED else ("up",):
-                        linear(f"{at}.{part}", E, F, s.bias)
-                    linear(f"{at}.down", F, E, s.bias)
+                        linear(f"{at}.{part}", E, F, s.bias, s.expert_count)
+                    linear(f"{at}.down", F, E, s.bias, s.expert_count)
                     continue
                 for part in ("q", "k", "v"):
                     linear(f"{at}.{part}", E, inner, s.bias)

@@ -400,6 +400,8 @@ def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
         "first_frame": _native.FIRST_FRAMES[s.first_frame],
         "unnormed": sum(1 << _native.SUBLAYERS[kind] for kind in s.unnormed or ()),
         "factor_count": hp.factor_count if dynamics else 1,
+        "expert_count": s.expert_count or 0,
+        "expert_used_count": s.expert_used_count or 0,
         "norm_epsilon": s.norm_epsilon,
         "qk_norm_epsilon": s.qk_norm_epsilon or 0.0,
     }

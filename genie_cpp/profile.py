@@ -208,6 +208,8 @@ KEYS: tuple[Key, ...] = (
     Key("genie.<stack>.output_norm", "string", "output_norm", choices=("rmsnorm", "layernorm", "none"), optional=True),
     Key("genie.<stack>.norm_epsilon", "float32", "norm_epsilon", 0, 0.1, above=True),
     Key("genie.<stack>.ffn", "string", "ffn", choices=("gelu", "gelu_tanh", "relu", "swiglu", "geglu")),
+    Key("genie.<stack>.expert_count", "uint32", "expert_count", 1, 256, optional=True, quiet=True),
+    Key("genie.<stack>.expert_used_count", "uint32", "expert_used_count", 1, 256, optional=True, quiet=True),
     Key("genie.<stack>.bias", "bool", "bias"),
     Key(
         "genie.<stack>.position",

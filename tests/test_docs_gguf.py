@@ -16,7 +16,7 @@ from genie_cpp.profile import KEYS, STACKS, Key
 
 PAGE = Path(__file__).parents[1] / "docs" / "gguf.md"
 # Distinct values, so that a shape tells which symbols it is made of.
-E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH, N, DIGIT = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4, 23, 29
+E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH, N, DIGIT, M = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4, 23, 29, 31
 WIDTH, HEIGHT = 8, 16
 
 
@@ -132,6 +132,12 @@ def biases_and_convolutions() -> HParams:
     return dataclasses.replace(hp, stacks=stacks, lam_difference=False, lam_head="joined", lam_head_length=N)
 
 
+def with_experts(hp: HParams) -> HParams:
+    """The same with experts in the place of every FFN."""
+    more = {"expert_count": M, "expert_used_count": 2}
+    return dataclasses.replace(hp, stacks={n: dataclasses.replace(s, **more) for n, s in hp.stacks.items()})
+
+
 def with_head(hp: HParams) -> HParams:
     """The same with the LAM's head for pairs."""
     encoder = dataclasses.replace(hp.stacks["lam.encoder"], output_norm="none")
@@ -172,7 +178,7 @@ def pattern(name: str) -> str:
 def test_the_tensor_names_are_the_same() -> None:
     hp = everything("swiglu", "layernorm", True, True)
     names = [*expected_tensors(hp), *expected_tensors(with_head(hp)), *expected_tensors(biases_and_convolutions())]
-    names += expected_tensors(convolutional(hp))
+    names += [*expected_tensors(convolutional(hp)), *expected_tensors(with_experts(hp))]
     assert {pattern(name) for name in names} == set(page_tensors())
 
 
@@ -199,6 +205,21 @@ def test_the_shapes_are_the_same() -> None:
         )
         words = page[pattern(name)].strip("[]").split(", ")
         assert shape == tuple(symbols[word] for word in words), name
+
+
+def test_the_shapes_of_experts_are_the_same() -> None:
+    full, tensors = everything("swiglu", "layernorm", True, True), section("Tensors")
+    before, after = expected_tensors(full), expected_tensors(with_experts(full))
+    changed = {name: shape for name, (shape, _) in after.items() if before.get(name, (None,))[0] != shape}
+    assert {name.rsplit(".ffn.")[1] for name in changed} == {
+        "router.weight", *(f"{part}.{end}" for part in ("up", "gate", "down") for end in ("weight", "bias"))
+    }  # fmt: skip
+    assert "| [E, M] | with `expert_count` |" in tensors
+    assert "with experts [E, F, M] and [F, M] |" in tensors and "with experts [F, E, M] and [E, M] |" in tensors
+    symbols = {"up": (E, F, M), "gate": (E, F, M), "down": (F, E, M), "router": (E, M)}
+    for name, shape in changed.items():
+        part, end = name.split(".")[-2:]
+        assert shape == (symbols[part] if end == "weight" else symbols[part][1:]), name
 
 
 def test_the_shapes_of_convolutions_are_the_same() -> None:

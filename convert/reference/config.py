@@ -60,6 +60,10 @@ class StackConfig:
     first_frame: str = "none"  # whether a window's first frame has an "input" or "output" matrix of its own
     qk_norm_kind: str = "rmsnorm"
     unnormed: tuple[str, ...] = ()  # kinds of sublayers without a norm
+    expert_count: int | None = (
+        None  # FFNs of a sublayer, of which each token takes expert_used_count (arXiv 1701.06538)
+    )
+    expert_used_count: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("block_count", "embedding_length", "head_count", "key_length", "feed_forward_length"):
@@ -82,6 +86,11 @@ class StackConfig:
             raise ConfigError(f"output_norm {self.output_norm!r} is not among {list(OUTPUT_NORMS)}")
         if self.ffn not in FFNS:
             raise ConfigError(f"ffn {self.ffn!r} is not among {list(FFNS)}")
+        experts, used = self.expert_count, self.expert_used_count
+        if (experts, used) != (None, None) and not (
+            isinstance(experts, int) and isinstance(used, int) and 1 <= used <= experts
+        ):
+            raise ConfigError(f"expert_used_count {used!r} is not among 1…expert_count {experts!r}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} {getattr(self, name)!r} is not among {list(choices)}")

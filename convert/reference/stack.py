@@ -100,19 +100,52 @@ class Attention(nn.Module):
         return self.out(out.reshape(B, T, P, -1))
 
 
+class Experts(nn.Module):
+    """A linear map for each expert: [..., X, in] -> [..., X, out]."""
+
+    def __init__(self, experts: int, wide: int, tall: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(experts, tall, wide), std=0.02))
+        self.bias = nn.Parameter(torch.zeros(experts, tall)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.einsum("...xi,xoi->...xo", x, self.weight)
+        return y if self.bias is None else y + self.bias
+
+
 class FeedForward(nn.Module):
-    """up -> activation -> down; the gated kinds multiply by a second projection (act(gate x) * up x)."""
+    """up -> activation -> down; the gated kinds multiply by a second projection (act(gate x) * up x).
+
+    With experts all of them run, and a token takes those with the largest outputs of the router, weighted with a softmax
+    over these.
+    """
 
     def __init__(self, c: StackConfig, actions: int | None = None) -> None:
         super().__init__()
         self.kind = c.ffn
         self.norm = _norm(c, "ffn", actions)
-        self.up = nn.Linear(c.embedding_length, c.feed_forward_length, bias=c.bias)
+        self.used = c.expert_used_count
+        self.router = nn.Linear(c.embedding_length, c.expert_count, bias=False) if c.expert_count else None
+
+        def linear(wide: int, tall: int) -> nn.Module:
+            if c.expert_count:
+                return Experts(c.expert_count, wide, tall, c.bias)
+            return nn.Linear(wide, tall, bias=c.bias)
+
+        self.up = linear(c.embedding_length, c.feed_forward_length)
         gated = c.ffn in ("swiglu", "geglu")
-        self.gate = nn.Linear(c.embedding_length, c.feed_forward_length, bias=c.bias) if gated else None
-        self.down = nn.Linear(c.feed_forward_length, c.embedding_length, bias=c.bias)
+        self.gate = linear(c.embedding_length, c.feed_forward_length) if gated else None
+        self.down = linear(c.feed_forward_length, c.embedding_length)
 
     def forward(self, y: Tensor, visible_TT: Tensor) -> Tensor:
+        if self.router is None or self.used is None:
+            return self._run(y)
+        wanted = self.router(y)
+        best, which = wanted.topk(self.used, dim=-1)
+        share = torch.zeros_like(wanted).scatter(-1, which, best.softmax(-1))
+        return (share[..., None] * self._run(y[..., None, :].expand(*wanted.shape, -1))).sum(-2)
+
+    def _run(self, y: Tensor) -> Tensor:
         up = self.up(y)
         if self.gate is not None:
             gate = self.gate(y)

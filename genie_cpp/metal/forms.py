@@ -22,7 +22,8 @@ from ..errors import ModelError
 # has no tensors of, and a sublayer without one runs without.
 FREE = frozenset(
     "block_count embedding_length head_count key_length feed_forward_length token_count context_length input_length "
-    "input_rows action_count output_length norm_epsilon grid_width norm_length qk_norm_epsilon unnormed".split()
+    "input_rows action_count output_length norm_epsilon grid_width norm_length qk_norm_epsilon unnormed "
+    "expert_count expert_used_count".split()
 )
 RMS, LAYER, NONE = (_native.NORMS[name] for name in ("rmsnorm", "layernorm", "none"))
 QK_RMS, QK_LAYER = (_native.QK_NORMS[name] for name in ("rmsnorm", "layernorm"))
@@ -48,7 +49,8 @@ CHOICES: dict[str, tuple[int, ...]] = {
 }
 
 # Tensors that are multiplied, looked up, or are a vector (a norm with FiLM: a row per action), without ".weight".
-MATRICES = frozenset("input input_first output output_first q k v out up gate down".split())
+MATRICES = frozenset("input input_first output output_first q k v out up gate down router".split())
+EXPERTS = frozenset("up gate down".split())  # one for each, where there are experts
 TABLES = frozenset("token_embd action_embd pos_space pos_time pos spatial_bias conv".split())
 VECTORS = frozenset(
     "input.bias input_norm input_norm.bias input_first.bias input_first_norm input_first_norm.bias output_norm "
@@ -135,8 +137,19 @@ def tokens(p: Mapping[str, Any], table: Any, ids_P: Any) -> Any:
 
 
 def feed_forward(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
-    gate = layer["gate"](r.y_PE) if "gate" in layer else None
-    return layer["down"](FFNS[p["ffn"]](gate, layer["up"](r.y_PE))), None
+    def run(up: Any, gate: Any, down: Any) -> Any:
+        return down(FFNS[p["ffn"]](gate and gate(r.y_PE), up(r.y_PE)))
+
+    gate = layer.get("gate")
+    if "router" not in layer:
+        return run(layer["up"], gate, layer["down"]), None
+    # All experts run for all tokens: which a token takes is known on the device only.
+    wanted_PX = layer["router"](r.y_PE)
+    rank_PX = mx.argsort(mx.argsort(-wanted_PX, -1), -1)
+    share_PX = mx.softmax(mx.where(rank_PX < p["expert_used_count"], wanted_PX, -mx.inf), -1)
+    gates = gate or [None] * p["expert_count"]
+    ffns = zip(layer["up"], gates, layer["down"], strict=True)
+    return sum(share_PX[:, e : e + 1] * run(*ffn) for e, ffn in enumerate(ffns)), None
 
 
 def heads(p: Mapping[str, Any], layer: Layer, r: Reads) -> tuple[Any, Any, Any]:

@@ -54,7 +54,10 @@ class Stack:
             layer = self._layers[int(block) * len(self.sublayers) + self.sublayers.index(sublayer)]
         part = part.removesuffix(".weight")
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
-        if part in forms.MATRICES:
+        experts = self.params["expert_count"]
+        if experts and part in forms.EXPERTS:
+            layer[part] = [matrix(type, rows // experts, columns, one) for one in np.split(raw, experts)]
+        elif part in forms.MATRICES:
             layer[part] = matrix(type, rows, columns, raw)
         elif part in forms.TABLES or (part in forms.VECTORS and rows > 1):
             layer[part] = mx.array(finite(raw.view(np.float32)).reshape(rows, columns))
@@ -74,8 +77,14 @@ class Stack:
             self._own["spatial_bias"] = forms.biases(self.params, self._own["spatial_bias"])
         for layer in (self._own, *self._layers):
             for name in forms.MATRICES & layer.keys():
-                layer[name] = dataclasses.replace(layer[name], bias=layer.pop(f"{name}.bias", None))
-            arrays += [a for w in layer.values() for a in (w.arrays if isinstance(w, Matrix) else [w])]
+                bias = layer.pop(f"{name}.bias", None)
+                if isinstance(layer[name], list):
+                    biases = [None] * len(layer[name]) if bias is None else bias.reshape(len(layer[name]), -1)
+                    layer[name] = [dataclasses.replace(w, bias=b) for w, b in zip(layer[name], biases, strict=True)]
+                else:
+                    layer[name] = dataclasses.replace(layer[name], bias=bias)
+            every = [w for value in layer.values() for w in (value if isinstance(value, list) else [value])]
+            arrays += [a for w in every for a in (w.arrays if isinstance(w, Matrix) else [w])]
         with lock:
             mx.eval(arrays)
         self.n_bytes = sum(int(a.nbytes) for a in arrays)

@@ -39,7 +39,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 8
+#define GENIE_ABI_VERSION 9
 
 typedef enum {
     GENIE_OK = 0,
@@ -105,7 +105,7 @@ typedef enum {
     GENIE_SLOT_OUT_BIAS = 19,
     GENIE_SLOT_Q_NORM = 20,
     GENIE_SLOT_K_NORM = 21,
-    GENIE_SLOT_UP = 22,
+    GENIE_SLOT_UP = 22, /* with experts those of all, one below the other: [X F, E], biases [X, F] */
     GENIE_SLOT_GATE = 23,
     GENIE_SLOT_DOWN = 24,
     GENIE_SLOT_UP_BIAS = 25,
@@ -115,18 +115,19 @@ typedef enum {
     GENIE_SLOT_CONV_BIAS = 29,
     GENIE_SLOT_Q_NORM_BIAS = 30,
     GENIE_SLOT_K_NORM_BIAS = 31,
-    GENIE_SLOT_POS = 32,           /* from here: of the stack; F32 [T * P, E]; POSITION_JOINT */
-    GENIE_SLOT_SPATIAL_BIAS = 33,  /* F32 [H, (2 R - 1) (2 C - 1)]: of rows down and columns right from query to key */
-    GENIE_SLOT_TEMPORAL_BIAS = 34, /* F32 [1, H]: what a frame of distance takes off a score (ALiBi's slopes) */
-    GENIE_SLOT_INPUT_NORM = 35,    /* F32 [E]; input_norm */
-    GENIE_SLOT_INPUT_NORM_BIAS = 36,
-    GENIE_SLOT_INPUT_FIRST = 37, /* as INPUT, for the first frame; FIRST_INPUT */
-    GENIE_SLOT_INPUT_FIRST_BIAS = 38,
-    GENIE_SLOT_INPUT_FIRST_NORM = 39,
-    GENIE_SLOT_INPUT_FIRST_NORM_BIAS = 40,
-    GENIE_SLOT_OUTPUT_FIRST = 41, /* as OUTPUT; FIRST_OUTPUT */
-    GENIE_SLOT_OUTPUT_FIRST_BIAS = 42,
-    GENIE_SLOT_COUNT = 43
+    GENIE_SLOT_ROUTER = 32,        /* F32 or F16 matrix [X, E] of an FFN of experts */
+    GENIE_SLOT_POS = 33,           /* from here: of the stack; F32 [T * P, E]; POSITION_JOINT */
+    GENIE_SLOT_SPATIAL_BIAS = 34,  /* F32 [H, (2 R - 1) (2 C - 1)]: of rows down and columns right from query to key */
+    GENIE_SLOT_TEMPORAL_BIAS = 35, /* F32 [1, H]: what a frame of distance takes off a score (ALiBi's slopes) */
+    GENIE_SLOT_INPUT_NORM = 36,    /* F32 [E]; input_norm */
+    GENIE_SLOT_INPUT_NORM_BIAS = 37,
+    GENIE_SLOT_INPUT_FIRST = 38, /* as INPUT, for the first frame; FIRST_INPUT */
+    GENIE_SLOT_INPUT_FIRST_BIAS = 39,
+    GENIE_SLOT_INPUT_FIRST_NORM = 40,
+    GENIE_SLOT_INPUT_FIRST_NORM_BIAS = 41,
+    GENIE_SLOT_OUTPUT_FIRST = 42, /* as OUTPUT; FIRST_OUTPUT */
+    GENIE_SLOT_OUTPUT_FIRST_BIAS = 43,
+    GENIE_SLOT_COUNT = 44
 } genie_slot;
 
 typedef struct {
@@ -154,6 +155,8 @@ typedef struct {
     int32_t first_frame;    /* genie_first_frame */
     int32_t unnormed;       /* bit 1 << kind: sublayers of this genie_sublayer_kind have no norm */
     int32_t factor_count;   /* K in 1..4: an id is K digits, each with rows of its own in TOKEN_EMBD and in OUTPUT */
+    int32_t expert_count;   /* X: FFNs of a sublayer, of which a token takes some; 0: one that all take */
+    int32_t expert_used_count; /* those of the largest ROUTER outputs, weighted with a softmax over them; 1..X */
     float norm_epsilon;
     float qk_norm_epsilon; /* 0: norm_epsilon */
     int32_t sublayer_count;

@@ -131,6 +131,9 @@ def test_flags_that_do_not_go_together(hp: HParams) -> None:
         ("dynamics", {"qk_norm": False, "qk_norm_epsilon": 1e-6}, "qk_norm_epsilon must be left out"),
         ("dynamics", {"kv_input": "residual", "norm_position": "post"}, "kv_input must be norm where"),
         ("dynamics", {"input_norm": "dual"}, "input_norm must be none"),
+        ("dynamics", {"expert_count": 4}, "expert_used_count must be there where"),
+        ("dynamics", {"expert_used_count": 1}, "expert_used_count must be there where"),
+        ("dynamics", {"expert_count": 4, "expert_used_count": 5}, "expert_used_count must be at most the expert_count"),
         ("dynamics", {"first_frame": "input"}, "first_frame must be output or none"),
     ):
         with pytest.raises(ModelError, match=rf"genie\.{stack}\..*{message}"):

@@ -33,6 +33,7 @@ PARAMS = {
     "norm": 0, "ffn": 0, "qk_norm": 0, "bias": 0, "post_norm": 0, "output_norm": 0, "conditioning": 0,
     "norm_epsilon": 1e-5, "grid_width": 2, "norm_length": 0, "position": 0, "raw_kv": 0, "spatial_bias": 0,
     "temporal_bias": 0, "input_norm": 0, "first_frame": 0, "qk_norm_epsilon": 0.0, "unnormed": 0, "factor_count": 1,
+    "expert_count": 0, "expert_used_count": 0,
 }  # fmt: skip
 
 
@@ -41,7 +42,8 @@ def tensors(parameters: dict[str, int | float], sublayers: list[str]) -> dict[st
     made = {}
     pool = _native.Pool(1)
     known = {int(value) for value in parameters.values() if value >= 1}
-    lengths = sorted({1, 3, 9, 12, 27, 32, *known})
+    experts = {int(parameters["expert_count"] * parameters[f"{name}_length"]) for name in ("feed_forward", "embedding")}
+    lengths = sorted({1, 3, 9, 12, 27, 32, *known, *(experts - {0})})
     names = [*_native.STACK_SLOTS, *(f"blk.0.{s}.{n}" for s in sublayers for n in _native.SUBLAYER_SLOTS)]
     for name in names:
         for rows, columns in itertools.product(lengths, lengths):
@@ -139,6 +141,8 @@ def test_both_backends_answer_the_same_calls(native: type, metal: type) -> None:
         {"input_length": 5, "input_rows": 0, "action_count": 0},
         {"input_length": 5, "input_rows": 0, "action_count": 0, "input_norm": 1, "first_frame": 1, "norm_length": 27},
         {"position": 1, "raw_kv": 1, "spatial_bias": 1, "temporal_bias": 1, "qk_norm": 1, "qk_norm_epsilon": 1e-2},
+        {"expert_count": 3, "expert_used_count": 2, "bias": 1, "ffn": 3},
+        {"expert_count": 4, "expert_used_count": 1, "post_norm": 1, "feed_forward_length": 27},
         {"unnormed": 0b0101, "norm": 1, "qk_norm": 2, "bias": 1, "action_count": 0},
         {"unnormed": 0b1010, "post_norm": 1, "qk_norm": 2, "qk_norm_epsilon": 1e-2, "factor_count": 2},
         {"factor_count": 4, "conditioning": 1, "action_count": 0, "output_norm": 2},

@@ -130,6 +130,8 @@ static void stacks(const char *isa, genie_pool *pool) {
                     .ffn = ffn,
                     .qk_norm = norm == 2 ? 2 : norm > 0, /* none, RMS, layer norm */
                     .factor_count = 1,
+                    .expert_count = norm % 2 ? 3 : 0, /* before the residual and, with gates, after it */
+                    .expert_used_count = norm % 2 ? 2 : 0,
                     .bias = norm > 0,
                     .norm_epsilon = 1e-5f,
                     .grid_width = norm == 3 ? 5 : 0,

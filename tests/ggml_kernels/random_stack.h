@@ -60,6 +60,7 @@ static void *random_matrix(int32_t type, int64_t rows, int64_t columns, size_t *
 static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_stack_params *p, int32_t type) {
     const int32_t E = p->embedding_length, A = p->head_count * p->key_length, F = p->feed_forward_length;
     const int32_t norms = p->conditioning == GENIE_CONDITIONING_FILM ? p->action_count + 1 : 1;
+    const int32_t X = p->expert_count > 0 ? p->expert_count : 1;
     const int32_t C = p->grid_width, offsets = C > 0 ? (2 * C - 1) * (2 * (p->token_count / C) - 1) : 1;
     const struct {
         int32_t slot, matrix;
@@ -91,12 +92,13 @@ static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_
                        {GENIE_SLOT_K_NORM, 0, 1, p->key_length},
                        {GENIE_SLOT_Q_NORM_BIAS, 0, 1, p->key_length},
                        {GENIE_SLOT_K_NORM_BIAS, 0, 1, p->key_length},
-                       {GENIE_SLOT_UP, 1, F, E},
-                       {GENIE_SLOT_GATE, 1, F, E},
-                       {GENIE_SLOT_DOWN, 1, E, F},
-                       {GENIE_SLOT_UP_BIAS, 0, 1, F},
-                       {GENIE_SLOT_GATE_BIAS, 0, 1, F},
-                       {GENIE_SLOT_DOWN_BIAS, 0, 1, E},
+                       {GENIE_SLOT_UP, 1, (int64_t)X * F, E},
+                       {GENIE_SLOT_GATE, 1, (int64_t)X * F, E},
+                       {GENIE_SLOT_DOWN, 1, (int64_t)X * E, F},
+                       {GENIE_SLOT_UP_BIAS, 0, X, F},
+                       {GENIE_SLOT_GATE_BIAS, 0, X, F},
+                       {GENIE_SLOT_DOWN_BIAS, 0, X, E},
+                       {GENIE_SLOT_ROUTER, 0, X, E},
                        {GENIE_SLOT_CONV, 0, 27, E},
                        {GENIE_SLOT_CONV_BIAS, 0, 1, E}};
     genie_stack *stack;

@@ -181,15 +181,16 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, factors: int, tiny_mo
 @pytest.mark.parametrize(
     "sublayers", ["spatial temporal ffn", "temporal spatial", "temporal ffn", "spacetime ffn", "ffn spatial temporal"]
 )
-@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@pytest.mark.parametrize(("norm_position", "experts"), [("pre", None), ("post", None), ("pre", 3), ("post", 5)])
 @pytest.mark.parametrize("type", ["f32", "q8_0"])
 def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-def]
-    sublayers: str, norm_position: str, type: str, tiny_model, tmp_path
+    sublayers: str, norm_position: str, experts: int | None, type: str, tiny_model, tmp_path
 ) -> None:
     """A step that gives no logits runs its end for masked tokens only, and threads share rows or channels as there are
-    many or few: the same tokens come of it all."""
+    many or few, also of an expert: the same tokens come of it all."""
     dynamics = tiny_model.config.dynamics
-    stack = dataclasses.replace(dynamics.stack, sublayers=tuple(sublayers.split()), norm_position=norm_position)
+    changes = {"norm_position": norm_position, "expert_count": experts, "expert_used_count": experts and 2}
+    stack = dataclasses.replace(dynamics.stack, sublayers=tuple(sublayers.split()), **changes)
     dynamics = dataclasses.replace(dynamics, stack=stack)
     torch.manual_seed(3)
     config = dataclasses.replace(tiny_model.config, dynamics=dynamics, frame_width=56, frame_height=40)

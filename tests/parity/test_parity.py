@@ -144,6 +144,10 @@ SHAPES = {
     "c-vivit": lambda: genie("c-vivit", ("spacetime", "ffn")),
     "post-norm-film-fsq": lambda: genie(norm_position="post", output_norm="none", ffn="swiglu", bias=True),
     "convolutions-and-biases": lambda: seeded(convolutions_and_biases()),
+    "experts": lambda: genie(ffn="geglu", bias=True, expert_count=5, expert_used_count=3),
+    "experts-post-norm": lambda: genie(
+        norm_position="post", output_norm="none", ffn="swiglu", expert_count=4, expert_used_count=2
+    ),
     "factored-joint": lambda: factored(genie()),
     "film-rms-pre-norm": lambda: seeded(
         dataclasses.replace(
@@ -292,7 +296,7 @@ def test_forced_frames(worlds: dict[str, tuple[Genie, Path]], name: str, backend
             state.forward(ids[t].numpy().astype(np.int32), int(actions[t]), output=False)
 
 
-@pytest.mark.parametrize("name", ["paper", "convolutions-and-biases"])
+@pytest.mark.parametrize("name", ["paper", "convolutions-and-biases", "experts"])
 @pytest.mark.parametrize("type", ["f32", "f16", "q8_0", "q4_0"])
 def test_threads_and_instruction_sets(
     worlds: dict[str, tuple[Genie, Path]], type: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -104,27 +104,6 @@ void genie_sublayer_end(const pass *c, const genie_weights *w) {
         sublayer_norm(c, w, c->x_PE);
 }
 
-static void feed_forward(const pass *c, const genie_weights *w) {
-    const genie_stack_params *p = &c->stack->params;
-    genie_state *s = c->state;
-    const int32_t E = p->embedding_length, F = p->feed_forward_length;
-    genie_activations a = genie_room(c, s->activations, E);
-    const float *x = genie_sublayer_input(c, w, w->matrix[GENIE_SLOT_UP], a);
-    genie_phase(c);
-    genie_product(c, w->matrix[GENIE_SLOT_UP], a, x, E, s->up, F, 0);
-    if (w->matrix[GENIE_SLOT_GATE] != NULL)
-        genie_product(c, w->matrix[GENIE_SLOT_GATE], a, x, E, s->gate, F, 0);
-    genie_phase(c);
-    for (int32_t i = c->begin; i < c->end; i++)
-        c->stack->kernels->ffn_activation(p->ffn, s->gate + (size_t)i * (size_t)F, s->up + (size_t)i * (size_t)F, F);
-    a = genie_room(c, s->activations, F);
-    genie_quantize(c, w->matrix[GENIE_SLOT_DOWN], s->up, F, a);
-    genie_phase(c);
-    genie_product(c, w->matrix[GENIE_SLOT_DOWN], a, s->up, F, c->x_PE, E, 1);
-    genie_phase(c);
-    genie_sublayer_end(c, w);
-}
-
 /* The first sublayer from which on no token sees another of its frame. */
 static int32_t first_apart(const genie_stack_params *p) {
     int32_t i = p->block_count * p->sublayer_count;
@@ -246,7 +225,7 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
         if (kind == GENIE_SUBLAYER_PEG)
             genie_peg(c, &c->stack->sublayer[i], &s->cache[i]);
         else if (kind == GENIE_SUBLAYER_FFN)
-            feed_forward(c, &c->stack->sublayer[i]);
+            genie_feed_forward(c, &c->stack->sublayer[i]);
         else
             genie_attend(c, kind, &c->stack->sublayer[i], &s->cache[i]);
     }

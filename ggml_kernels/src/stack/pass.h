@@ -74,6 +74,9 @@ void genie_keep_masked(pass *c);
 /* An attention sublayer, whole. */
 void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache);
 
+/* An FFN sublayer, whole: one FFN, or experts. */
+void genie_feed_forward(const pass *c, const genie_weights *w);
+
 /* A PEG, whole: x_PE += convolution of it and of the two frames before, which `cache` holds. */
 void genie_peg(const pass *c, const genie_weights *w, const genie_cache *cache);
 

@@ -46,6 +46,9 @@ static int params_ok(const genie_stack_params *p) {
         return 0;
     if (!in_range(p->unnormed, 0, 15) || !factors_ok(p))
         return 0;
+    if (!in_range(p->expert_count, 0, GENIE_MAX_EXPERTS) ||
+        !in_range(p->expert_used_count, p->expert_count > 0, p->expert_count))
+        return 0;
     if ((int64_t)p->token_count * p->context_length > LIMIT || !(p->norm_epsilon > 0 && p->norm_epsilon <= 0.1f))
         return 0;
     for (int32_t i = 0; i < p->sublayer_count; i++) {
@@ -132,6 +135,7 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
     const int32_t wide = 2 * p->grid_width - 1, high = p->grid_width > 0 ? 2 * (p->token_count / p->grid_width) - 1 : 0;
     const int film = p->conditioning == GENIE_CONDITIONING_FILM;
     const int32_t norms = film ? p->action_count + 1 : 1;
+    const int32_t experts = p->expert_count > 0 ? p->expert_count : 1;
     const int attention = !own && !peg && !ffn, gated = p->ffn == GENIE_FFN_SWIGLU || p->ffn == GENIE_FFN_GEGLU;
     const struct {
         int32_t rows, columns;
@@ -161,12 +165,13 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
         [GENIE_SLOT_K_NORM] = {1, p->key_length, 0, attention && p->qk_norm},
         [GENIE_SLOT_Q_NORM_BIAS] = {1, p->key_length, 0, attention && layer_qk},
         [GENIE_SLOT_K_NORM_BIAS] = {1, p->key_length, 0, attention && layer_qk},
-        [GENIE_SLOT_UP] = {F, E, 1, ffn},
-        [GENIE_SLOT_GATE] = {F, E, 1, ffn && gated},
-        [GENIE_SLOT_DOWN] = {E, F, 1, ffn},
-        [GENIE_SLOT_UP_BIAS] = {1, F, 0, ffn && p->bias},
-        [GENIE_SLOT_GATE_BIAS] = {1, F, 0, ffn && gated && p->bias},
-        [GENIE_SLOT_DOWN_BIAS] = {1, E, 0, ffn && p->bias},
+        [GENIE_SLOT_UP] = {experts * F, E, 1, ffn},
+        [GENIE_SLOT_GATE] = {experts * F, E, 1, ffn && gated},
+        [GENIE_SLOT_DOWN] = {experts * E, F, 1, ffn},
+        [GENIE_SLOT_UP_BIAS] = {experts, F, 0, ffn && p->bias},
+        [GENIE_SLOT_GATE_BIAS] = {experts, F, 0, ffn && gated && p->bias},
+        [GENIE_SLOT_DOWN_BIAS] = {experts, E, 0, ffn && p->bias},
+        [GENIE_SLOT_ROUTER] = {p->expert_count, E, 1, ffn && p->expert_count > 0},
         [GENIE_SLOT_CONV] = {GENIE_PEG_TAPS, E, 0, peg},
         [GENIE_SLOT_CONV_BIAS] = {1, E, 0, peg},
         [GENIE_SLOT_POS] = {p->context_length * p->token_count, E, 0, own && p->position == GENIE_POSITION_JOINT},
@@ -189,6 +194,28 @@ int genie_slot_shape(const genie_stack_params *p, int32_t kind, int32_t slot, in
     return 1;
 }
 
+/* One tensor with the matrices of all experts, one below the other. */
+static genie_status set_experts(genie_stack *stack, genie_pool *pool, genie_weights *w, int32_t slot, int32_t type,
+                                int32_t rows, int32_t columns, const void *data, size_t bytes) {
+    const size_t count = (size_t)stack->params.expert_count, each = bytes / count;
+    if (bytes % count != 0)
+        return GENIE_ERROR_ARGUMENT;
+    genie_matrix **made = genie_arena_take(&stack->arena, count * sizeof *made);
+    if (made == NULL)
+        return GENIE_ERROR_MEMORY;
+    for (size_t i = 0; i < count; i++) {
+        const genie_status status =
+            genie_matrix_create(stack->kernels, pool, &stack->arena, type, rows / (int32_t)count, columns,
+                                (const uint8_t *)data + i * each, each, &made[i]);
+        if (status != GENIE_OK)
+            return status;
+        stack->bytes += genie_matrix_bytes(made[i]);
+    }
+    w->experts[slot - GENIE_SLOT_UP] = made;
+    w->matrix[slot] = made[0];
+    return GENIE_OK;
+}
+
 genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block, int32_t sublayer, int32_t slot,
                              int32_t type, int64_t rows, int64_t columns, const void *data, size_t bytes) {
     if (stack == NULL || pool == NULL || data == NULL || stack->sealed)
@@ -207,6 +234,8 @@ genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block
     if (is_matrix) {
         if (w->matrix[slot] != NULL)
             return GENIE_ERROR_ARGUMENT;
+        if (p->expert_count > 0 && slot >= GENIE_SLOT_UP && slot <= GENIE_SLOT_DOWN)
+            return set_experts(stack, pool, w, slot, type, (int32_t)rows, (int32_t)columns, data, bytes);
         const genie_status status = genie_matrix_create(stack->kernels, pool, &stack->arena, type, (int32_t)rows,
                                                         (int32_t)columns, data, bytes, &w->matrix[slot]);
         if (status == GENIE_OK)
@@ -235,12 +264,19 @@ static genie_status weights_seal(const genie_stack_params *p, int32_t kind, geni
         if (is_matrix ? w->matrix[slot] == NULL : w->vector[slot] == NULL)
             return GENIE_ERROR_STATE;
         const int32_t matrix = genie_bias_of(slot);
-        if (matrix >= 0) {
-            const genie_status status = genie_matrix_set_bias(w->matrix[matrix], w->vector[slot]);
+        if (matrix < 0)
+            continue;
+        genie_matrix **of = &w->matrix[matrix];
+        if (p->expert_count > 0 && matrix >= GENIE_SLOT_UP && matrix <= GENIE_SLOT_DOWN)
+            of = w->experts[matrix - GENIE_SLOT_UP];
+        for (int32_t i = 0; i < rows; i++) {
+            const genie_status status = genie_matrix_set_bias(of[i], w->vector[slot] + (size_t)i * (size_t)columns);
             if (status != GENIE_OK)
                 return status;
         }
     }
+    if (w->matrix[GENIE_SLOT_ROUTER] != NULL && genie_matrix_quantized(w->matrix[GENIE_SLOT_ROUTER]))
+        return GENIE_ERROR_ARGUMENT; /* what is rounded there sends tokens elsewhere */
     /* q, k and v (up and gate) read the same activations, quantized or not. */
     const int32_t alike[][2] = {
         {GENIE_SLOT_Q, GENIE_SLOT_K}, {GENIE_SLOT_Q, GENIE_SLOT_V}, {GENIE_SLOT_UP, GENIE_SLOT_GATE}};

@@ -11,6 +11,7 @@
 typedef struct {
     genie_matrix *matrix[GENIE_SLOT_COUNT];
     float *vector[GENIE_SLOT_COUNT];
+    genie_matrix **experts[3]; /* UP, GATE and DOWN of every expert, [X]; `matrix` has those of the first */
 } genie_weights;
 
 struct genie_stack {
@@ -53,6 +54,10 @@ struct genie_state {
      * window [P, 2 HD], apart from those, which other threads may be writing already */
     uint16_t *q16, *k16, *v16, *own16;
     float *up, *gate; /* [P, F] */
+    /* Experts, K of X for a token. A token's choices of them (rank by rank), what each counts, and its place in an
+     * order by expert; the token at each place; the input of one expert's tokens, and by place what came out. */
+    float *router_PX, *share_PK, *routed_PE, *expert_KPE;
+    int32_t *expert_PK, *place_PK, *token_KP;
     float *logits_PO;
     float *terms_PO; /* softmax terms while sampling, and sums of stretches of them; a thread uses one row */
     double *sums_PS;
@@ -68,6 +73,7 @@ struct genie_state {
     size_t bytes;
 };
 
+enum { GENIE_MAX_EXPERTS = 256 };
 enum { GENIE_PEG_TAPS = 27 }; /* 3 frames, rows and columns */
 
 static inline int32_t genie_round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }

@@ -61,6 +61,14 @@ static void lay_out(genie_state *state, arena *a) {
     state->own16 = arena_take(a, narrow ? 2 * P * HD : 0, half);
     state->up = arena_take(a, P * F, f);
     state->gate = arena_take(a, P * F, f);
+    const size_t X = (size_t)p->expert_count, K = (size_t)p->expert_used_count, each = sizeof(int32_t);
+    state->router_PX = arena_take(a, P * X, f);
+    state->share_PK = arena_take(a, P * K, f);
+    state->routed_PE = arena_take(a, X > 0 ? P * E : 0, f);
+    state->expert_KPE = arena_take(a, K * P * E, f);
+    state->expert_PK = arena_take(a, P * K, each);
+    state->place_PK = arena_take(a, P * K, each);
+    state->token_KP = arena_take(a, P * K, each);
     state->logits_PO = arena_take(a, P * O, f);
     state->terms_PO = arena_take(a, P * O, f);
     state->sums_PS = arena_take(a, P * (size_t)genie_stretches((int32_t)O), sizeof(double));
