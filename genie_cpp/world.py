@@ -94,7 +94,7 @@ class World:
             self._clear_timings()
             self.timings["tokenize"] = time.perf_counter() - started
             self._ids, self._actions = list(ids), [-1, *led]
-            self._inferred = len(led) if actions is None else 0
+            self._inferred = len(led) if actions is None and self.model.info.action_count else 0
             self._keep_pixels([self.model.patches(frame, self.model.info.tokenizer_patch_size) for frame in video])
             self._frame_number, self._seed, self._logits, self._entered = len(ids), seed, None, None
             self._replay()

@@ -5,7 +5,8 @@ A family module has
     LOOKED_FOR  in words, the tensors it is known by
     INERT     classes its files pickle beside tensors (files.load_pickle)
     PARTS     {part of a world: (a tensor that only its file has, what to give where that file is missing)}
-    load(parts, context_length) -> Checkpoint   from {part: Part}, all and in the order of PARTS; checks everything
+    spare(parts) -> kinds     of the parts that are not there, those that a world of these can do without
+    load(parts, context_length) -> Checkpoint   from {part: Part}, in the order of PARTS; checks everything
 and joins FAMILIES.
 """
 
@@ -32,6 +33,8 @@ class Family(Protocol):
     LOOKED_FOR: str
     INERT: tuple[str, ...]
     PARTS: dict[str, tuple[str, str]]
+
+    def spare(self, parts: Mapping[str, Part]) -> tuple[str, ...]: ...
 
     def load(self, parts: Mapping[str, Part], context_length: int | None) -> native.Checkpoint: ...
 
@@ -94,12 +97,12 @@ def _load(family: Family, kinds: Mapping[Part, str | None], context_length: int 
             )
         parts[kind] = part
     for kind, (_, missing) in family.PARTS.items():
-        if kind not in parts:
+        if kind not in parts and kind not in family.spare(parts):
             given = ", ".join(f"{name} {one.path.name!r}" for name, one in parts.items())
             raise CheckpointError(
                 f"the {kind} of this {family.NAME} world is missing; given: {given}", f"give {missing}"
             )
-    return family.load({kind: parts[kind] for kind in family.PARTS}, context_length)
+    return family.load({kind: parts[kind] for kind in family.PARTS if kind in parts}, context_length)
 
 
 def _kind(family: Family, part: Part) -> str | None:

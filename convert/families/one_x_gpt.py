@@ -36,6 +36,11 @@ _MUP_WIDTH, _MUP_HEAD = 256, 8  # the base model's width; attention is scaled by
 _Layer = tuple[str, dict[str, tuple[str, tuple[int, ...]]]]
 
 
+def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
+    """Every part is needed."""
+    return ()
+
+
 def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
     """Two parts -> a checkpoint with all hyper-parameters. context_length: at most the frames it was trained with.
 

@@ -7,13 +7,13 @@ norms, the pixel range and the order of a patch's values into the first and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.gguf_file import TensorType
 from genie_cpp.hparams import HParams, StackParams
-from genie_cpp.profile import STACKS, fsq_bins
+from genie_cpp.profile import LAM, NO_LAM, STACKS, fsq_bins
 
 from ..files import import_torch
 from ..native import Checkpoint
@@ -24,34 +24,56 @@ LOOKED_FOR = (
     "encoder.latent_head.1.weight (tokenizer), encoder.action_head.1.weight (latent actions), output_mlp.weight"
 )
 INERT: tuple[str, ...] = ("utils.config.",)  # enums and settings for distributed training
+_ACTIONS = "latent action model"
 PARTS = {
     "tokenizer": ("encoder.latent_head.1.weight", "all three files"),
-    "latent action model": ("encoder.action_head.1.weight", "all three files"),
+    _ACTIONS: ("encoder.action_head.1.weight", "all three files"),
     "dynamics": ("output_mlp.weight", "all three files"),
 }
 _TRAINING = ("decoder.",)  # of the latent action model
 _EPSILON = 1e-5
 # What the files may leave open: the defaults of the published worlds.
-_HEADS, _FRAME = 8, 64
+_HEADS, _FRAME, _EXPERTS_USED = 8, 64, 2
 _CONTEXT, _STEPS, _TEMPERATURE = 2, 10, 0.5  # of the inference script
 
 
+def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
+    """Dynamics trained without actions needs no latent action model."""
+    dynamics = parts.get("dynamics")
+    alone = dynamics is not None and (not _modulated(dynamics) or dynamics.config.get("use_actions") is False)
+    return (_ACTIONS,) if alone else ()
+
+
 def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
-    """Three parts -> a checkpoint with all hyper-parameters. context_length: by default the inference script's.
+    """Three parts, or two without actions -> a checkpoint with all hyper-parameters. context_length: by default the
+    inference script's.
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
-    tokenizer, lam, dynamics = (parts[part] for part in PARTS)
+    tokenizer, lam, dynamics = (parts.get(part) for part in PARTS)
+    assert tokenizer is not None and dynamics is not None
     assumed: list[str] = []
+    if lam is not None and not _modulated(dynamics):
+        assumed.append(f"no use for {lam.where}: the dynamics takes no actions")
+        lam = None
+    elif lam is not None and dynamics.config.get("use_actions") is False:
+        assumed.append(f"actions, though the settings of {dynamics.path.name!r} say that it was trained without")
+    elif lam is None:
+        assumed.append("no actions: the world goes on by itself")
     sizes = {
         "tokenizer.encoder": _Stack(tokenizer, "encoder.transformer.", assumed),
         "tokenizer.decoder": _Stack(tokenizer, "decoder.transformer.", assumed),
-        "lam.encoder": _Stack(lam, "encoder.transformer.", assumed),
+        **({} if lam is None else {LAM: _Stack(lam, "encoder.transformer.", assumed)}),
         "dynamics": _Stack(dynamics, "transformer.", assumed),
     }
     hp = _hparams(tokenizer, lam, dynamics, sizes, context_length, assumed)
     read = _tensors(hp, tokenizer, lam, dynamics, sizes)
     return checkpoint(hp, _card(dynamics), read, parts, NAME, assumed)
+
+
+def _modulated(dynamics: Part) -> bool:
+    """Whether actions can reach its norms."""
+    return any(name.endswith("ffn.norm.to_gamma_beta.1.weight") for name in dynamics.tensors)
 
 
 class _Stack:
@@ -60,14 +82,19 @@ class _Stack:
     def __init__(self, part: Part, prefix: str, assumed: list[str]) -> None:
         self.part, self.prefix = part, prefix
         first = f"{prefix}blocks.0."
+        self.experts: int | None = None
+        self.used: int | None = None
         if f"{first}ffn.router.weight" in part.tensors:
-            raise CheckpointError(
-                f"{part.where} has mixtures of experts, which this version does not run",
-                "train the dynamics with use_moe: false",
-            )
+            self.experts = part.shape(f"{first}ffn.router.weight", 2)[0]
+            self.used = part.number("top_k_experts", _EXPERTS_USED)
+            if "top_k_experts" not in part.config:
+                assumed.append(
+                    f"{_EXPERTS_USED} experts a token in {part.path.name!r}, whose settings could not be read"
+                )
         self.film = f"{first}ffn.norm.to_gamma_beta.1.weight" in part.tensors
         self.width = part.shape(f"{first}spatial_attn.q_proj.weight", 2)[0]
-        self.hidden = part.shape(f"{first}ffn.w_v.weight", 2)[0]
+        one = f"{first}ffn." if self.experts is None else f"{first}ffn.experts.0."
+        self.hidden = part.shape(f"{one}w_v.weight", 2)[0]
         self.actions = part.shape(f"{first}ffn.norm.to_gamma_beta.1.weight", 2)[1] if self.film else 0
         self.blocks = part.number("num_blocks", len({n.split(".")[len(prefix.split("."))] for n in self._names()}))
         if not 1 <= self.blocks <= 512:
@@ -97,7 +124,10 @@ class _Stack:
             at = f"{self.prefix}blocks.{i}."
             linears: dict[str, tuple[int, ...]]
             linears = {f"{a}_attn.{p}_proj": (E, E) for a in ("spatial", "temporal") for p in ("q", "k", "v", "out")}
-            linears |= {"ffn.w_v": (h, E), "ffn.w_g": (h, E), "ffn.w_o": (E, h)}
+            for at_ffn in self._ffns():
+                linears |= {f"{at_ffn}w_v": (h, E), f"{at_ffn}w_g": (h, E), f"{at_ffn}w_o": (E, h)}
+            if self.experts is not None:
+                found[f"{at}ffn.router.weight"] = (self.experts, E)
             for sublayer in ("spatial_attn", "temporal_attn", "ffn"):
                 if self.film:
                     linears[f"{sublayer}.norm.to_gamma_beta.1"] = (2 * E, self.actions)
@@ -106,6 +136,10 @@ class _Stack:
             found |= {f"{at}{name}.weight": shape for name, shape in linears.items()}
             found |= {f"{at}{name}.bias": shape[:1] for name, shape in linears.items()}
         return found
+
+    def _ffns(self) -> list[str]:
+        """Within a block, what stands before the matrices of its FFN, or of every expert."""
+        return ["ffn."] if self.experts is None else [f"ffn.experts.{e}." for e in range(self.experts)]
 
     def params(self, output_norm: str) -> StackParams:
         return StackParams(
@@ -122,10 +156,13 @@ class _Stack:
             bias=True,
             norm_position="post",
             output_norm=output_norm,
+            expert_count=self.experts,
+            expert_used_count=self.used,
         )
 
     def tensors(self, name: str, codes_AL: Any) -> dict[str, Read]:
-        """The blocks by GGUF name. codes_AL: the latent of every action, where they modulate the norms."""
+        """The blocks by GGUF name. codes_AL: the latent of every action, where they modulate the norms; None: there are
+        none, which leaves the norms as they are."""
         found: dict[str, Read] = {}
         for i in range(self.blocks):
             to, at = f"{name}.blk.{i}.", f"{self.prefix}blocks.{i}."
@@ -133,33 +170,37 @@ class _Stack:
                 for part in ("q", "k", "v", "out"):
                     for end in ("weight", "bias"):
                         found[f"{to}{kind}.{part}.{end}"] = self._plain(f"{at}{kind}_attn.{part}_proj.{end}")
-            for part, theirs in (("up", "w_g"), ("gate", "w_v")):
+            for part, theirs in (("up", "w_g"), ("gate", "w_v"), ("down", "w_o")):
                 for end in ("weight", "bias"):
-                    found[f"{to}ffn.{part}.{end}"] = self._rows_padded(f"{at}ffn.{theirs}.{end}")
-            found[f"{to}ffn.down.weight"] = self._columns_padded(f"{at}ffn.w_o.weight")
-            found[f"{to}ffn.down.bias"] = self._plain(f"{at}ffn.w_o.bias")
+                    every = [self._padded(f"{at}{ffn}{theirs}.{end}") for ffn in self._ffns()]
+                    found[f"{to}ffn.{part}.{end}"] = every[0] if self.experts is None else _stacked(every)
+            if self.experts is not None:
+                found[f"{to}ffn.router.weight"] = self._plain(f"{at}ffn.router.weight")
             for kind, theirs in (("spatial", "spatial_attn"), ("temporal", "temporal_attn"), ("ffn", "ffn")):
                 norm = f"{at}{theirs}.norm."
                 if not self.film:
                     found[f"{to}{kind}.norm.weight"] = self._plain(f"{norm}rms.weight")
                     continue
                 for half, end in enumerate(("weight", "bias")):
-                    found[f"{to}{kind}.norm.{end}"] = self._modulation(f"{norm}to_gamma_beta.1.", codes_AL, half)
+                    if codes_AL is None:
+                        found[f"{to}{kind}.norm.{end}"] = self._constant(1.0 - half)
+                    else:
+                        found[f"{to}{kind}.norm.{end}"] = self._modulation(f"{norm}to_gamma_beta.1.", codes_AL, half)
         return found
 
     def _plain(self, name: str) -> Read:
         return lambda: self.part.tensor(name)
 
-    def _rows_padded(self, name: str) -> Read:
-        def read() -> Any:
-            values = self.part.tensor(name)
-            padding = values.new_zeros(self.padded - self.hidden, *values.shape[1:])
-            return import_torch().cat([values, padding])
+    def _constant(self, value: float) -> Read:
+        return lambda: import_torch().full((self.width,), value)
 
-        return read
-
-    def _columns_padded(self, name: str) -> Read:
-        return lambda: import_torch().nn.functional.pad(self.part.tensor(name), (0, self.padded - self.hidden))
+    def _padded(self, name: str) -> Read:
+        """A weight or bias of an FFN, with zeros for the hidden values that are none of its own."""
+        more = self.padded - self.hidden
+        if name.endswith("w_o.bias"):
+            return self._plain(name)
+        ends = (0, more) if name.endswith(("w_o.weight", ".bias")) else (0, 0, 0, more)
+        return lambda: import_torch().nn.functional.pad(self.part.tensor(name), ends)
 
     def _modulation(self, name: str, codes_AL: Any, half: int) -> Read:
         """1 + gamma (half 0) or beta (half 1) of every action, then of none."""
@@ -176,19 +217,17 @@ class _Stack:
 
 def _hparams(
     tokenizer: Part,
-    lam: Part,
+    lam: Part | None,
     dynamics: Part,
     sizes: Mapping[str, _Stack],
     context_length: int | None,
     assumed: list[str],
 ) -> HParams:
-    encoder, actor, player = sizes["tokenizer.encoder"], sizes["lam.encoder"], sizes["dynamics"]
-    patches = [_patch(part) for part in (tokenizer, lam)]
+    encoder, player = sizes["tokenizer.encoder"], sizes["dynamics"]
+    patch = _patch(tokenizer)
     latent = tokenizer.shape("encoder.latent_head.1.weight", 2)[0]
     codes = dynamics.shape("output_mlp.weight", 2)[0]
-    action_latent = lam.shape("encoder.action_head.3.weight", 2)[0]
-    hidden = lam.shape("encoder.action_head.1.weight", 2)[0]
-    p3, E = 3 * patches[0] ** 2, encoder.width
+    p3, E = 3 * patch**2, encoder.width
     tokenizer.check(
         {
             **encoder.shapes(),
@@ -206,26 +245,6 @@ def _hparams(
         },
         (),
     )
-    pair = 2 * actor.width
-    lam.check(
-        {
-            **actor.shapes(),
-            "encoder.patch_embed.proj.weight": (actor.width, 3 * patches[1] ** 2, 1, 1),
-            "encoder.patch_embed.proj.bias": (actor.width,),
-            **{f"encoder.action_head.0.{end}": (pair,) for end in ("weight", "bias")},
-            "encoder.action_head.1.weight": (hidden, pair),
-            "encoder.action_head.1.bias": (hidden,),
-            "encoder.action_head.3.weight": (action_latent, hidden),
-            "encoder.action_head.3.bias": (action_latent,),
-            "quantizer.basis": (action_latent,),
-        },
-        _TRAINING,
-    )
-    if not player.film:
-        raise CheckpointError(
-            f"{dynamics.where} was trained without actions, which this version does not play",
-            "train it with use_actions: true",
-        )
     dynamics.check(
         {
             **player.shapes(),
@@ -246,42 +265,33 @@ def _hparams(
             f"gives {latent} digits of {stored} values",
             "the files are of different worlds",
         )
-    if player.actions != action_latent:
-        raise CheckpointError(
-            f"{dynamics.where} takes actions of {player.actions} digits, {lam.where} gives {action_latent}",
-            "the files are of different worlds",
-        )
-    if action_latent > 12:
-        raise CheckpointError(f"{lam.where} has 2^{action_latent} actions", "4096 are the most")
+    actions = _actions(lam, dynamics, player, sizes)
     if context_length is None:
         context_length = _CONTEXT + 1
         assumed.append(f"a window of {_CONTEXT} frames and the new one (--context-length)")
     assumed.append(f"{_STEPS} steps, temperature {_TEMPERATURE}, as the inference script has them")
-    side = _frame(tokenizer, lam, dynamics, assumed)
+    side = _frame([part for part in (tokenizer, lam, dynamics) if part is not None], assumed)
     hp = HParams(
         frame_width=side,
         frame_height=side,
         context_length=context_length,
-        action_count=2**action_latent,
         window_policy="retokenize",
         tokenizer_kind="st-vivit",
-        tokenizer_patch_size=patches[0],
+        tokenizer_patch_size=patch,
         codebook_size=codes,
         tokenizer_latent_length=latent,
-        lam_patch_size=patches[1],
-        lam_latent_length=action_latent,
-        lam_difference=False,
         sampler_steps=_STEPS,
         sampler_temperature=_TEMPERATURE,
         sampler_order="largest-probability",
         sampler_noise=0.0,
-        stacks={name: sizes[name].params("layernorm" if name == "tokenizer.encoder" else "none") for name in STACKS},
-        action_conditioning="film",
+        stacks={
+            name: sizes[name].params("layernorm" if name == "tokenizer.encoder" else "none")
+            for name in STACKS
+            if name in sizes
+        },
         tokenizer_quantizer="fsq",
-        lam_quantizer="fsq",
-        lam_head="pair",
-        lam_head_length=hidden,
         sampler_schedule="exponential",
+        **actions,
     )
     try:
         hp.to_metadata(TensorType.F32)
@@ -290,6 +300,47 @@ def _hparams(
             f"this {NAME} world is beyond what runs here: {error}", "docs/gguf.md has the limits"
         ) from None
     return hp
+
+
+def _actions(lam: Part | None, dynamics: Part, player: _Stack, sizes: Mapping[str, _Stack]) -> dict[str, Any]:
+    """What HParams say of actions and of the model that infers them, which is checked here."""
+    if lam is None:
+        return {"action_count": 0, **NO_LAM}
+    actor, patch = sizes[LAM], _patch(lam)
+    action_latent = lam.shape("encoder.action_head.3.weight", 2)[0]
+    hidden = lam.shape("encoder.action_head.1.weight", 2)[0]
+    pair = 2 * actor.width
+    lam.check(
+        {
+            **actor.shapes(),
+            "encoder.patch_embed.proj.weight": (actor.width, 3 * patch**2, 1, 1),
+            "encoder.patch_embed.proj.bias": (actor.width,),
+            **{f"encoder.action_head.0.{end}": (pair,) for end in ("weight", "bias")},
+            "encoder.action_head.1.weight": (hidden, pair),
+            "encoder.action_head.1.bias": (hidden,),
+            "encoder.action_head.3.weight": (action_latent, hidden),
+            "encoder.action_head.3.bias": (action_latent,),
+            "quantizer.basis": (action_latent,),
+        },
+        _TRAINING,
+    )
+    if player.actions != action_latent:
+        raise CheckpointError(
+            f"{dynamics.where} takes actions of {player.actions} digits, {lam.where} gives {action_latent}",
+            "the files are of different worlds",
+        )
+    if action_latent > 12:
+        raise CheckpointError(f"{lam.where} has 2^{action_latent} actions", "4096 are the most")
+    return {
+        "action_count": 2**action_latent,
+        "action_conditioning": "film",
+        "lam_patch_size": patch,
+        "lam_latent_length": action_latent,
+        "lam_difference": False,
+        "lam_quantizer": "fsq",
+        "lam_head": "pair",
+        "lam_head_length": hidden,
+    }
 
 
 def _stored_bins(tokenizer: Part, latent: int, otherwise: int | None) -> int | None:
@@ -316,9 +367,9 @@ def _patch(part: Part) -> int:
     return patch
 
 
-def _frame(tokenizer: Part, lam: Part, dynamics: Part, assumed: list[str]) -> int:
+def _frame(parts: Sequence[Part], assumed: list[str]) -> int:
     """Pixels a side: positions are no weights, so only the settings know."""
-    known = {part.where: part.number("frame_size", 0) for part in (tokenizer, lam, dynamics)}
+    known = {part.where: part.number("frame_size", 0) for part in parts}
     sides = sorted({side for side in known.values() if side})
     if len(sides) > 1:
         texts = ", ".join(f"{where} has {side}" for where, side in known.items() if side)
@@ -336,16 +387,16 @@ def _card(dynamics: Part) -> dict[str, str]:
     return card
 
 
-def _tensors(hp: HParams, tokenizer: Part, lam: Part, dynamics: Part, sizes: Mapping[str, _Stack]) -> dict[str, Read]:
-    actions = _codes(hp.action_count, hp.lam_latent_length)
+def _tensors(
+    hp: HParams, tokenizer: Part, lam: Part | None, dynamics: Part, sizes: Mapping[str, _Stack]
+) -> dict[str, Read]:
+    actions = None if lam is None else _codes(hp.action_count, hp.lam_latent_length)
     found: dict[str, Read] = {}
     for name, stack in sizes.items():
         found |= stack.tensors(name, actions)
         found |= _positions(hp, name, stack.width)
-    for name, part, patch in (
-        ("tokenizer.encoder", tokenizer, hp.tokenizer_patch_size),
-        ("lam.encoder", lam, hp.lam_patch_size),
-    ):
+    encoders = [("tokenizer.encoder", tokenizer, hp.tokenizer_patch_size)]
+    for name, part, patch in [*encoders, *([] if lam is None else [(LAM, lam, hp.lam_patch_size)])]:
         # Their pixels are twice ours.
         found[f"{name}.input.weight"] = _patch_columns(part, "encoder.patch_embed.proj.weight", patch, 2.0)
         found[f"{name}.input.bias"] = _of(part, "encoder.patch_embed.proj.bias")
@@ -355,8 +406,9 @@ def _tensors(hp: HParams, tokenizer: Part, lam: Part, dynamics: Part, sizes: Map
         found[f"tokenizer.decoder.input.{end}"] = _of(tokenizer, f"decoder.latent_embed.{end}")
         to_pixels = f"decoder.frame_head.to_pixels.{end}"
         found[f"tokenizer.decoder.output.{end}"] = _patch_rows(tokenizer, to_pixels, hp.tokenizer_patch_size, 0.5)
-        for ours, theirs in (("norm", 0), ("up", 1), ("down", 3)):
-            found[f"lam.head.{ours}.{end}"] = _of(lam, f"encoder.action_head.{theirs}.{end}")
+        if lam is not None:
+            for ours, theirs in (("norm", 0), ("up", 1), ("down", 3)):
+                found[f"lam.head.{ours}.{end}"] = _of(lam, f"encoder.action_head.{theirs}.{end}")
         found[f"dynamics.output.{end}"] = _of(dynamics, f"output_mlp.{end}")
 
     def embeddings() -> Any:
@@ -372,6 +424,10 @@ def _tensors(hp: HParams, tokenizer: Part, lam: Part, dynamics: Part, sizes: Map
 
 def _of(part: Part, name: str) -> Read:
     return lambda: part.tensor(name)
+
+
+def _stacked(reads: Sequence[Read]) -> Read:
+    return lambda: import_torch().stack([read() for read in reads])
 
 
 def _patch_columns(part: Part, name: str, patch: int, scale: float) -> Read:

@@ -116,8 +116,8 @@ class Experts(nn.Module):
 class FeedForward(nn.Module):
     """up -> activation -> down; the gated kinds multiply by a second projection (act(gate x) * up x).
 
-    With experts all of them run, and a token takes those with the largest outputs of the router, weighted with a softmax
-    over these.
+    With experts all of them run, and a token takes those with the largest outputs of the router, weighted with a
+    softmax over these.
     """
 
     def __init__(self, c: StackConfig, actions: int | None = None) -> None:

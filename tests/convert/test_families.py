@@ -178,26 +178,77 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
     assert NAMES == ("native", "tinyworlds", "genieredux", "1xgpt")
 
 
-def test_what_this_version_does_not_run(world: Path, output: Path) -> None:
-    for name, message in (
-        ("transformer.blocks.0.ffn.router.weight", "mixtures of experts"),
-        ("transformer.blocks.0.ffn.norm.to_gamma_beta.1.weight", "without actions"),
+def test_experts(world: Path, output: Path) -> None:
+    """How many a token takes is in the settings only; every expert must be there."""
+    experts = GOLDEN.with_name("tinyworlds_experts") / DYNAMICS
+    shutil.copy(experts, world / DYNAMICS)
+    convert(parts(world), output, "q8_0")
+    with GGUFFile.open(output) as file:
+        stack = validate(file).stacks["dynamics"]
+        assert (stack.expert_count, stack.expert_used_count) == (4, 2)
+        assert file.tensors["dynamics.blk.1.ffn.down.weight"].shape == (64, 24, 4)
+    output.unlink()
+
+    def settings(state: Any, **changes: int) -> None:
+        state["config"].update(changes)
+
+    for change, message in (
+        (lambda s: settings(s, top_k_experts=5), "expert_used_count must be at most the expert_count"),
+        (change_tensor("0.ffn.router.weight", lambda t: t[:3]), r"blocks.1.ffn.router.weight must be \[3, 24\]"),
+        (change_tensor("1.ffn.experts.3.w_o.weight", lambda t: t[1:]), "1.ffn.experts.3.w_o.weight must be .24, 33"),
+        (lambda s: s["model"].pop("_orig_mod.transformer.blocks.0.ffn.experts.2.w_g.bias"), "2.w_g.bias is missing"),
+        (lambda s: s["model"].pop("_orig_mod.transformer.blocks.1.ffn.router.weight"), "1.ffn.router.*is missing"),
     ):
-        shutil.copy(GOLDEN / DYNAMICS, world / DYNAMICS)
-
-        def edit(state: Any, name: str = name) -> None:
-            model = state["model"]
-            if "router" in name:
-                model[name] = torch.zeros(4, 24)
-                return
-            for key in [key for key in model if "to_gamma_beta" in key]:
-                del model[key]
-            for block in range(2):
-                for sublayer in ("spatial_attn", "temporal_attn", "ffn"):
-                    model[f"_orig_mod.transformer.blocks.{block}.{sublayer}.norm.rms.weight"] = torch.ones(24)
-
-        rewrite(world / DYNAMICS, edit)
+        shutil.copy(experts, world / DYNAMICS)
+        rewrite(world / DYNAMICS, change)
         refused(parts(world), output, message)
+    shutil.copy(experts, world / DYNAMICS)
+    rewrite(world / DYNAMICS, lambda state: state["config"].pop("top_k_experts"))
+    report = convert(parts(world), output, "f32")
+    assert "2 experts a token in 'dynamics.pth', whose settings could not be read" in report.assumed
+
+
+def test_a_dynamics_without_actions(world: Path, output: Path) -> None:
+    """One whose norms actions cannot reach needs no LAM and has no use for one."""
+
+    def edit(state: Any) -> None:
+        model = state["model"]
+        for key in [key for key in model if "to_gamma_beta" in key]:
+            del model[key]
+        for block in range(2):
+            for sublayer in ("spatial_attn", "temporal_attn", "ffn"):
+                model[f"_orig_mod.transformer.blocks.{block}.{sublayer}.norm.rms.weight"] = torch.full((24,), 0.5)
+
+    tokenizer, lam, dynamics = parts(world)
+    rewrite(dynamics, edit)
+    said = convert([tokenizer, dynamics], output, "f32").assumed
+    assert "no actions: the world goes on by itself" in said
+    with GGUFFile.open(output) as file:
+        hp = validate(file)
+        assert (hp.action_count, hp.has_lam, hp.stacks["dynamics"].norm) == (0, False, "rmsnorm")
+        assert set(file.data("dynamics.blk.0.ffn.norm.weight").view("<f4").tolist()) == {0.5}
+    again = output.with_name("again.gguf")
+    assert (
+        f"no use for '{lam}': the dynamics takes no actions"
+        in convert([tokenizer, lam, dynamics], again, "f32").assumed
+    )
+    assert same_file(output, again)
+
+
+def test_a_dynamics_trained_without_actions(world: Path, output: Path) -> None:
+    """Its settings say so. With a LAM beside it there are actions all the same, as the upstream's scripts have them."""
+    tokenizer, lam, dynamics = parts(world)
+    refused([tokenizer, dynamics], output, "the latent action model of this tinyworlds world is missing")
+    rewrite(dynamics, lambda state: state["config"].update(use_actions=False))
+    convert([tokenizer, dynamics], output, "f32")
+    with GGUFFile.open(output) as file:
+        hp = validate(file)
+        assert (hp.action_count, hp.has_lam, hp.stacks["dynamics"].norm) == (0, False, "layernorm")
+    again = output.with_name("again.gguf")
+    said = convert([tokenizer, lam, dynamics], again, "f32").assumed
+    assert "actions, though the settings of 'dynamics.pth' say that it was trained without" in said
+    with GGUFFile.open(again) as file:
+        assert validate(file).action_count == 4
 
 
 class Bomb:

@@ -1,13 +1,16 @@
-"""Make tests/golden/tinyworlds: random checkpoints by the upstream's own classes and what they answer.
+"""Make tests/golden/tinyworlds*: random checkpoints by the upstream's own classes and what they answer.
 
     python tests/golden/make_tinyworlds.py UPSTREAM --size small -o tests/golden/tinyworlds
+    python tests/golden/make_tinyworlds.py UPSTREAM --size experts -o tests/golden/tinyworlds_experts
+    python tests/golden/make_tinyworlds.py UPSTREAM --size alone -o tests/golden/tinyworlds_alone
     python tests/golden/make_tinyworlds.py UPSTREAM --size sonic -o SOMEWHERE
     python tests/golden/make_tinyworlds.py UPSTREAM --size clips --video tests/parity/clips.npz --train 600 -o CLIPS
 
 UPSTREAM is a checkout of AlmondGod/tinyworlds; it needs einops and omegaconf. Each run writes
 
     tokenizer.pth                  a dictionary with the optimizer's state and `config`, as published in 2025
-    latent_actions_step_5/         a folder with model_state_dict.pt and state.pt, as the later code writes it
+    latent_actions_step_5/         a folder with model_state_dict.pt and state.pt, as the later code writes it; not with
+                                   the size `alone`, whose dynamics knows no actions
     dynamics.pth                   as the tokenizer, with the `_orig_mod.` prefix of compiled models
     expected.npz                   inputs and the upstream's outputs, float32
 
@@ -15,7 +18,7 @@ Keys of expected.npz (T frames of P tokens, V codes, N steps): video uint8 [T, H
 actions [T-1]; decoded float32 [T, H, W, 3] in -1…1, of `tokens`; forced_actions [C]; step_ids [N, P] and step_logits
 [N, P, V], input and output of every MaskGIT step at temperature 0 after the first C frames; sampled [P];
 loop_actions [F], loop_tokens [F, P] and loop_frames float32 [F, H, W, 3] of the inference script's loop; schedule rows
-(P, N, m, tokens wanted).
+(P, N, m, tokens wanted). Without actions theirs are missing.
 """
 
 from __future__ import annotations
@@ -93,6 +96,10 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "all": {"frame_size": 64, "patch_size": 4, "context_length": 4, "dataset": "SONIC"},
     },
 }
+_EXPERTS = {"use_moe": True, "num_experts": 4, "top_k_experts": 2}
+for _name, _of in (("experts", "small"), ("sonic-experts", "sonic")):
+    SIZES[_name] = {**SIZES[_of], "dynamics": {**SIZES[_of]["dynamics"], **_EXPERTS}}
+SIZES["alone"] = {**SIZES["small"], "all": {**SIZES["small"]["all"], "use_actions": False}}
 STEPS, CONTEXT = 10, 2
 
 
@@ -106,7 +113,7 @@ def randomise(model: torch.nn.Module) -> None:
                 p.normal_(0.0, 0.1)
             elif "latent_head" in name or "action_head.3" in name:  # codes of all kinds
                 p.normal_(0.0, 2.5 / math.sqrt(p.shape[1]))
-            elif "to_gamma_beta" in name or "mask_token" in name:
+            elif "to_gamma_beta" in name or "mask_token" in name or "router" in name:
                 p.normal_(0.0, 0.3)
             else:
                 p.normal_(0.0, 1.2 / math.sqrt(p[0].numel()))
@@ -161,6 +168,7 @@ def main() -> None:
     tokenizer = VideoTokenizer(**common, **size["tokenizer"]).eval()
     lam = LatentActionModel(**common, **size["actions"]).eval()
     dynamics = DynamicsModel(**common, **size["dynamics"], conditioning_dim=lam.action_dim).eval()
+    actor = lam if every.get("use_actions", True) else None
     if args.video:
         with np.load(args.video) as data:
             clips = data["frames"]
@@ -180,9 +188,10 @@ def main() -> None:
     save(dynamics, {**every, **size["dynamics"]}, out / "dynamics.pth", "_orig_mod.")
     config = {**every, **size["actions"], "distributed": DistributedConfig(), "device": DeviceType.CPU}
     adam = torch.optim.AdamW(list(lam.parameters())[:1])
-    save_training_state(lam, adam, None, config, str(out), "latent_actions", 5)
+    if actor is not None:
+        save_training_state(actor, adam, None, config, str(out), "latent_actions", 5)
 
-    expected = answers(tokenizer, lam, dynamics, clips[0, :4], args.frames)
+    expected = answers(tokenizer, actor, dynamics, clips[0, :4], args.frames)
     np.savez_compressed(out / "expected.npz", **expected)
     for name, value in expected.items():
         print(name, value.dtype, value.shape)
@@ -235,12 +244,12 @@ def answers(tokenizer: Any, lam: Any, dynamics: Any, video: np.ndarray, count: i
     latents_of = tokenizer.quantizer.get_latents_from_indices
     tokens = tokenizer.tokenize(pixels)
     found: dict[str, Any] = {"video": video, "tokens": tokens[0]}
-    found["actions"] = lam.quantizer.get_indices_from_latents(lam.encode(pixels))[0]
     found["decoded"] = picture(tokenizer.detokenize(latents_of(tokens))[0])
-
-    forced = torch.arange(CONTEXT) % lam.quantizer.codebook_size
-    conditioning = lam.quantizer.get_latents_from_indices(forced[None])
-    found["forced_actions"] = forced
+    conditioning = None
+    if lam is not None:
+        found["actions"] = lam.quantizer.get_indices_from_latents(lam.encode(pixels))[0]
+        found["forced_actions"] = torch.arange(CONTEXT) % lam.quantizer.codebook_size
+        conditioning = lam.quantizer.get_latents_from_indices(found["forced_actions"][None])
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     original = dynamics.forward
 
@@ -262,19 +271,22 @@ def answers(tokenizer: Any, lam: Any, dynamics: Any, video: np.ndarray, count: i
     # The inference script's loop, interactive: pixels go round as the decoder left them.
     generated, given, loop = pixels[:, :CONTEXT].clone(), [], []
     for i in range(count):
-        given.append(int((3 * i + 1) % lam.quantizer.codebook_size))
         context_frames = generated[:, -CONTEXT:]
-        ids = tokenizer.tokenize(context_frames)
-        recent = given[-CONTEXT:]
-        act = lam.quantizer.get_latents_from_indices(torch.tensor([recent]))
-        if len(recent) < CONTEXT:
-            before = lam.quantizer(lam.encode(context_frames[:, : CONTEXT - len(recent) + 1]))
-            act = torch.cat([before, act], 1)
+        ids, act = tokenizer.tokenize(context_frames), None
+        if lam is not None:
+            given.append(int((3 * i + 1) % lam.quantizer.codebook_size))
+            recent = given[-CONTEXT:]
+            act = lam.quantizer.get_latents_from_indices(torch.tensor([recent]))
+            if len(recent) < CONTEXT:
+                before = lam.quantizer(lam.encode(context_frames[:, : CONTEXT - len(recent) + 1]))
+                act = torch.cat([before, act], 1)
         z = dynamics.forward_inference(latents_of(ids), 1, STEPS, latents_of, conditioning=act, temperature=0.0)
         new = tokenizer.detokenize(z)[:, -1:]
         generated = torch.cat([generated, new], 1)
         loop.append(index(z[0, -1]))
-    found["loop_actions"], found["loop_tokens"] = torch.tensor(given), torch.stack(loop)
+    if lam is not None:
+        found["loop_actions"] = torch.tensor(given)
+    found["loop_tokens"] = torch.stack(loop)
     found["loop_frames"] = picture(generated[0, CONTEXT:])
 
     rows = []

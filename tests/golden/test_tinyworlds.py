@@ -18,8 +18,10 @@ from genie_cpp.convert.writer import Report, convert
 from genie_cpp.session import Prompt, Session
 
 SMALL = Path(__file__).parent / "tinyworlds"
-FOLDERS = [SMALL, *(Path(name) for name in os.environ.get("GENIE_GOLDEN", "").split(":") if name)]
-PARTS = ("tokenizer.pth", "latent_actions_step_5", "dynamics.pth")
+# With experts in the dynamics; and with a dynamics that knows no actions, so that there is no LAM.
+EXPERTS, ALONE = (SMALL.with_name(f"tinyworlds_{name}") for name in ("experts", "alone"))
+FOLDERS = [SMALL, EXPERTS, ALONE, *(Path(name) for name in os.environ.get("GENIE_GOLDEN", "").split(":") if name)]
+TOKENIZER, LAM, DYNAMICS = "tokenizer.pth", "latent_actions_step_5", "dynamics.pth"
 TOLERANCE = 1e-4  # of the largest value
 
 
@@ -36,9 +38,13 @@ RUNS = [(folder, backend) for folder in FOLDERS for backend in ("cpu", "metal")]
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Model, dict]:
     folder, backend = request.param
     output = tmp_path_factory.mktemp("golden") / "f32.gguf"
-    report = convert([folder / name for name in PARTS], output, "f32")
+    report = convert(parts(folder), output, "f32")
     with np.load(folder / "expected.npz") as data:
         return report, Model.open(output, threads=2, backend=backend), dict(data)
+
+
+def parts(folder: Path) -> list[Path]:
+    return [folder / name for name in (TOKENIZER, LAM, DYNAMICS) if (folder / name).exists()]
 
 
 def near(got: np.ndarray, want: np.ndarray) -> None:
@@ -48,11 +54,12 @@ def near(got: np.ndarray, want: np.ndarray) -> None:
 
 
 def test_what_is_said(golden) -> None:  # type: ignore[no-untyped-def]
-    report, model, _ = golden
-    assert report.recognised == (
-        "tinyworlds: tokenizer 'tokenizer.pth', latent action model 'latent_actions_step_5', dynamics 'dynamics.pth'"
-    )
-    assert [line.split()[0] for line in report.assumed] == ["a", "10"]  # the window, the sampler
+    report, model, want = golden
+    lam = "latent action model 'latent_actions_step_5', " if "actions" in want else ""
+    assert report.recognised == f"tinyworlds: tokenizer 'tokenizer.pth', {lam}dynamics 'dynamics.pth'"
+    said = ["a", "10"] if lam else ["no", "a", "10"]  # without actions; the window, the sampler
+    assert [line.split()[0] for line in report.assumed] == said
+    assert model.info.has_lam == bool(lam) == (model.info.action_count > 0)
     assert model.sampler == Sampler(10, 0.5, "largest-probability") and model.info.context_length == 3
 
 
@@ -67,11 +74,12 @@ def test_tokens_of_frames(golden) -> None:  # type: ignore[no-untyped-def]
 def test_tokens_in_a_longer_window(golden, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """--context-length 4: all that upstream saw in one pass."""
     _, model, want = golden
-    folder = next(folder for folder in FOLDERS if (folder / PARTS[0]).exists() and same(folder, want))
-    convert([folder / name for name in PARTS], tmp_path / "w.gguf", "f32", context_length=4)
+    folder = next(folder for folder in FOLDERS if same(folder, want))
+    convert(parts(folder), tmp_path / "w.gguf", "f32", context_length=4)
     longer = Model.open(tmp_path / "w.gguf", threads=2, backend=model.backend)
     np.testing.assert_array_equal(longer.tokenize(want["video"]), want["tokens"])
-    np.testing.assert_array_equal(longer.infer_actions(want["video"]), want["actions"])
+    if "actions" in want:
+        np.testing.assert_array_equal(longer.infer_actions(want["video"]), want["actions"])
     state, patches = longer.state("tokenizer.decoder"), []
     for ids in want["tokens"]:
         patches.append(longer._joined(state.forward(longer.codes(ids.astype(np.int32)))))
@@ -82,16 +90,22 @@ def test_tokens_in_a_longer_window(golden, tmp_path: Path) -> None:  # type: ign
 
 def same(folder: Path, want: dict) -> bool:
     with np.load(folder / "expected.npz") as data:
-        return np.array_equal(data["video"], want["video"])
+        names = ("video", "step_logits")
+        return all(data[name].shape == want[name].shape and np.array_equal(data[name], want[name]) for name in names)
+
+
+def forced(want: dict) -> list[int]:
+    """Actions that the prompt's second frame and the new one come of; none in a world without."""
+    return want["forced_actions"].tolist() if "forced_actions" in want else [-1, -1]
 
 
 def test_logits_of_every_step(golden) -> None:  # type: ignore[no-untyped-def]
     _, model, want = golden
     state = model.state("dynamics")
     for index, ids in enumerate(want["tokens"][:2]):
-        state.forward(ids.astype(np.int32), -1 if index == 0 else int(want["forced_actions"][index - 1]))
+        state.forward(ids.astype(np.int32), -1 if index == 0 else forced(want)[index - 1])
     for ids, logits in zip(want["step_ids"], want["step_logits"], strict=True):
-        got = state.forward(ids.astype(np.int32), int(want["forced_actions"][-1]), commit=False)
+        got = state.forward(ids.astype(np.int32), forced(want)[-1], commit=False)
         assert got is not None
         near(got, logits)
 
@@ -100,8 +114,8 @@ def test_logits_of_every_step(golden) -> None:  # type: ignore[no-untyped-def]
 def test_a_frame_of_tokens(golden, threads: int) -> None:  # type: ignore[no-untyped-def]
     _, model, want = golden
     world = World(Model.open(model.path, threads, model.backend), Sampler(10, 0.0, model.sampler.order))
-    world.reset(want["video"][:2], actions=want["forced_actions"][:1].tolist())
-    world.step(int(want["forced_actions"][1]))
+    world.reset(want["video"][:2], actions=forced(want)[:1])
+    world.step(max(forced(want)[1], 0))
     np.testing.assert_array_equal(world.tokens, want["sampled"])
 
 
@@ -111,7 +125,7 @@ def test_the_loop(golden) -> None:  # type: ignore[no-untyped-def]
     world = World(model, Sampler(10, 0.0, model.sampler.order))
     assert world.window == "retokenize"
     world.reset(want["video"][:2])
-    for index, action in enumerate(want["loop_actions"].tolist()):
+    for index, action in enumerate(want.get("loop_actions", np.zeros(len(want["loop_tokens"]), int)).tolist()):
         if index % 2:
             saved, world = world.save(), World(model)
             shown = world.restore(saved)
@@ -130,9 +144,10 @@ def test_a_session_goes_back(golden) -> None:  # type: ignore[no-untyped-def]
     _, model, want = golden
     session = Session(model)
     session.reset(Prompt(want["video"][0]), seed=4)
-    first = [session.step(action % 4).png for action in range(5)]
+    choices = model.info.choices
+    first = [session.step(action % choices).png for action in range(5)]
     session.seek(2)
-    assert [session.step(action % 4).png for action in range(2, 5)] == first[2:]
+    assert [session.step(action % choices).png for action in range(2, 5)] == first[2:]
 
 
 def test_the_schedule() -> None:
@@ -145,11 +160,12 @@ def test_the_schedule() -> None:
 
 
 @pytest.mark.parametrize("backend", ["cpu", pytest.param("metal", marks=METAL)])
-def test_quantized_types_run(tmp_path: Path, backend: str) -> None:
-    with np.load(SMALL / "expected.npz") as data:
+@pytest.mark.parametrize("folder", [SMALL, EXPERTS], ids=lambda folder: folder.name)
+def test_quantized_types_run(tmp_path: Path, folder: Path, backend: str) -> None:
+    with np.load(folder / "expected.npz") as data:
         video = data["video"]
     for type in ("f16", "q8_0", "q4_0"):
-        convert([SMALL / name for name in PARTS], tmp_path / f"{type}.gguf", type)
+        convert(parts(folder), tmp_path / f"{type}.gguf", type)
         world = World.load(tmp_path / f"{type}.gguf", threads=2, backend=backend)
         frames = {}
         for window in ("retokenize", "exact", "half"):
