@@ -102,8 +102,9 @@ def theirs(upstream: Path, folder: Path, want: dict[str, np.ndarray], count: int
         if more:
             film = next(value for key, value in weights.items() if key.endswith("to_gamma_beta.1.weight"))
             more = {"conditioning_dim": film.shape[1]}
-        side = state["config"]["frame_size"]
-        made.append(kind(frame_size=(side, side), **{key: state["config"][key] for key in keys}, **more).eval())
+        config, side = state["config"], state["config"]["frame_size"]
+        given = {key: config[key] for key in (*keys, "use_moe", "num_experts", "top_k_experts") if key in config}
+        made.append(kind(frame_size=(side, side), **given, **more).eval())
         made[-1].load_state_dict(weights)
     tokenizer, dynamics = made
     length = next(value for key, value in dynamics.state_dict().items() if "to_gamma_beta.1.weight" in key).shape[1]

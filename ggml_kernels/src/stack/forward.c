@@ -13,10 +13,12 @@ enum { OWN_ROWS = 32 }; /* a thread; fewer would read all weights for too little
 void genie_share_rows(pass *c, int32_t rows) {
     c->rows = rows;
     c->own = rows >= OWN_ROWS * c->threads;
-    int32_t begin, end;
+    int32_t begin, end, all_begin, all_end;
     genie_share((rows + 1) / 2, c->thread, c->threads, &begin, &end); /* values of two rows share words */
-    c->begin = 2 * begin;
-    c->end = 2 * end < rows ? 2 * end : rows;
+    genie_share((c->stack->params.token_count + 1) / 2, c->thread, c->threads, &all_begin, &all_end);
+    c->back = c->own ? 2 * (all_begin - begin) : 0;
+    c->begin = 2 * begin + c->back;
+    c->end = (2 * end < rows ? 2 * end : rows) + c->back;
 }
 
 genie_activations genie_room(const pass *c, void *storage, int32_t columns) {
@@ -122,13 +124,13 @@ void genie_keep_masked(pass *c) {
     const size_t E = (size_t)c->stack->params.embedding_length;
     genie_share_rows(c, s->masked);
     genie_pool_barrier(c->pool); /* rows may come from what was another thread's share */
+    c->position = s->masked_P;
     for (int32_t i = c->begin; i < c->end; i++)
-        memcpy(c->y_PE + (size_t)i * E, c->x_PE + (size_t)s->masked_P[i] * E, E * sizeof(float));
+        memcpy(c->y_PE + (size_t)i * E, c->x_PE + genie_token_of(c, i) * E, E * sizeof(float));
     genie_pool_barrier(c->pool);
     float *moved = c->y_PE;
     c->y_PE = c->x_PE;
     c->x_PE = moved;
-    c->position = s->masked_P;
 }
 
 /* What comes out in the end, normed. */
@@ -175,8 +177,8 @@ static void sample_own_rows(const pass *c) {
         const int32_t end = c->end - first < ROWS ? c->end : first + ROWS;
         genie_matrix_run(head_of(c), genie_activations_row(a, E, first - c->begin), x + (size_t)first * (size_t)E, E,
                          end - first, logits, O, 0, 0, 1);
-        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, first, end, logits, 0,
-                          c->sampled_P);
+        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, first - c->back,
+                          end - c->back, c->begin, logits, 0, c->sampled_P);
     }
 }
 
@@ -191,7 +193,7 @@ static void sample(const pass *c) {
         genie_pool_barrier(c->pool);
         genie_share(c->state->masked, c->thread, c->threads, &begin, &end);
         const int packed = c->position != NULL;
-        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, begin, end,
+        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, begin, end, begin,
                           c->output_PO + (packed ? (size_t)begin * O : 0), !packed, c->sampled_P);
     }
     genie_pool_barrier(c->pool);

@@ -24,18 +24,22 @@ typedef struct {
     int32_t thread, threads;
     float *x_PE, *y_PE; /* residual stream, and its normed copy: `rows` rows */
     int32_t rows;
-    const int32_t *position; /* the token of each row; NULL: that of the same number */
+    const int32_t *position; /* the token of row `back` and of those after it; NULL: rows are tokens */
     int32_t begin, end;      /* this thread's rows, the first an even one */
+    int32_t back;            /* this thread's row `begin` is the (begin - back)th of all */
     int own;                 /* products too are shared by rows; else by output channels, with barriers around them */
     int parting;             /* after this sublayer no token sees another of its frame */
     int remembering;         /* of this sublayer nothing is wanted but what its window keeps */
 } pass;
 
-/* What follows is about `rows` rows. */
+/*
+ * What follows is about `rows` rows. Those that are a thread's own begin where they do when all tokens are rows: what the
+ * buffers have there is in this core's cache, and what other threads' have is not.
+ */
 void genie_share_rows(pass *c, int32_t rows);
 
 static inline size_t genie_token_of(const pass *c, int32_t row) {
-    return (size_t)(c->position == NULL ? row : c->position[row]);
+    return (size_t)(c->position == NULL ? row : c->position[row - c->back]);
 }
 
 /* Between a product and what is done row by row before or after it. */

@@ -152,14 +152,14 @@ void genie_find_masked(genie_state *state, const int32_t *ids_P) {
 }
 
 void genie_sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
-                       uint32_t frame, genie_state *state, int32_t begin, int32_t end, const float *logits_PO,
-                       int by_token, int32_t *ids_P) {
+                       uint32_t frame, genie_state *state, int32_t begin, int32_t end, int32_t room,
+                       const float *logits_PO, int by_token, int32_t *ids_P) {
     const genie_stack_params *p = &state->stack->params;
     if (begin >= end)
         return;
     distribution d = {.codes = genie_factor_size(p)};
-    d.terms = state->terms_PO + (size_t)begin * (size_t)d.codes; /* of one position after the other */
-    d.sums = state->sums_PS + (size_t)begin * (size_t)genie_stretches(d.codes);
+    d.terms = state->terms_PO + (size_t)room * (size_t)d.codes; /* of one position after the other */
+    d.sums = state->sums_PS + (size_t)room * (size_t)genie_stretches(d.codes);
     for (int32_t i = begin; i < end; i++) {
         const int32_t position = state->masked_P[i], row = by_token ? position : i - begin;
         sample_position(kernels, sampler, step, seed, frame, &d, logits_PO + (size_t)row * (size_t)p->output_length,
@@ -208,7 +208,7 @@ static void run_fill(void *context, int32_t thread, int32_t threads) {
     const filling *f = context;
     int32_t begin, end;
     genie_share(f->state->masked, thread, threads, &begin, &end);
-    genie_sample_rows(f->state->stack->kernels, f->sampler, f->step, f->seed, f->frame, f->state, begin, end,
+    genie_sample_rows(f->state->stack->kernels, f->sampler, f->step, f->seed, f->frame, f->state, begin, end, begin,
                       f->logits_PO, 1, f->ids_P);
     genie_pool_barrier(f->pool);
     if (thread == 0)

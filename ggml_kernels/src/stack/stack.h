@@ -112,10 +112,10 @@ static inline int32_t genie_mask_id(const genie_stack_params *p) {
 void genie_find_masked(genie_state *state, const int32_t *ids_P);
 
 /* Steps 2-4 of docs/sampling.md for masked tokens `begin`..`end`-1. Logits are row by row those of these, or (by_token)
- * of all tokens. `begin` also says which of the state's rows for sums are used. */
+ * of all tokens. `room`: which of the state's rows for terms and sums is used. */
 void genie_sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
-                       uint32_t frame, genie_state *state, int32_t begin, int32_t end, const float *logits_PO,
-                       int by_token, int32_t *ids_P);
+                       uint32_t frame, genie_state *state, int32_t begin, int32_t end, int32_t room,
+                       const float *logits_PO, int by_token, int32_t *ids_P);
 /* Step 5, once all are sampled. */
 void genie_fill_best(const genie_sampler *sampler, int32_t step, genie_state *state, int32_t *ids_P);
 
