@@ -315,7 +315,8 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
 /*
  * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D), plus bias_HQK (NULL: none); few 1:
  * the kernel for one query, whose keys are one `slope` apart: key j has -slope (K - 1 - j) added;
- * few 2: the same, each query with its own keys and values, k_QKHD and v_QKHD, as a temporal window has them; bf16:
+ * few 2: the same, each query with its own keys and values, k_QKHD and v_QKHD, as a temporal window has them; few 3: as
+ * 1, in a window with room for more; bf16:
  * with operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 16 == 0), and with few the last key is the
  * query's own. The kernel runs `repeats` times on one thread.
  */

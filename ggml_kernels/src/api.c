@@ -75,13 +75,12 @@ genie_status genie_vq_lookup(const float *codebook_VL, int32_t codes, int32_t le
 }
 
 /* One head's window as attention_past_bf16 wants it, from rows of HD. */
-static void lay_out_window(const uint16_t *k, const uint16_t *v, int32_t keys, size_t HD, int32_t D, uint16_t *kp,
-                           uint16_t *vp) {
-    enum { WIDE = GENIE_PAST_PANEL };
+static void lay_out_window(const uint16_t *k, const uint16_t *v, int32_t wide, int32_t keys, size_t HD, int32_t D,
+                           uint16_t *kp, uint16_t *vp) {
     for (int32_t j = 0; j < keys; j++)
         for (int32_t c = 0; c < D; c++) {
-            const size_t from = (size_t)j * HD + (size_t)c, panel = (size_t)(j / WIDE);
-            const size_t at = (panel * (size_t)(D / 2) + (size_t)(c / 2)) * WIDE + (size_t)(j % WIDE);
+            const size_t from = (size_t)j * HD + (size_t)c, panel = (size_t)(j / wide);
+            const size_t at = (panel * (size_t)(D / 2) + (size_t)(c / 2)) * (size_t)wide + (size_t)(j % wide);
             kp[at * 2 + c % 2] = k[from];
             vp[((size_t)(j / 2) * (size_t)D + (size_t)c) * 2 + j % 2] = v[from];
         }
@@ -115,12 +114,13 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
         return GENIE_ERROR_ISA;
     if (q_QHD == NULL || k_KHD == NULL || v_KHD == NULL || y_QHD == NULL || queries < 1 || queries > 1 << 20 ||
         keys < 1 || keys > 1 << 20 || heads < 1 || heads > MAX_HEADS || key_length < 1 ||
-        key_length > GENIE_MAX_KEY_LENGTH || few < 0 || few > 2 || (few && keys > GENIE_MAX_CONTEXT) ||
+        key_length > GENIE_MAX_KEY_LENGTH || few < 0 || few > 3 || (few && keys > GENIE_MAX_CONTEXT) ||
         (bf16 && key_length % 16 != 0) || repeats < 1)
         return GENIE_ERROR_ARGUMENT;
     const int32_t D = key_length, HD = heads * D;
     const int32_t key_rows = few == 2 ? queries * keys : keys;
-    const size_t panel = few ? GENIE_PAST_PANEL : GENIE_KEY_PANEL;
+    const int32_t past_panel = few == 3 ? GENIE_PAST_PANEL : genie_past_panel(keys);
+    const size_t panel = few ? (size_t)past_panel : GENIE_KEY_PANEL;
     const size_t padded = ((size_t)keys + panel - 1) / panel * panel;
     const size_t head = padded * (size_t)D, row = (size_t)HD;
     const float scale = 1.0f / sqrtf((float)D);
@@ -165,7 +165,7 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     const size_t own = (size_t)(keys - 1) * row;
     for (size_t i = 0; few && bf16 && i < windows; i++) {
         const size_t from = i / (size_t)heads * (size_t)keys * row + i % (size_t)heads * (size_t)D;
-        lay_out_window(k16 + from, v16 + from, keys - 1, row, D, kp + i * head, vp + i * head);
+        lay_out_window(k16 + from, v16 + from, past_panel, keys - 1, row, D, kp + i * head, vp + i * head);
     }
     for (int64_t i = 0; few && i < (int64_t)repeats * queries; i++) {
         const size_t query = (size_t)(i % queries), to = query * row;
@@ -173,7 +173,7 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
         const size_t window = few == 2 ? query * (size_t)heads * head : 0;
         if (bf16)
             kernels->attention_past_bf16(q16 + to, k16 + from + own, v16 + from + own, kp + window, vp + window, head,
-                                         keys - 1, heads, D, scale, slopes, y_QHD + to);
+                                         past_panel, keys - 1, heads, D, scale, slopes, y_QHD + to);
         for (int32_t h = 0; !bf16 && h < heads; h++)
             kernels->attention_one(q_QHD + to + h * D, k_KHD + from + h * D, v_KHD + from + h * D, HD, keys, D, scale,
                                    slope, y_QHD + to + h * D);

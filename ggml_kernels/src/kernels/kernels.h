@@ -8,7 +8,13 @@
 #define GENIE_MAX_CONTEXT 1024
 #define GENIE_KEY_PANEL 32
 #define GENIE_PAST_PANEL 16
+#define GENIE_SHORT_PAST 4
 #define GENIE_SUM_STRETCH 64
+
+/* Keys in a panel of a window in bf16 for so many frames. */
+static inline int32_t genie_past_panel(int32_t frames) {
+    return frames <= GENIE_SHORT_PAST ? GENIE_SHORT_PAST : GENIE_PAST_PANEL;
+}
 
 /* Kernels of the matmul folder (layout of packed panels included); defined in kernels/matmul/matmul_kernels.h. */
 struct genie_matmul_kernels;
@@ -54,14 +60,15 @@ typedef struct genie_kernels {
     /* Two rows of n values, a multiple of 16, side by side; no odd one is zeros. */
     void (*values_bf16)(const float *even, const float *odd, int32_t n, uint16_t *pairs);
     /*
-     * For each of `heads` heads, one query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / 16][d /
-     * 2][16][2] and vp[past / 2][d][2] (the last ones of any content beyond `past`), and over its own key k and value
-     * v, whose weight stays float. Key j of the past has slope (past - j) taken off its score; no slopes are zeros. q,
-     * k, v, y: heads one after the other; windows: `window` values from head to head.
+     * For each of `heads` heads, one query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / panel][d /
+     * 2][panel][2] and vp[past / 2][d][2] (the last ones of any content beyond `past`), and over its own key k and
+     * value v, whose weight stays float. Key j of the past has slope (past - j) taken off its score; no slopes are
+     * zeros. q, k, v, y: heads one after the other; windows: `window` values from head to head. panel:
+     * GENIE_PAST_PANEL, or GENIE_SHORT_PAST where past is less.
      */
     void (*attention_past_bf16)(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d, float scale,
-                                const float *slopes, float *y);
+                                const uint16_t *vp, size_t window, int32_t panel, int32_t past, int32_t heads,
+                                int32_t d, float scale, const float *slopes, float *y);
     /* Nearest, ties to even; subnormals become zero. */
     void (*to_bf16)(const float *x, int32_t n, uint16_t *y);
     int prefers_bf16; /* quantized stacks use the above; the scalar table has them as a specification only */

@@ -97,10 +97,11 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
 }
 
 /* One frame's key and value of a head join a narrow window as number t. */
-static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t t, int32_t D, uint16_t *kp, uint16_t *vp) {
-    uint16_t *panel = kp + (size_t)(t / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)D + t % GENIE_PAST_PANEL * 2;
+static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t panel, int32_t t, int32_t D, uint16_t *kp,
+                      uint16_t *vp) {
+    uint16_t *keys = kp + (size_t)(t / panel * panel) * (size_t)D + t % panel * 2;
     for (int32_t d = 0; d < D; d += 2)
-        memcpy(panel + d * GENIE_PAST_PANEL, k + d, 2 * sizeof *panel);
+        memcpy(keys + d * panel, k + d, 2 * sizeof *keys);
     uint16_t *pairs = vp + (size_t)(t / 2) * (size_t)D * 2;
     for (int32_t d = 0; d < D; d++) { /* the value before it, or none, and this one */
         const uint16_t pair[2] = {t % 2 == 0 ? v[d] : pairs[2 * d], t % 2 == 0 ? 0 : v[d]};
@@ -113,7 +114,7 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
     genie_state *s = c->state;
-    const int32_t HD = p->head_count * p->key_length, D = p->key_length;
+    const int32_t HD = p->head_count * p->key_length, D = p->key_length, panel = genie_past_panel(p->context_length);
     const size_t slots = (size_t)genie_past_slots(p->context_length);
     const float *slopes = c->stack->own.vector[GENIE_SLOT_TEMPORAL_BIAS];
     const float scale = 1.0f / sqrtf((float)D);
@@ -130,11 +131,11 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
         } else if (!c->remembering) {
             norm_query(c, w, s->q + row);
             kernels->to_bf16(s->q + row, HD, q16);
-            kernels->attention_past_bf16(q16, k16, v16, kp, vp, window, s->length, p->head_count, D, scale, slopes,
-                                         s->att + row);
+            kernels->attention_past_bf16(q16, k16, v16, kp, vp, window, panel, s->length, p->head_count, D, scale,
+                                         slopes, s->att + row);
         }
         for (int32_t h = 0; c->commit && h < p->head_count; h++)
-            keep_bf16(k16 + h * D, v16 + h * D, s->length, D, kp + (size_t)h * window, vp + (size_t)h * window);
+            keep_bf16(k16 + h * D, v16 + h * D, panel, s->length, D, kp + (size_t)h * window, vp + (size_t)h * window);
     }
 }
 

@@ -33,8 +33,8 @@ typedef struct {
 } pass;
 
 /*
- * What follows is about `rows` rows. Those that are a thread's own begin where they do when all tokens are rows: what the
- * buffers have there is in this core's cache, and what other threads' have is not.
+ * What follows is about `rows` rows. Those that are a thread's own begin where they do when all tokens are rows: what
+ * the buffers have there is in this core's cache, and what other threads' have is not.
  */
 void genie_share_rows(pass *c, int32_t rows);
 

@@ -79,7 +79,7 @@ enum { GENIE_PEG_TAPS = 27 }; /* 3 frames, rows and columns */
 static inline int32_t genie_round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
 /* Frames that a narrow window has room for. */
-static inline int32_t genie_past_slots(int32_t frames) { return genie_round_up(frames, GENIE_PAST_PANEL); }
+static inline int32_t genie_past_slots(int32_t frames) { return genie_round_up(frames, genie_past_panel(frames)); }
 
 /* Whether a sublayer of this kind (-1: the stack itself) must have this slot, and its shape. */
 int genie_slot_shape(const genie_stack_params *p, int32_t sublayer_kind, int32_t slot, int32_t *rows, int32_t *columns,

@@ -359,11 +359,84 @@ static inline __attribute__((always_inline)) void past_heads(const uint16_t *q, 
                   slopes == NULL ? 0 : slopes[h], y + h * d);
 }
 
+/*
+ * Four heads of a window of four frames side by side: head h has lanes 4 h to 4 h + 3, a frame each. Frames from `past`
+ * on are the own key and, without weight, what never was one.
+ */
+static inline __attribute__((always_inline)) void
+short_past_heads(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp, const uint16_t *vp,
+                 size_t window, int32_t past, int32_t heads, int32_t d, float scale, const float *slopes, float *y) {
+    enum { S = GENIE_SHORT_PAST };
+    const __m512i group = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    const __m512 frame = _mm512_set_ps(3, 2, 1, 0, 3, 2, 1, 0, 3, 2, 1, 0, 3, 2, 1, 0);
+    const __mmask16 own = (__mmask16)(0x1111 << past), there = (__mmask16)(0x1111 * ((2 << past) - 1));
+    const __m512 away = _mm512_mul_ps(_mm512_sub_ps(frame, _mm512_set1_ps((float)past)), _mm512_set1_ps(LOG2_E));
+    __m512 sum[S];
+    for (int32_t h = 0; h < S; h++) {
+        sum[h] = _mm512_setzero_ps();
+        for (int32_t c = 0; c < d && h < heads; c += 8) { /* four pairs of each frame */
+            const __m512i at = _mm512_add_epi32(group, _mm512_set1_epi32(c % 16 / 2));
+            const __m512i query = _mm512_permutexvar_epi32(at, (__m512i)bf16_half(q + h * d + c / 16 * 16));
+            const __m512i key = (__m512i)bf16_half(k + h * d + c / 16 * 16);
+            const __m512i keys = (__m512i)bf16_pairs(kp + (size_t)h * window + (size_t)(c * S));
+            sum[h] =
+                _mm512_dpbf16_ps(sum[h], (__m512bh)_mm512_mask_permutexvar_epi32(keys, own, at, key), (__m512bh)query);
+        }
+    }
+    /* Lane groups hold sums of every fourth pair: to one group a head. */
+    const __m512 ab =
+        _mm512_add_ps(_mm512_shuffle_f32x4(sum[0], sum[1], 0x44), _mm512_shuffle_f32x4(sum[0], sum[1], 0xEE));
+    const __m512 cd =
+        _mm512_add_ps(_mm512_shuffle_f32x4(sum[2], sum[3], 0x44), _mm512_shuffle_f32x4(sum[2], sum[3], 0xEE));
+    __m512 score = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    score = _mm512_mul_ps(score, _mm512_set1_ps(scale * LOG2_E));
+    if (slopes != NULL) {
+        const __m512 few = _mm512_maskz_loadu_ps((__mmask16)((1 << (heads < S ? heads : S)) - 1), slopes);
+        score = _mm512_fmadd_ps(_mm512_permutexvar_ps(group, few), away, score);
+    }
+    score = _mm512_mask_mov_ps(_mm512_set1_ps(-1e30f), there, score);
+    __m512 top = _mm512_max_ps(score, _mm512_permute_ps(score, 0xB1));
+    top = _mm512_max_ps(top, _mm512_permute_ps(top, 0x4E));
+    const __m512 e = exp2_avx512(_mm512_sub_ps(score, top));
+    __m512 total = _mm512_add_ps(e, _mm512_permute_ps(e, 0xB1));
+    total = _mm512_add_ps(total, _mm512_permute_ps(total, 0x4E));
+    const __m512 share = _mm512_div_ps(_mm512_set1_ps(1), total);
+    const __mmask16 before = (__mmask16)(0x1111 * ((1 << past) - 1));
+    const __m512i p = _mm512_zextsi256_si512((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_mov_ps(before, e)));
+    for (int32_t h = 0; h < S && h < heads; h++) {
+        const __m512 p_own = _mm512_permutexvar_ps(_mm512_set1_epi32(S * h + past), e);
+        const __m512 share_h = _mm512_permutexvar_ps(_mm512_set1_epi32(S * h), share);
+        for (int32_t c = 0; c < d; c += 16) {
+            __m512 out = _mm512_mul_ps(bf16_widen(v + h * d + c), p_own);
+            for (int32_t j = 0; j < past; j += 2) {
+                const __m512i pair = (__m512i)bf16_pairs(vp + (size_t)h * window + (size_t)(j * d + 2 * c));
+                const __mmask32 known = j + 1 < past ? 0xFFFFFFFF : 0x55555555;
+                out = _mm512_dpbf16_ps(out, (__m512bh)_mm512_maskz_mov_epi16(known, pair),
+                                       (__m512bh)_mm512_permutexvar_epi32(_mm512_set1_epi32(2 * h + j / 2), p));
+            }
+            _mm512_storeu_ps(y + h * d + c, _mm512_mul_ps(out, share_h));
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void short_past(const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                                                             const uint16_t *kp, const uint16_t *vp, size_t window,
+                                                             int32_t past, int32_t heads, int32_t d, float scale,
+                                                             const float *slopes, float *y) {
+    for (int32_t h = 0; h < heads; h += GENIE_SHORT_PAST)
+        short_past_heads(q + h * d, k + h * d, v + h * d, kp + (size_t)h * window, vp + (size_t)h * window, window,
+                         past, heads - h, d, scale, slopes == NULL ? NULL : slopes + h, y + h * d);
+}
+
 static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d,
-                                       float scale, const float *slopes, float *y) {
+                                       const uint16_t *vp, size_t window, int32_t panel, int32_t past, int32_t heads,
+                                       int32_t d, float scale, const float *slopes, float *y) {
     /* Loops over so few are worth unrolling. */
-    if (d == 16)
+    if (panel == GENIE_SHORT_PAST && d == 16)
+        short_past(q, k, v, kp, vp, window, past, heads, 16, scale, slopes, y);
+    else if (panel == GENIE_SHORT_PAST)
+        short_past(q, k, v, kp, vp, window, past, heads, d, scale, slopes, y);
+    else if (d == 16)
         past_heads(q, k, v, kp, vp, window, past, heads, 16, scale, slopes, y);
     else if (d == 32)
         past_heads(q, k, v, kp, vp, window, past, heads, 32, scale, slopes, y);

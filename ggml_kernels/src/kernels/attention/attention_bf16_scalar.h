@@ -75,14 +75,14 @@ static void values_bf16_scalar(const float *even, const float *odd, int32_t n, u
 }
 
 static void past_head_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                             const uint16_t *vp, int32_t past, int32_t d, float scale, float slope, float *y) {
+                             const uint16_t *vp, int32_t panel, int32_t past, int32_t d, float scale, float slope,
+                             float *y) {
     float p[GENIE_MAX_CONTEXT + 1], top = -INFINITY, total = 0;
     for (int32_t j = 0; j <= past; j++) {
-        const uint16_t *panel = kp + (size_t)(j / GENIE_PAST_PANEL * GENIE_PAST_PANEL) * (size_t)d;
+        const uint16_t *keys = kp + (size_t)(j / panel * panel) * (size_t)d;
         p[j] = 0;
         for (int32_t c = 0; c < d; c++)
-            p[j] += from_bf16(q[c]) *
-                    from_bf16(j == past ? k[c] : panel[(c / 2 * GENIE_PAST_PANEL + j % GENIE_PAST_PANEL) * 2 + c % 2]);
+            p[j] += from_bf16(q[c]) * from_bf16(j == past ? k[c] : keys[(c / 2 * panel + j % panel) * 2 + c % 2]);
         p[j] = p[j] * scale - slope * (float)(past - j);
         top = p[j] > top ? p[j] : top;
     }
@@ -102,9 +102,9 @@ static void past_head_scalar(const uint16_t *q, const uint16_t *k, const uint16_
 }
 
 static void attention_past_bf16_scalar(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
-                                       const uint16_t *vp, size_t window, int32_t past, int32_t heads, int32_t d,
-                                       float scale, const float *slopes, float *y) {
+                                       const uint16_t *vp, size_t window, int32_t panel, int32_t past, int32_t heads,
+                                       int32_t d, float scale, const float *slopes, float *y) {
     for (int32_t h = 0; h < heads; h++)
-        past_head_scalar(q + h * d, k + h * d, v + h * d, kp + (size_t)h * window, vp + (size_t)h * window, past, d,
-                         scale, slopes == NULL ? 0 : slopes[h], y + h * d);
+        past_head_scalar(q + h * d, k + h * d, v + h * d, kp + (size_t)h * window, vp + (size_t)h * window, panel, past,
+                         d, scale, slopes == NULL ? 0 : slopes[h], y + h * d);
 }
