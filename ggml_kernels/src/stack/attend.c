@@ -103,10 +103,10 @@ static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t panel, int32
     for (int32_t d = 0; d < D; d += 2)
         memcpy(keys + d * panel, k + d, 2 * sizeof *keys);
     uint16_t *pairs = vp + (size_t)(t / 2) * (size_t)D * 2;
-    for (int32_t d = 0; d < D; d++) { /* the value before it, or none, and this one */
-        const uint16_t pair[2] = {t % 2 == 0 ? v[d] : pairs[2 * d], t % 2 == 0 ? 0 : v[d]};
-        memcpy(pairs + 2 * d, pair, sizeof pair);
-    }
+    for (int32_t d = 0; d < D; d++)
+        pairs[2 * d + t % 2] = v[d];
+    for (int32_t d = 0; d < D && t % 2 == 0; d++)
+        pairs[2 * d + 1] = 0;
 }
 
 /* The same in a narrow stack, whose window takes in a frame only when it is committed. */
@@ -148,18 +148,20 @@ static void spatial_attention_bf16(pass *c, const genie_weights *w) {
     const int32_t H = p->head_count, D = p->key_length, HD = H * D, P = p->token_count;
     const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
+    c->turn ^= 1; /* others may be at the last one yet */
+    uint16_t *k16 = s->k16[c->turn], *v16 = s->v16[c->turn];
     for (int32_t i = c->begin; i < c->end; i++) {
         const size_t row = (size_t)i * (size_t)HD;
         norm_key(c, w, s->k + row);
         if (i % 2 == 0)
-            kernels->values_bf16(s->v + row, i + 1 < c->end ? s->v + row + HD : NULL, HD, s->v16 + row);
+            kernels->values_bf16(s->v + row, i + 1 < c->end ? s->v + row + HD : NULL, HD, v16 + row);
     }
     for (int32_t i = c->begin, n; i < c->end; i += n) {
         n = HALF_PANEL - i % HALF_PANEL;
         n = n < c->end - i ? n : c->end - i;
         for (int32_t h = 0; h < H; h++)
             kernels->keys_bf16(s->k + (size_t)i * (size_t)HD + (size_t)(h * D), HD, n, i % GENIE_KEY_PANEL, D,
-                               s->k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D));
+                               k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D));
     }
     if (c->parting && c->stack->bias_HPP == NULL)
         genie_keep_masked(c); /* all tokens are keys, but who asks are these */
@@ -173,11 +175,11 @@ static void spatial_attention_bf16(pass *c, const genie_weights *w) {
     for (int32_t item = all.begin; item < all.end; item++) {
         const query_span span = span_of(c, &all, item);
         const size_t at = (size_t)span.first * (size_t)HD + (size_t)(span.head * D);
-        kernels->attention_bf16(s->q16 + at, HD, span.count, s->k16 + (size_t)span.head * head_keys,
-                                s->v16 + 2 * span.head * D, HD, P, D, scale, bias_of(c, span.head, span.first), P,
+        kernels->attention_bf16(s->q16 + at, HD, span.count, k16 + (size_t)span.head * head_keys,
+                                v16 + 2 * span.head * D, HD, P, D, scale, bias_of(c, span.head, span.first), P,
                                 s->att + at, HD);
     }
-    genie_pool_barrier(c->pool);
+    genie_phase(c);
 }
 
 /* Attention of the frame's tokens over `keys` keys kept in panels in kt; spatial and space-time alike. */

@@ -28,6 +28,7 @@ typedef struct {
     int32_t begin, end;      /* this thread's rows, the first an even one */
     int32_t back;            /* this thread's row `begin` is the (begin - back)th of all */
     int own;                 /* products too are shared by rows; else by output channels, with barriers around them */
+    int turn;                /* which of k16 and v16 the last spatial sublayer filled */
     int parting;             /* after this sublayer no token sees another of its frame */
     int remembering;         /* of this sublayer nothing is wanted but what its window keeps */
 } pass;

@@ -50,9 +50,10 @@ struct genie_state {
     float *features_PN;     /* input_norm: the features as INPUT takes them */
     float *q, *k, *v, *att; /* [P, HD] */
     float *kt;              /* keys of a spatial sublayer in panels, head by head */
-    /* narrow: queries [P, HD], keys in panels head by head, values in pairs; and a row's own key and value for the
-     * window [P, 2 HD], apart from those, which other threads may be writing already */
-    uint16_t *q16, *k16, *v16, *own16;
+    /* narrow: queries [P, HD], keys in panels head by head, values in pairs, of this spatial sublayer and of the one
+     * before; and a row's own key and value for the window [P, 2 HD], apart from those, which other threads may be
+     * writing already */
+    uint16_t *q16, *k16[2], *v16[2], *own16;
     float *up, *gate; /* [P, F] */
     /* Experts, K of X for a token. A token's choices of them (rank by rank), what each counts, and its place in an
      * order by expert; the token at each place; the input of one expert's tokens, and by place what came out. */

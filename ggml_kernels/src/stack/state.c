@@ -56,8 +56,10 @@ static void lay_out(genie_state *state, arena *a) {
     state->att = arena_take(a, P * HD, f);
     state->kt = arena_take(a, narrow ? 0 : panelled * HD, f);
     state->q16 = arena_take(a, narrow ? P * HD : 0, half);
-    state->k16 = arena_take(a, narrow ? panelled * HD : 0, half);
-    state->v16 = arena_take(a, narrow ? panelled * HD : 0, half);
+    for (int i = 0; i < 2; i++) {
+        state->k16[i] = arena_take(a, narrow ? panelled * HD : 0, half);
+        state->v16[i] = arena_take(a, narrow ? panelled * HD : 0, half);
+    }
     state->own16 = arena_take(a, narrow ? 2 * P * HD : 0, half);
     state->up = arena_take(a, P * F, f);
     state->gate = arena_take(a, P * F, f);
