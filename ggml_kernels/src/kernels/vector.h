@@ -107,23 +107,20 @@ static inline int32_t vi_top(vi v) {
 }
 
 #if VL == 16
-/* e^x to about 1e-7 relative: x = n ln 2 + r, a polynomial in r, times 2^n, which underflows and overflows by itself.
+/*
+ * e^x = 2^t to 2e-7 and 6e-8 of t, relative: a polynomial in what t is above a whole number, which scalef takes t for by
+ * itself, underflowing and overflowing as it must. What is no number stays none, and e^0 is 1.
  */
 static inline vf vf_exp(vf x) {
-    const __m512 z = _mm512_max_ps(_mm512_set1_ps(-110.0f), (__m512)x); /* no number stays none */
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(z, _mm512_set1_ps(1.44269504088896341f)),
-                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), z);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    const __m512 t = _mm512_mul_ps((__m512)x, _mm512_set1_ps(1.44269504088896341f));
+    const __m512 r = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_set1_ps(1.867130070e-03f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.017030322e-03f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.579991310e-02f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.401644502e-01f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.931513118e-01f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return (vf)_mm512_scalef_ps(p, n);
+    return (vf)_mm512_scalef_ps(p, t);
 }
 #else
 /* e^x to about 1e-7 relative (Cephes' expf): x = n ln 2 + r, a polynomial in r, 2^n through the exponent bits. */
