@@ -65,6 +65,6 @@ def growth(rounds: int, least: float, small: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for name, values in varied.items():
             systems = {str(value): one_step(Path(folder), f"{name}-{value}", {**base, name: value}) for value in values}
-            found[name] = in_turns(systems, rounds, least)
+            found[name] = in_turns(systems, rounds, least, base["threads"])
             print(f"  {name}", flush=True)
     return {"base": base, "times": found}

@@ -47,6 +47,7 @@ def models(rows: list[tuple[Path | None, int, list[int | None]]], repetitions: i
     found = []
     for path, threads, steps in rows:
         bench = Bench(repetitions)
+        timing.wait_for_cores(threads)
         bench.run(path, threads, steps)
         for r in bench.results:
             columns = ("step", "tokens", "dynamics", "decode", "frame")

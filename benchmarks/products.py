@@ -41,7 +41,7 @@ def measure(isa: str, threads: int, M: int, K: int, N: int, rounds: int, least: 
         if peers.have("openvino"):
             systems |= peers.ov_products(w_NK, x_MK, threads)
         systems |= peers.torch_products(w_NK, x_MK, threads)
-    times = in_turns(systems, rounds, least)
+    times = in_turns(systems, rounds, least, threads)
     exact = x_MK.astype(np.float64) @ w_NK.T.astype(np.float64)
     errors = {name: relative_error(s.output(), exact) for name, s in systems.items() if s.output is not None}
     peak, limit = operations / times.pop("peak") / 1e9, block_operations / times.pop("limit") / 1e9

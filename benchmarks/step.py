@@ -198,7 +198,7 @@ def step(genie: Genie, folder: Path, name: str, work: Path, rounds: int, least: 
         window = window_of(model)
         systems = {"genie_cpp Q8_0": our_step(model, *window), **rivals(genie, *window, threads, work)}
         parts = part_systems(model, threads)
-        times = in_turns(systems | parts, rounds, least)
+        times = in_turns(systems | parts, rounds, least, threads)
         truth = systems["PyTorch fp32"].output()  # type: ignore[misc]
         errors = {label: relative_error(s.output(), truth) for label, s in systems.items()}  # type: ignore[misc]
         if strangers := [label for label, error in errors.items() if error > 0.2]:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from genie_cpp import _native
+
 Run = Callable[[int], object]  # does its work so many times
 # What other systems' threads may still spin after their last run, at most.
 PAUSE = 0.01
@@ -40,8 +42,24 @@ def clocked(run: Run, times: int) -> float:
     return time.perf_counter() - started
 
 
-def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05) -> dict[str, float]:
-    """Seconds of one run of each system; `least` seconds go into each measurement."""
+def wait_for_cores(threads: int, patience: float = 20.0) -> bool:
+    """Until so many threads do as much each as one does alone, or patience (in seconds) is at an end: whether they do.
+
+    A virtual machine's CPUs may be hyperthreads of one core for a while, where products run at half the speed each.
+    """
+    isa, until = _native.isas()[0], time.perf_counter() + patience
+    pools = [_native.Pool(count) for count in (1, threads)]
+
+    def seconds(pool: _native.Pool) -> float:
+        return min(clocked(lambda rounds: _native.peak_operations(isa, pool, 8, rounds), 100_000) for _ in range(3))
+
+    while not (whole := seconds(pools[1]) < 1.25 * seconds(pools[0])) and time.perf_counter() < until:
+        time.sleep(0.5)
+    return whole
+
+
+def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05, threads: int = 1) -> dict[str, float]:
+    """Seconds of one run of each system; `least` seconds go into each measurement. threads: that they use."""
     counts, one, many = {}, {}, {}
     for name, system in systems.items():
         clocked(system.run, 1)
@@ -51,6 +69,8 @@ def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05) -> di
         counts[name] = count
         one[name] = many[name] = float("inf")
     for _ in range(rounds):
+        if threads > 1:
+            wait_for_cores(threads)
         for name, system in systems.items():
             time.sleep(PAUSE)
             clocked(system.run, 1)  # wakes its threads

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timing import PAUSE
+from timing import PAUSE, wait_for_cores
 from torch import Tensor
 
 from genie_cpp import Sampler, World, _native
@@ -129,6 +129,7 @@ def against_torch(name: str, folder: Path, steps: int, work: Path, rounds: int) 
     systems[PLAIN] = timed(PLAIN, lambda: next_frame(genie.dynamics, past_TP, actions, same, 0, T - 1))
     times: dict[str, list[float]] = {label: [] for label in systems}
     for _ in range(rounds):
+        wait_for_cores(2)
         for label, run in systems.items():
             times[label].append(run())
     agree = {label: float(np.mean(found == tokens[PLAIN])) for label, found in tokens.items()}
@@ -237,6 +238,7 @@ def scaling(paths: list[Path], rounds: int) -> list[dict[str, Any]]:
         systems[f"{path.stem}, a frame's dynamics"] = [frame(path, 1), frame(path, 2)]
     times: dict[str, tuple[list[float], list[float]]] = {label: ([], []) for label in systems}
     for _ in range(rounds):
+        wait_for_cores(2)
         for label, runs in systems.items():
             for found, run in zip(times[label], runs, strict=True):
                 time.sleep(PAUSE)

@@ -88,7 +88,8 @@ def matmul_operations(model: Model) -> dict[str, int]:
         # Token embeddings are looked up, not multiplied.
         if matrix and name.startswith("dynamics.") and name != "dynamics.token_embd.weight":
             quantized = model.tensors[name].type in (TensorType.Q4_0, TensorType.Q8_0)
-            count["int8" if quantized else "float"] += 2 * shape[0] * shape[1] * model.token_count
+            used = model.info.stacks["dynamics"].expert_used_count or 1 if len(shape) > 2 else 1
+            count["int8" if quantized else "float"] += 2 * shape[0] * shape[1] * used * model.token_count
     return {kind: operations for kind, operations in count.items() if operations}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from genie_cpp import BenchError, Model, SamplerError, _native, bench
 from genie_cpp.bench import Bench, Result, Sample, environment, matmul_operations, mean_sd, measure_peak
+from genie_cpp.cli import synthetic
 
 VECTOR = [isa for isa in _native.isas() if isa != "scalar"]
 
@@ -44,6 +46,17 @@ def test_operations_of_a_step(type: str, kind: str, tiny_gguf: Callable[[str], P
     assert s.sublayers == ("spatial", "temporal", "ffn") and s.ffn == "gelu"
     want = 2 * P * (s.block_count * (2 * 4 * E * HD + 2 * E * F) + E * V)
     assert matmul_operations(model) == {kind: want}
+
+
+def test_of_experts_those_that_a_token_takes_count(tmp_path: Path) -> None:
+    hp = synthetic.SIZES["tiny"]
+    plain = dataclasses.replace(hp.stacks["dynamics"], block_count=1)
+    found = []
+    for name, changes in (("one", {}), ("some", {"expert_count": 3, "expert_used_count": 2})):
+        stacks = {**hp.stacks, "dynamics": dataclasses.replace(plain, **changes)}
+        path = synthetic.write(dataclasses.replace(hp, stacks=stacks), name, "q8_0", tmp_path)
+        found.append(matmul_operations(Model.open(path, threads=1))["int8"])
+    assert found[1] - found[0] == 2 * 256 * 2 * plain.embedding_length * plain.feed_forward_length
 
 
 @pytest.mark.parametrize("isa", _native.isas())
