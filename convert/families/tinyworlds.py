@@ -87,7 +87,7 @@ class _Stack:
         if f"{first}ffn.router.weight" in part.tensors:
             self.experts = part.shape(f"{first}ffn.router.weight", 2)[0]
             self.used = part.number("top_k_experts", _EXPERTS_USED)
-            if "top_k_experts" not in part.config:
+            if part.number("top_k_experts", 0) == 0:
                 assumed.append(
                     f"{_EXPERTS_USED} experts a token in {part.path.name!r}, whose settings could not be read"
                 )

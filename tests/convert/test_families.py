@@ -203,7 +203,7 @@ def test_experts(world: Path, output: Path) -> None:
         rewrite(world / DYNAMICS, change)
         refused(parts(world), output, message)
     shutil.copy(experts, world / DYNAMICS)
-    rewrite(world / DYNAMICS, lambda state: state["config"].pop("top_k_experts"))
+    rewrite(world / DYNAMICS, lambda state: state["config"].update(top_k_experts="2"))
     report = convert(parts(world), output, "f32")
     assert "2 experts a token in 'dynamics.pth', whose settings could not be read" in report.assumed
 

@@ -221,6 +221,22 @@ def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-de
         np.testing.assert_array_equal(again, ids)
 
 
+def test_a_router_is_of_floats() -> None:
+    lengths = {"block_count": 1, "embedding_length": 32, "head_count": 1, "key_length": 32, "feed_forward_length": 32}
+    counts = {"token_count": 4, "context_length": 2, "input_rows": 9, "input_length": 0, "output_length": 8}
+    more = {"factor_count": 1, "norm_epsilon": 1e-5, "expert_count": 2, "expert_used_count": 1}
+    stack = _native.Stack("scalar", _native.Pool(1), ["ffn"], **lengths, **counts, **more)
+    name = "blk.0.ffn.router.weight"
+    with pytest.raises(_native.NativeError, match="argument"):
+        stack.set(name, 8, 2, 32, np.zeros(2 * 34, np.uint8))
+    with pytest.raises(_native.NativeError, match="argument"):
+        stack.set("blk.0.ffn.up.weight", 0, 32, 32, np.zeros((32, 32), np.float32))  # of one expert
+    stack.set(name, 0, 2, 32, np.zeros((2, 32), np.float32))
+    for used in (0, 3):
+        with pytest.raises(_native.NativeError, match="argument"):
+            _native.Stack("scalar", stack.pool, ["ffn"], **lengths, **counts, **{**more, "expert_used_count": used})
+
+
 def test_a_step_refuses_what_is_out_of_range(tiny_gguf) -> None:  # type: ignore[no-untyped-def]
     model = Model.open(tiny_gguf("f32"), threads=1)
     P, V = model.token_count, model.info.codebook_size

@@ -232,7 +232,9 @@ genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block
         return GENIE_ERROR_ARGUMENT;
     genie_weights *w = own ? &stack->own : &stack->sublayer[block * p->sublayer_count + sublayer];
     if (is_matrix) {
-        if (w->matrix[slot] != NULL)
+        /* What is rounded in a router sends tokens elsewhere. */
+        const int rough = slot == GENIE_SLOT_ROUTER && type != GENIE_TYPE_F32 && type != GENIE_TYPE_F16;
+        if (w->matrix[slot] != NULL || rough)
             return GENIE_ERROR_ARGUMENT;
         if (p->expert_count > 0 && slot >= GENIE_SLOT_UP && slot <= GENIE_SLOT_DOWN)
             return set_experts(stack, pool, w, slot, type, (int32_t)rows, (int32_t)columns, data, bytes);
@@ -275,8 +277,6 @@ static genie_status weights_seal(const genie_stack_params *p, int32_t kind, geni
                 return status;
         }
     }
-    if (w->matrix[GENIE_SLOT_ROUTER] != NULL && genie_matrix_quantized(w->matrix[GENIE_SLOT_ROUTER]))
-        return GENIE_ERROR_ARGUMENT; /* what is rounded there sends tokens elsewhere */
     /* q, k and v (up and gate) read the same activations, quantized or not. */
     const int32_t alike[][2] = {
         {GENIE_SLOT_Q, GENIE_SLOT_K}, {GENIE_SLOT_Q, GENIE_SLOT_V}, {GENIE_SLOT_UP, GENIE_SLOT_GATE}};
