@@ -156,16 +156,17 @@ def _show(facts: dict[str, Any]) -> None:
     hyper = facts["hyper_parameters"]
     memory = facts["memory"]
     _section(console, "card", {key.removeprefix("general."): value for key, value in facts["card"].items()})
-    _section(
-        console, "model", {key.removeprefix("genie."): value for key, value in hyper.items() if not _of_stack(key)}
-    )
+    model = {key.removeprefix("genie."): value for key, value in hyper.items() if not _of_stack(key)}
+    _section(console, "model", {name: value for name, value in model.items() if value is not None})
     stacks = Table(box=None, pad_edge=False, header_style="bold")
     stacks.add_column("stack")
     present = facts["tokens_per_frame"]
     for stack in present:
         stacks.add_column(stack)
     for key in (key.name.removeprefix("genie.<stack>.") for key in KEYS if "<stack>" in key.name):
-        stacks.add_row(key, *(Text(_word(hyper[f"genie.{stack}.{key}"])) for stack in present))
+        values = [hyper[f"genie.{stack}.{key}"] for stack in present]
+        if values.count(None) < len(values):  # what no stack has is not shown
+            stacks.add_row(key, *(Text("" if value is None else _word(value)) for value in values))
     stacks.add_row("tokens per frame", *(str(count) for count in present.values()))
     console.print(stacks)
     console.print()

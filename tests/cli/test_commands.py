@@ -138,7 +138,9 @@ def test_convert_and_info(place: Path) -> None:
     assert "attention" in done.stderr
     facts = json.loads(command("genie-info", "new.gguf", "--json", cwd=place).stdout)
     assert "Tiny" in json.dumps(facts)
-    assert command("genie-info", "new.gguf", cwd=place).returncode == 0
+    shown = command("genie-info", "new.gguf", cwd=place)
+    assert shown.returncode == 0 and "feed_forward_length" in shown.stdout
+    assert not {"None", "expert_count"} & set(shown.stdout.split()), "what it has not is not shown"
     assert command("genie-run", "-m", "new.gguf", "-p", "p.png", "-n", 2, cwd=place).returncode == 0
 
 
