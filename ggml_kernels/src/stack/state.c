@@ -47,42 +47,43 @@ static void lay_out(genie_state *state, arena *a) {
         if (a->base != NULL)
             state->cache[i] = cache;
     }
-    state->x_PE = arena_take(a, P * E, f);
-    state->y_PE = arena_take(a, P * E, f);
-    state->features_PN = arena_take(a, p->input_norm ? P * (size_t)p->input_length : 0, f);
-    state->q = arena_take(a, P * HD, f);
-    state->k = arena_take(a, P * HD, f);
-    state->v = arena_take(a, P * HD, f);
-    state->att = arena_take(a, P * HD, f);
+    const size_t R = P + P % 2; /* the last pair of rows may be packed where it has one token */
+    state->x_PE = arena_take(a, R * E, f);
+    state->y_PE = arena_take(a, R * E, f);
+    state->features_PN = arena_take(a, p->input_norm ? R * (size_t)p->input_length : 0, f);
+    state->q = arena_take(a, R * HD, f);
+    state->k = arena_take(a, R * HD, f);
+    state->v = arena_take(a, R * HD, f);
+    state->att = arena_take(a, R * HD, f);
     state->kt = arena_take(a, narrow ? 0 : panelled * HD, f);
-    state->q16 = arena_take(a, narrow ? P * HD : 0, half);
+    state->q16 = arena_take(a, narrow ? R * HD : 0, half);
     for (int i = 0; i < 2; i++) {
         state->k16[i] = arena_take(a, narrow ? panelled * HD : 0, half);
         state->v16[i] = arena_take(a, narrow ? panelled * HD : 0, half);
     }
-    state->own16 = arena_take(a, narrow ? 2 * P * HD : 0, half);
-    state->up = arena_take(a, P * F, f);
-    state->gate = arena_take(a, P * F, f);
+    state->own16 = arena_take(a, narrow ? 2 * R * HD : 0, half);
+    state->up = arena_take(a, R * F, f);
+    state->gate = arena_take(a, R * F, f);
     const size_t X = (size_t)p->expert_count, K = (size_t)p->expert_used_count, each = sizeof(int32_t);
-    state->router_PX = arena_take(a, P * X, f);
-    state->share_PK = arena_take(a, P * K, f);
-    state->routed_PE = arena_take(a, X > 0 ? P * E : 0, f);
-    state->expert_KPE = arena_take(a, K * P * E, f);
-    state->expert_PK = arena_take(a, P * K, each);
-    state->place_PK = arena_take(a, P * K, each);
-    state->token_KP = arena_take(a, P * K, each);
-    state->logits_PO = arena_take(a, P * O, f);
-    state->terms_PO = arena_take(a, P * O, f);
-    state->sums_PS = arena_take(a, P * (size_t)genie_stretches((int32_t)O), sizeof(double));
-    state->quality_P = arena_take(a, P, sizeof(double));
-    state->candidates_P = arena_take(a, P, sizeof(genie_candidate));
-    state->chosen_P = arena_take(a, P, sizeof(int32_t));
-    state->masked_P = arena_take(a, P, sizeof(int32_t));
+    state->router_PX = arena_take(a, R * X, f);
+    state->share_PK = arena_take(a, R * K, f);
+    state->routed_PE = arena_take(a, X > 0 ? R * E : 0, f);
+    state->expert_KPE = arena_take(a, K * R * E, f);
+    state->expert_PK = arena_take(a, R * K, each);
+    state->place_PK = arena_take(a, R * K, each);
+    state->token_KP = arena_take(a, R * K, each);
+    state->logits_PO = arena_take(a, R * O, f);
+    state->terms_PO = arena_take(a, R * O, f);
+    state->sums_PS = arena_take(a, R * (size_t)genie_stretches((int32_t)O), sizeof(double));
+    state->quality_P = arena_take(a, R, sizeof(double));
+    state->candidates_P = arena_take(a, R, sizeof(genie_candidate));
+    state->chosen_P = arena_take(a, R, sizeof(int32_t));
+    state->masked_P = arena_take(a, R, sizeof(int32_t));
     const int32_t widest = max_i32(max_i32((int32_t)E, (int32_t)HD), max_i32((int32_t)F, p->input_length));
     const size_t row = genie_activations_bytes(1, widest);
     state->activation_row = row > SIZE_MAX - 63 ? row : (row + 63) / 64 * 64;
-    state->activations = arena_take(a, P, state->activation_row);
-    state->raw = arena_take(a, p->raw_kv ? P : 0, state->activation_row);
+    state->activations = arena_take(a, R, state->activation_row);
+    state->raw = arena_take(a, p->raw_kv ? R : 0, state->activation_row);
 }
 
 genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
