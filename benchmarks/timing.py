@@ -20,6 +20,9 @@ Run = Callable[[int], object]  # does its work so many times
 PAUSE = 0.01
 
 
+_in_vain: set[int] = set()  # numbers of threads that cores were waited for in vain
+
+
 class System(NamedTuple):
     """What is measured, and what it computed last (None: nothing to compare)."""
 
@@ -47,7 +50,7 @@ def wait_for_cores(threads: int, patience: float = 20.0) -> bool:
 
     A virtual machine's CPUs may be hyperthreads of one core for a while, where products run at half the speed each.
     """
-    isa, until = _native.isas()[0], time.perf_counter() + patience
+    isa, until = _native.isas()[0], time.perf_counter() + (0 if threads in _in_vain else patience)
     pools = [_native.Pool(count) for count in (1, threads)]
 
     def seconds(pool: _native.Pool) -> float:
@@ -55,6 +58,9 @@ def wait_for_cores(threads: int, patience: float = 20.0) -> bool:
 
     while not (whole := seconds(pools[1]) < 1.25 * seconds(pools[0])) and time.perf_counter() < until:
         time.sleep(0.5)
+    if not whole and threads not in _in_vain:  # a machine may never have them: it is not waited for again
+        print(f"  no {threads} whole cores: {threads} threads are measured as they are", flush=True)
+        _in_vain.add(threads)
     return whole
 
 

@@ -343,6 +343,7 @@ class World:
             and (pixels is None or self._are_pixels(pixels, len(ids)))
             and isinstance(inferred, int)
             and 0 <= inferred < len(ids)
+            and (inferred == 0 or hp.has_lam)
         )
         if not fits:
             raise StateError("the saved world is damaged")

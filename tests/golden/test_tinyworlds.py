@@ -5,6 +5,8 @@ GENIE_GOLDEN=folder[:folder] adds folders that the script made elsewhere, such a
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genie_cpp import Model, Sampler, World
+from genie_cpp import Model, Sampler, StateError, World
 from genie_cpp.convert.reference import sampler as reference
 from genie_cpp.convert.writer import Report, convert
 from genie_cpp.session import Prompt, Session
@@ -174,3 +176,22 @@ def test_quantized_types_run(tmp_path: Path, folder: Path, backend: str) -> None
             frames[window] = world.rollout([1, 2, 3, 0, 1])
             assert world.timings["steps"] <= 50
         np.testing.assert_array_equal(frames["exact"], frames["half"])  # with a window of three they are the same
+
+
+def test_a_saved_world_without_a_lam_infers_nothing(tmp_path: Path) -> None:
+    """Actions of a prompt that are to be inferred again need a model that can."""
+    convert(parts(ALONE), tmp_path / "w.gguf", "f32")
+    with np.load(ALONE / "expected.npz") as data:
+        video = data["video"]
+    world = World.load(tmp_path / "w.gguf", threads=1)
+    world.reset(video[:2])
+    saved = world.save()
+    world.restore(saved)
+    world.rollout([0, 0, 0])
+    with np.load(io.BytesIO(saved)) as data:
+        arrays = dict(data)
+    head = {**json.loads(arrays.pop("head").tobytes()), "inferred": 1}
+    out = io.BytesIO()
+    np.savez(out, head=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)
+    with pytest.raises(StateError, match="damaged"):
+        world.restore(out.getvalue())

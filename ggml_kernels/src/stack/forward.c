@@ -17,8 +17,8 @@ void genie_share_rows(pass *c, int32_t rows) {
     genie_share((rows + 1) / 2, c->thread, c->threads, &begin, &end); /* values of two rows share words */
     genie_share((c->stack->params.token_count + 1) / 2, c->thread, c->threads, &all_begin, &all_end);
     c->back = c->own ? 2 * (all_begin - begin) : 0;
-    c->begin = 2 * begin + c->back;
     c->end = (2 * end < rows ? 2 * end : rows) + c->back;
+    c->begin = 2 * begin + c->back < c->end ? 2 * begin + c->back : c->end; /* none, behind an odd last row */
 }
 
 genie_activations genie_room(const pass *c, void *storage, int32_t columns) {
