@@ -18,8 +18,6 @@ from genie_cpp import _native
 Run = Callable[[int], object]  # does its work so many times
 # What other systems' threads may still spin after their last run, at most.
 PAUSE = 0.01
-
-
 _in_vain: set[int] = set()  # numbers of threads that cores were waited for in vain
 
 

@@ -55,6 +55,7 @@ def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkp
     assumed: list[str] = []
     if lam is not None and not _modulated(dynamics):
         assumed.append(f"no use for {lam.where}: the dynamics takes no actions")
+        parts = {kind: part for kind, part in parts.items() if part is not lam}
         lam = None
     elif lam is not None and dynamics.config.get("use_actions") is False:
         assumed.append(f"actions, though the settings of {dynamics.path.name!r} say that it was trained without")
@@ -86,11 +87,15 @@ class _Stack:
         self.used: int | None = None
         if f"{first}ffn.router.weight" in part.tensors:
             self.experts = part.shape(f"{first}ffn.router.weight", 2)[0]
-            self.used = part.number("top_k_experts", _EXPERTS_USED)
-            if part.number("top_k_experts", 0) == 0:
-                assumed.append(
-                    f"{_EXPERTS_USED} experts a token in {part.path.name!r}, whose settings could not be read"
+            if part.number("num_experts", self.experts) != self.experts:
+                raise CheckpointError(
+                    f"{part.where}: {first}ffn.router.weight has {self.experts} rows for "
+                    f"{part.number('num_experts', 0)} experts",
+                    "do the settings in the file belong to its weights?",
                 )
+            self.used = part.number("top_k_experts", min(_EXPERTS_USED, self.experts))
+            if part.number("top_k_experts", 0) == 0:
+                assumed.append(f"{self.used} experts a token in {part.path.name!r}, whose settings do not say")
         self.film = f"{first}ffn.norm.to_gamma_beta.1.weight" in part.tensors
         self.width = part.shape(f"{first}spatial_attn.q_proj.weight", 2)[0]
         one = f"{first}ffn." if self.experts is None else f"{first}ffn.experts.0."

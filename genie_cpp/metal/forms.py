@@ -149,7 +149,9 @@ def feed_forward(p: Mapping[str, Any], own: Layer, layer: Layer, r: Reads) -> tu
     share_PX = mx.softmax(mx.where(rank_PX < p["expert_used_count"], wanted_PX, -mx.inf), -1)
     gates = gate or [None] * p["expert_count"]
     ffns = zip(layer["up"], gates, layer["down"], strict=True)
-    return sum(share_PX[:, e : e + 1] * run(*ffn) for e, ffn in enumerate(ffns)), None
+    shares = [share_PX[:, e : e + 1] for e in range(p["expert_count"])]
+    # What overflows in an expert that was not chosen is not to be multiplied by 0.
+    return sum(mx.where(s > 0, s * run(*ffn), 0) for s, ffn in zip(shares, ffns, strict=True)), None
 
 
 def heads(p: Mapping[str, Any], layer: Layer, r: Reads) -> tuple[Any, Any, Any]:

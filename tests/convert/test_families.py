@@ -194,7 +194,8 @@ def test_experts(world: Path, output: Path) -> None:
 
     for change, message in (
         (lambda s: settings(s, top_k_experts=5), "expert_used_count must be at most the expert_count"),
-        (change_tensor("0.ffn.router.weight", lambda t: t[:3]), r"blocks.1.ffn.router.weight must be \[3, 24\]"),
+        (change_tensor("0.ffn.router.weight", lambda t: t[:3]), "0.ffn.router.weight has 3 rows for 4 experts"),
+        (change_tensor("1.ffn.router.weight", lambda t: t[:3]), r"blocks.1.ffn.router.weight must be \[4, 24\]"),
         (change_tensor("1.ffn.experts.3.w_o.weight", lambda t: t[1:]), "1.ffn.experts.3.w_o.weight must be .24, 33"),
         (lambda s: s["model"].pop("_orig_mod.transformer.blocks.0.ffn.experts.2.w_g.bias"), "2.w_g.bias is missing"),
         (lambda s: s["model"].pop("_orig_mod.transformer.blocks.1.ffn.router.weight"), "1.ffn.router.*is missing"),
@@ -205,7 +206,7 @@ def test_experts(world: Path, output: Path) -> None:
     shutil.copy(experts, world / DYNAMICS)
     rewrite(world / DYNAMICS, lambda state: state["config"].update(top_k_experts="2"))
     report = convert(parts(world), output, "f32")
-    assert "2 experts a token in 'dynamics.pth', whose settings could not be read" in report.assumed
+    assert "2 experts a token in 'dynamics.pth', whose settings do not say" in report.assumed
 
 
 def test_a_dynamics_without_actions(world: Path, output: Path) -> None:
@@ -228,10 +229,9 @@ def test_a_dynamics_without_actions(world: Path, output: Path) -> None:
         assert (hp.action_count, hp.has_lam, hp.stacks["dynamics"].norm) == (0, False, "rmsnorm")
         assert set(file.data("dynamics.blk.0.ffn.norm.weight").view("<f4").tolist()) == {0.5}
     again = output.with_name("again.gguf")
-    assert (
-        f"no use for '{lam}': the dynamics takes no actions"
-        in convert([tokenizer, lam, dynamics], again, "f32").assumed
-    )
+    report = convert([tokenizer, lam, dynamics], again, "f32")
+    assert f"no use for '{lam}': the dynamics takes no actions" in report.assumed
+    assert report.recognised == "tinyworlds: tokenizer 'tokenizer.pth', dynamics 'dynamics.pth'"
     assert same_file(output, again)
 
 

@@ -75,10 +75,10 @@ static void lay_out(genie_state *state, arena *a) {
     state->logits_PO = arena_take(a, R * O, f);
     state->terms_PO = arena_take(a, R * O, f);
     state->sums_PS = arena_take(a, R * (size_t)genie_stretches((int32_t)O), sizeof(double));
-    state->quality_P = arena_take(a, R, sizeof(double));
-    state->candidates_P = arena_take(a, R, sizeof(genie_candidate));
-    state->chosen_P = arena_take(a, R, sizeof(int32_t));
-    state->masked_P = arena_take(a, R, sizeof(int32_t));
+    state->quality_P = arena_take(a, P, sizeof(double));
+    state->candidates_P = arena_take(a, P, sizeof(genie_candidate));
+    state->chosen_P = arena_take(a, P, sizeof(int32_t));
+    state->masked_P = arena_take(a, P, sizeof(int32_t));
     const int32_t widest = max_i32(max_i32((int32_t)E, (int32_t)HD), max_i32((int32_t)F, p->input_length));
     const size_t row = genie_activations_bytes(1, widest);
     state->activation_row = row > SIZE_MAX - 63 ? row : (row + 63) / 64 * 64;

@@ -83,8 +83,7 @@ static inline void attention_values(float p[ROWS][TILE], const float *v, int32_t
 
 /*
  * Scores to e^(score - top), with top raised to this tile's largest. Returns what the sums so far are to be multiplied
- * by; *total follows. From n to `padded` nothing is read later, and e^-87, the floor of vf_exp, does not count
- * beside 1.
+ * by; *total follows. From n to `padded` nothing is read later, and what vf_exp makes of -inf does not count beside 1.
  */
 static inline float attention_softmax(float *scores, int32_t n, int32_t padded, float *top, float *total) {
     for (int32_t k = n; k < padded; k++)
