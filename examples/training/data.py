@@ -15,6 +15,7 @@ class Clips:
     def __init__(self, folder: Path, split: str, length: int, device: str = "cpu") -> None:
         with np.load(folder / f"{split}.npz") as data:
             self.frames, self.actions = torch.from_numpy(data["frames"]).to(device), data["actions"]
+            self.blocked = data["blocked"] if "blocked" in data else np.zeros(self.actions.shape, bool)
         self.length = length
 
     def batch(self, size: int, mixed: bool = False) -> Tensor:
@@ -29,12 +30,13 @@ class Clips:
         at = episode, start + torch.arange(self.length)
         return to_float(self.frames[at])
 
-    def windows(self, stride: int) -> tuple[Tensor, np.ndarray]:
-        """Every window: (frames [M, length, H, W, 3] uint8, actions [M, length-1])."""
+    def windows(self, stride: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Every window: (frames [M, length, H, W, 3] uint8, actions and blocked [M, length-1])."""
         starts = range(0, self.frames.shape[1] - self.length + 1, stride)
         return (
             torch.cat([self.frames[:, s : s + self.length] for s in starts]),
             np.concatenate([self.actions[:, s : s + self.length - 1] for s in starts]),
+            np.concatenate([self.blocked[:, s : s + self.length - 1] for s in starts]),
         )
 
 

@@ -27,10 +27,10 @@ from genie_cpp.convert.reference.model import Genie
 def action_names(genie: Genie, data: Path, names: list[str]) -> list[str]:
     """A name for each latent action, from the true actions of the test episodes."""
     length = genie.config.context_length
-    frames, actions = Clips(data, "test", length).windows(4 * length)
+    frames, actions, blocked = Clips(data, "test", length).windows(4 * length)
     table = np.zeros((genie.config.action_count, len(names)), int)
-    for clip, true in zip(frames, actions, strict=True):
-        np.add.at(table, (genie.lam.infer(to_float(clip)[None])[0].numpy(), true), 1)
+    for clip, true, wall in zip(frames, actions, blocked, strict=True):
+        np.add.at(table, (genie.lam.infer(to_float(clip)[None])[0].numpy()[~wall], true[~wall]), 1)
     share = table.max(1) / np.maximum(table.sum(1), 1)
     found = [names[k] if s >= 2 / 3 else "mixed" for k, s in zip(table.argmax(1), share, strict=True)]
     return [name if row.any() else "unused" for name, row in zip(found, table, strict=True)]

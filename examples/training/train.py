@@ -45,23 +45,31 @@ class ShiftDecoder(nn.Module):
     that move by whole patches, and finds their directions in minutes on a CPU where attention needs a GPU.
     """
 
-    def __init__(self, g: GenieConfig, width: int = 64) -> None:
+    def __init__(self, g: GenieConfig, reach: int = 1, width: int = 64) -> None:
+        """reach: how many patches a frame may move by, sideways; up and down it is one."""
         super().__init__()
-        self.patch = g.lam.patch_size
-        tokens = g.frame_width * g.frame_height // self.patch**2
-        self.choose = nn.Sequential(nn.Linear(g.lam.latent_length, width), nn.GELU(), nn.Linear(width, 9))
-        self.place = nn.Parameter(torch.zeros(tokens, 9))
+        self.patch, self.reach = g.lam.patch_size, reach
+        self.tokens = g.frame_width * g.frame_height // self.patch**2
+        moves = 3 * (2 * reach + 1)
+        # What comes nearer moves otherwise on the left than on the right: places choose for themselves, given the code.
+        self.choose = nn.Sequential(nn.Linear(g.lam.latent_length, width), nn.GELU())
+        self.everywhere, self.place = nn.Linear(width, moves), nn.Linear(width, self.tokens * moves)
+        nn.init.zeros_(self.place.weight)
 
     def forward(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
         past = video_BTHWC[:, :-1]
         B, T, H, W, _ = past.shape
-        rows, columns = H // self.patch, W // self.patch
+        rows, columns, reach = H // self.patch, W // self.patch, self.reach
         grid = patchify(past, self.patch).view(B, T, rows, columns, -1)
         # What lies beyond the border is not known; a patch there is as likely as any to look like the border's.
         wide = torch.cat([grid[:, :, :1], grid, grid[:, :, -1:]], 2)
-        wide = torch.cat([wide[:, :, :, :1], wide, wide[:, :, :, -1:]], 3)
-        moved = [wide[:, :, y : y + rows, x : x + columns].flatten(2, 3) for y in range(3) for x in range(3)]
-        share = (self.choose(codes_BTL)[:, :, None] + self.place).softmax(-1)
+        wide = torch.cat([wide[:, :, :, :1]] * reach + [wide] + [wide[:, :, :, -1:]] * reach, 3)
+        moved = [
+            wide[:, :, y : y + rows, x : x + columns].flatten(2, 3) for y in range(3) for x in range(2 * reach + 1)
+        ]
+        chosen = self.choose(codes_BTL)
+        share = self.place(chosen).view(B, T, self.tokens, -1) + self.everywhere(chosen)[:, :, None]
+        share = share.softmax(-1)
         mixed = sum(share[..., k, None] * part for k, part in enumerate(moved))
         return unpatchify(mixed, H, W, self.patch)
 
@@ -103,7 +111,27 @@ def lam_step(model: LatentActionModel, decoder: Decoder, clips: Clips, batch: in
     }
 
 
-def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, corrupt: float) -> Losses:
+def around(ids_BTP: Tensor, rows: int, columns: int, reach: int) -> Tensor:
+    """[B, T-1, P, N]: the tokens that stood on or near each place, one row and `reach` columns away, a frame before."""
+    B, T, P = ids_BTP.shape
+    grid = F.pad(ids_BTP[:, :-1].reshape(B, T - 1, rows, columns), (reach, reach, 1, 1), value=-1)
+    near = [grid[:, :, y : y + rows, x : x + columns] for y in range(3) for x in range(2 * reach + 1)]
+    return torch.stack(near, -1).reshape(B, T - 1, P, -1)
+
+
+@torch.no_grad()
+def own_context(model: Dynamics, clean: Tensor, action: Tensor, passes: int) -> Tensor:
+    """`clean` as the model itself would have dreamt it from the frame `passes` before, the actions being the same."""
+    context, unknown = clean, torch.full_like(clean, model.mask_id)
+    unknown[:, 0] = clean[:, 0]
+    for _ in range(passes):
+        logits = model.teacher_forced(context, unknown, action).float()
+        noise = -torch.empty_like(logits).exponential_().log()
+        context = torch.cat([clean[:, :1], (logits + noise).argmax(-1)[:, 1:]], 1)
+    return context
+
+
+def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, corrupt: float, own: float) -> Losses:
     pick = torch.randint(len(ids), (batch,), device=ids.device)
     clean, action = ids[pick].long(), actions[pick].long()
     B, T, _ = clean.shape
@@ -114,18 +142,26 @@ def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, cor
     rate = torch.cos(math.pi / 2 * chance(B, T, 1))  # the sampler's schedule, so every step is practised
     hidden = chance(*clean.shape) < rate
     hidden[:, 0] = False
-    # Past frames come with mistakes in play; some random tokens in the context teach the model to live with them.
+    # Past frames come with mistakes in play, random ones and its own; it learns to go on from them as from the truth.
+    context = clean
+    if own > 0 and float(torch.rand(())) < own:
+        context = own_context(model, clean, action, passes=int(torch.randint(1, 4, ())))
     wrong = chance(*clean.shape) < corrupt * chance(B, 1, 1)
-    context = torch.where(wrong, torch.randint_like(clean, model.mask_id), clean)
+    context = torch.where(wrong, torch.randint_like(clean, model.mask_id), context)
     masked = torch.where(hidden, model.mask_id, clean)
     logits = model.teacher_forced(context, masked, action)
-    loss = F.cross_entropy(logits.float().flatten(0, 2), torch.where(hidden, clean, -100).flatten())
+    # What comes into sight is where worlds live or die, and there is little of it: it weighs as much as all the rest.
+    columns, rows = model.stack.grid
+    new = hidden.clone()
+    new[:, 1:] &= ~(around(clean, rows, columns, 2) == clean[:, 1:, :, None]).any(-1)
+    old = hidden & ~new
+    error = F.cross_entropy(logits.float().flatten(0, 2), clean.flatten(), reduction="none").view(clean.shape)
+    weight = old + new * (old.sum() / new.sum().clamp(min=1)).clamp(1, 12)
     right = logits.argmax(-1) == clean
-    moved = hidden[:, 1:] & (clean[:, 1:] != clean[:, :-1])
     return {
-        "loss": loss,
-        "accuracy": (right & hidden).sum() / hidden.sum(),
-        "accuracy_changed": (right[:, 1:] & moved).sum() / moved.sum(),
+        "loss": (error * weight).sum() / weight.sum(),
+        "accuracy": (right & old).sum() / old.sum().clamp(min=1),
+        "accuracy_new": (right & new).sum() / new.sum().clamp(min=1),
     }
 
 
@@ -137,12 +173,22 @@ def waves(rows: int, columns: int, length: int) -> Tensor:
     return 0.03 * torch.cat([y.expand(-1, columns, -1), x.expand(rows, -1, -1)], -1).flatten(0, 1)
 
 
+def pressed(latents: np.ndarray, keys: np.ndarray, blocked: np.ndarray, count: int) -> np.ndarray:
+    """`latents`, but where a wall was in the way, so that frames show nothing of the key that was pressed: the latent
+    that this key mostly has elsewhere."""
+    for key in np.unique(keys[blocked]):
+        usual = np.bincount(latents[(keys == key) & ~blocked], minlength=count).argmax()
+        latents[(keys == key) & blocked] = usual
+    return latents
+
+
 @torch.no_grad()
 def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
     """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz`."""
     cache = output / "tokens.npz"
     if not cache.exists():
-        frames, _ = Clips(data, "train", genie.config.context_length).windows(stride)
+        clips = Clips(data, "train", genie.config.context_length)
+        frames, keys, blocked = clips.windows(stride)
         device = device_of(genie)
         ids, actions = [], []
         for clip in track(frames.split(16), "tokenizing"):
@@ -150,27 +196,41 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
             tokens, acted = genie.tokenizer.encode(video), genie.lam.infer(video)
             ids.append(tokens.cpu().to(torch.int32))
             actions.append(F.pad(acted, (1, 0), value=-1).cpu().to(torch.int16))
-        np.savez(cache, ids=torch.cat(ids).numpy(), actions=torch.cat(actions).numpy())
+        latents = torch.cat(actions).numpy()
+        latents[:, 1:] = pressed(latents[:, 1:], keys, blocked, genie.config.action_count)
+        np.savez(cache, ids=torch.cat(ids).numpy(), actions=latents)
     with np.load(cache) as data_:
         return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
 
 
+def optimizers_of(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices inside a dynamics model's blocks, AdamW for all else.
+
+    With AdamW alone a dynamics model needs ten times the steps until it sees that the picture moves.
+    """
+    wanted = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    inner = [p for n, p in wanted if isinstance(model, Dynamics) and ".blk." in n and p.ndim == 2 and "norm" not in n]
+    chosen = {id(p) for p in inner}
+    rest = [p for _, p in wanted if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+    return [adam, torch.optim.Muon(inner, lr=20 * rate, weight_decay=0.01)] if inner else [adam]
+
+
 def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, every: int = 25) -> None:
-    decay = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}],
-        lr=rate,
-        betas=(0.9, 0.95),
-        fused=True,
-    )
+    optimizers = optimizers_of(model, rate)
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     spent, count, budget = 0.0, 0, minutes * 60
     state = path.with_suffix(".training.pt")
     if state.exists():
         saved = torch.load(state, weights_only=True, map_location=device_of(model))
         model.load_state_dict(saved["model"])
-        if "optimizer" in saved:  # weights alone also do, with warm-up taking the place of the moments
-            optimizer.load_state_dict(saved["optimizer"])
+        # Weights alone also do, with warm-up taking the place of the moments.
+        for optimizer, moments in zip(optimizers, saved.get("optimizers", []), strict=False):
+            optimizer.load_state_dict(moments)
         spent, count = saved["spent"], saved["count"]
         for name, module in model.named_modules():
             if f"{name}.usage" in saved["vq"]:
@@ -190,7 +250,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
         torch.save(
             {
                 "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "spent": spent,
                 "count": count,
                 "vq": vq,
@@ -213,21 +273,23 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
         try:
             while spent < budget:
                 share = spent / budget
-                lr = rate * min(1, (count - first + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
+                factor = min(1, (count - first + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+                for optimizer, fulls in zip(optimizers, rates, strict=True):
+                    for group, full in zip(optimizer.param_groups, fulls, strict=True):
+                        group["lr"] = factor * full
                 with torch.autocast(device_of(model).type, torch.bfloat16):
                     losses = step(share)
-                optimizer.zero_grad()
+                model.zero_grad()
                 losses["loss"].backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
+                for optimizer in optimizers:
+                    optimizer.step()
                 count += 1
                 if count == 1 or spent == before:
                     start = time.monotonic()  # compiling is not training
                 spent = before + time.monotonic() - start
                 if count % every == 0:
-                    values = {k: round(float(v), 4) for k, v in losses.items()}
+                    values = {k: round(float(v.detach()), 4) for k, v in losses.items()}
                     if fresh:
                         log.writerow(["step", "seconds", *values])
                         fresh = False
@@ -259,6 +321,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
+    parser.add_argument("--own", type=float, default=0.5, help="share of steps that go on from its own frames (dynamics)")
+    parser.add_argument("--reach", type=int, default=1, help="patches that a frame may move by sideways (lam)")
     parser.add_argument(
         "--even", action="store_true", help="mirror half of the clips, weigh slow and fast changes alike (lam)"
     )
@@ -282,7 +346,10 @@ def main() -> None:
         ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
         run(
             model,
-            lambda _: dynamics_step(genie.dynamics, ids, actions, args.batch, args.corrupt),
+            # First the game; what it makes of its own frames is worth something only when it is nearly right.
+            lambda share: dynamics_step(
+                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0
+            ),
             path,
             args.minutes,
             args.rate,
@@ -294,7 +361,7 @@ def main() -> None:
     else:
         decoder: Decoder = genie.lam.predict
         if config.lam.decoder is None:
-            genie.lam.shift_decoder = decoder = ShiftDecoder(config).to(args.device)
+            genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.reach).to(args.device)
         run(
             model,
             lambda share: lam_step(genie.lam, decoder, clips, args.batch, share, args.even),

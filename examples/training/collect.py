@@ -1,0 +1,46 @@
+"""Walk through a game at random and keep what is seen:
+
+    python examples/training/collect.py examples/meadow -o data/meadow
+
+`train.npz` and `test.npz` have frames [N, L, H, W, 3] uint8, actions [N, L-1] uint8 and, for a game that is one place:
+places [N, L] (which of the pictures in `places.npz`) and blocked [N, L-1] bool (a wall was in the way). `places.npz` has
+frames [K, H, W, 3], each place without whoever walks there, and mover [4]: its top, left, bottom and right, in pixels.
+Training looks at frames alone; what else is kept serves to name latent actions and to measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+TEST_SEED = 10_000_000  # walks from here on are never trained on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("game", type=Path, help="a folder with a game.py")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--episodes", type=int, default=800)
+    parser.add_argument("--test-episodes", type=int, default=24)
+    parser.add_argument("--length", type=int, default=64, help="frames per episode")
+    parser.add_argument("--test-length", type=int, default=512)
+    args = parser.parse_args()
+    sys.path.insert(0, str(args.game))
+    import game
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    for split, first, count, length in (
+        ("train", 0, args.episodes, args.length),
+        ("test", TEST_SEED, args.test_episodes, args.test_length),
+    ):
+        walks = [game.episode(first + i, length) for i in track(range(count), f"{split} episodes")]
+        np.savez_compressed(args.output / f"{split}.npz", **{k: np.stack([w[k] for w in walks]) for k in walks[0]})
+    np.savez_compressed(args.output / "places.npz", frames=game.pictures(), mover=np.array(game.MOVER))
+
+
+if __name__ == "__main__":
+    main()
