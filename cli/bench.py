@@ -19,8 +19,9 @@ from genie_cpp.backend import resolve
 from genie_cpp.bench import Bench, Result, environment, environment_line, mean_sd
 from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import GGUFFile, quoted
-from genie_cpp.model import bundled_path, default_threads
+from genie_cpp.model import default_threads
 from genie_cpp.sampler import Sampler
+from genie_cpp.worlds import locate
 
 from . import synthetic
 from .convert import size
@@ -110,7 +111,7 @@ def _sources(model: str | None, random: str | None, type: str | None) -> list[Ab
             raise BenchError("--type is of --synthetic; a file has the types that it has", "leave --type out")
         # A name with a comma is one file if there is such a file.
         names = [] if model is None else [model] if Path(model).is_file() else model.split(",")
-        paths = [Path(name) if name else bundled_path() for name in names] or [bundled_path()]
+        paths = [locate(name or None)[0] for name in names] or [locate(None)[0]]
         for path in paths:
             GGUFFile.open(path).close()
         return [nullcontext(path) for path in paths]

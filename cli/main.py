@@ -1,9 +1,10 @@
-"""The commands: `genie-cpp run | play | serve | convert | info | bench`, and each under a name of its own."""
+"""The commands: `genie-cpp run | play | serve | convert | info | eval | bench | worlds`, most under own names too."""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from genie_cpp.version import __version__
 
 from .bench import bench
 from .convert import convert
+from .eval import evaluate
 from .info import info
 from .play import play
 from .run import run
 from .serve import serve
+from .worlds import worlds
 
 
 def _version(asked: bool) -> None:
@@ -42,8 +45,9 @@ def _single(command: Callable[..., None]) -> typer.Typer:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.callback()(_root)
-for _command in (run, play, serve, convert, info, bench):
+for _command in (run, play, serve, convert, info, bench, worlds):
     app.command()(_command)
+app.command("eval")(evaluate)
 
 
 def _plain(text: object) -> str:
@@ -83,6 +87,7 @@ def _start(application: Any) -> None:
         _version_and_leave()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file name of any bytes is printed as those bytes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was made so far is kept
     try:
         code = application(standalone_mode=False)
         sys.stdout.flush()
@@ -130,3 +135,7 @@ def main_play() -> None:
 
 def main_serve() -> None:
     _start(_single(serve))
+
+
+def main_eval() -> None:
+    _start(_single(evaluate))

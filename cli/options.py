@@ -14,7 +14,11 @@ def env(name: str) -> str:
 
 Models = Annotated[
     str | None,
-    typer.Option("--model", "-m", envvar=env("MODEL"), help="Genie GGUFs: a.gguf,b.gguf. [the bundled world]"),
+    typer.Option("--model", "-m", envvar=env("MODEL"), help="GGUFs or bundled worlds: a.gguf,maze. [all bundled]"),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", envvar=env("MODEL"), help="A Genie GGUF, or a bundled world's name. [meadow]"),
 ]
 Backend = Annotated[
     str, typer.Option(envvar=env("BACKEND"), help="auto (Metal where it is present), cpu or metal (docs/metal.md).")

@@ -14,6 +14,7 @@ import typer
 from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
 from genie_cpp.session import Prompt
+from genie_cpp.worlds import bundled
 
 from .options import Backend, Fit, Models, env
 
@@ -26,7 +27,7 @@ def play(
             "--prompt-frame",
             "-p",
             envvar=env("PROMPT_FRAME"),
-            help="The picture to start from. [world.png beside world.gguf; else the page asks for one]",
+            help="The picture to start from. [the world's first; where it has none the page asks for one]",
         ),
     ] = None,
     how: Fit = "crop",
@@ -47,7 +48,7 @@ def play(
     if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
         raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
     prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
-    models = [Model.open(path, threads, backend) for path in paths(model)]
+    models = [Model.open(name, threads, backend) for name in references(model)]
     prompts = [prompt or Prompt.beside(opened) for opened in models]
     if terminal:
         from .terminal import play_in_terminal
@@ -66,12 +67,12 @@ def play(
     serve(models, prompts, port, started)
 
 
-def paths(names: str | None) -> list[Path | None]:
-    """The files of `-m a.gguf,b.gguf`, each once; a name with a comma that exists is itself."""
+def references(names: str | None) -> list[str]:
+    """The models of `-m a.gguf,maze`, each once; a name with a comma that exists is itself. None: all bundled."""
     if names is None:
-        return [None]
+        return list(bundled())
     words = [names] if Path(names).exists() else names.split(",")
-    return [Path(word) for word in dict.fromkeys(words) if word] or [Path(names)]
+    return [word for word in dict.fromkeys(words) if word] or [names]
 
 
 def _has_display() -> bool:

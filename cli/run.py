@@ -29,13 +29,16 @@ from genie_cpp.tokens import are_tokens, data_file, load_tokens
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
+from . import options
 from .options import Backend, env
 
 
 def run(
     prompt_frame: Annotated[
         Path | None,
-        typer.Option("--prompt-frame", "-p", envvar=env("PROMPT_FRAME"), help="The picture to start from."),
+        typer.Option(
+            "--prompt-frame", "-p", envvar=env("PROMPT_FRAME"), help="The picture to start from. [the world's first]"
+        ),
     ] = None,
     prompt_frames: Annotated[
         int,
@@ -57,9 +60,7 @@ def run(
     bookmark: Annotated[
         int, typer.Option(min=0, max=MAX_BOOKMARKS, help="With --from: the number of a bookmark; 0: where it was left.")
     ] = 0,
-    model: Annotated[
-        Path | None, typer.Option("--model", "-m", envvar=env("MODEL"), help="A Genie GGUF. [the bundled world]")
-    ] = None,
+    model: options.Model = None,
     actions: Annotated[
         str | None,
         typer.Option(envvar=env("ACTIONS"), help="0,3*8,1 (3*8: action 3 eight times), a file, or random. [random]"),
@@ -131,13 +132,17 @@ def run(
     check_output(path, overwrite, folder)
     if actions is not None and actions_from is not None:
         raise ActionError("--actions and --actions-from exclude each other", "leave one out")
-    if (prompt_frame is None) == (session is None):
+    if prompt_frame is not None and session is not None:
         raise typer.BadParameter("a run starts from a picture or goes on from a session: --prompt-frame, or --from")
     if session is not None and seed is not None:
         raise GenieError("--from goes on with the session's seed", "leave --seed out")
     if session is not None and (prompt_frames, prompt_stride) != (1, 1):
         raise GenieError("--from goes on from a session's frames", "leave --prompt-frames and --prompt-stride out")
     opened = Model.open(model, threads, backend)
+    if session is None and prompt_frame is None:
+        if not opened.starts:
+            raise GenieError("this world has no pictures of its own to start from", "give one with --prompt-frame")
+        prompt_frame = opened.starts[0]
     past = None if session is None else _replayed(session, bookmark, opened, console)
     hp, default = opened.info, opened.sampler if past is None else past.sampler
     seed = past.world.seed if past else seed or 0
@@ -198,7 +203,7 @@ def run(
     if interrupted:
         console.print(f"interrupted: keeping the {made} frames made so far")
     recipe = Recipe(
-        __version__, "" if model is None else str(model), opened.sha256, str(source), source_hash, how,
+        __version__, opened.reference, opened.sha256, str(source), source_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
         float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
         -1 if session is None else bookmark, prompt_frames, prompt_stride, opened.backend,

@@ -14,7 +14,7 @@ from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 
 from .options import Backend, Fit, Models, env
-from .play import paths
+from .play import references
 
 
 def serve(
@@ -64,7 +64,7 @@ def serve(
         if not re.fullmatch(r"https?://[^/\s*?#]+", origin):
             raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
     prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
-    models = [Model.open(path, threads, backend) for path in paths(model)]
+    models = [Model.open(name, threads, backend) for name in references(model)]
     prompts = [prompt or Prompt.beside(opened) for opened in models]
     from genie_cpp.server.limits import ServeLimits
     from genie_cpp.server.run import serve_api

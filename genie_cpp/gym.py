@@ -35,8 +35,8 @@ _opening = threading.Lock()
 class WorldEnv(gymnasium.Env[Frame, np.int64]):
     """A world to act in: observations are frames uint8 [H, W, 3], actions the latent ones, and nothing is rewarded.
 
-    model: a Genie GGUF, an open Model, or None for the bundled world; environments in one process share it.
-    prompt: a picture's path, or uint8 [H, W, 3]; None: world.png beside world.gguf. `reset(options={"prompt": …})`
+    model: a Genie GGUF, an open Model, or a bundled world's name or None; environments in one process share it.
+    prompt: a picture's path, or uint8 [H, W, 3]; None: the model's first. `reset(options={"prompt": …})`
     starts from another. An episode never ends by itself: give `make` a max_episode_steps.
     """
 

@@ -23,21 +23,11 @@ from .gguf_file import GGUFFile, TensorInfo
 from .hparams import HParams, StackParams, validate
 from .profile import CONVS, FILE_TYPES, LAM
 from .sampler import Sampler
+from .worlds import locate, starts
 
 Frame = NDArray[np.uint8]
 Ids = NDArray[np.int32]
-BUNDLED = "meadow-q8_0.gguf"
 _GIVE_ACTIONS = "give the actions between a prompt's frames, or begin with one picture"
-
-
-def bundled_path() -> Path:
-    """The world that ships with the package."""
-    import genie_cpp
-
-    for folder in genie_cpp.__path__:
-        if (path := Path(folder) / "data" / BUNDLED).exists():
-            return path
-    raise ModelError("the bundled world is not installed", "give a model with -m world.gguf")
 
 
 def current_isa() -> str:
@@ -54,7 +44,7 @@ class Model:
     """
 
     path: Path
-    bundled: bool  # the world that ships with the package, opened without a path
+    bundled: str | None  # the name of the bundled world that it is
     info: HParams
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
@@ -66,13 +56,14 @@ class Model:
 
     @staticmethod
     def open(path: str | Path | None = None, threads: int | None = None, backend: str = "auto") -> Model:
-        """Read and check a Genie GGUF (docs/gguf.md); no path: the bundled world. threads: 1…1024, default all CPUs.
+        """Read and check a Genie GGUF (docs/gguf.md). path: a file, or as a str the name of a bundled world ("maze");
+        None: the default one. threads: 1…1024, default all CPUs.
 
         backend: "cpu", "metal" (docs/metal.md), or "auto", Metal where it is present.
         Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError for a backend that is not there.
         """
         model = Model()
-        model.path, model.bundled = bundled_path() if path is None else Path(path), path is None
+        model.path, model.bundled = locate(path)
         runs = choose(backend, threads)
         model.backend, model.isa, model.device, model.threads = runs.name, runs.isa, runs.device, runs.threads
         model._search = _native.wanted_isa()
@@ -150,6 +141,16 @@ class Model:
     def name(self) -> str:
         """`general.name`, or the file's name."""
         return str(self.metadata.get("general.name") or self.path.stem)
+
+    @property
+    def reference(self) -> str:
+        """What `-m` and `World.load` take to open it again: a bundled world's name, or a path."""
+        return self.bundled or str(self.path)
+
+    @property
+    def starts(self) -> list[Path]:
+        """Pictures that it may start from: world.png beside world.gguf and those in the folder world/."""
+        return starts(self.path)
 
     @property
     def type(self) -> str:

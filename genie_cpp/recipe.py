@@ -26,7 +26,8 @@ _MAX_TEXT = 1 << 24
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run depends on. `model` is empty for the bundled world; hashes are SHA-256 of the files' bytes.
+    """Everything a run depends on. `model`: a path, a bundled world's name or, in 0.1.0, empty; hashes: SHA-256 of the
+    files' bytes.
 
     bookmark: -1 where `prompt` is a picture; else it is a session file, and the number of the bookmark that the run
     went on from, 0 for where the session was left. prompt_frames: how many frames of `prompt`, prompt_stride apart.

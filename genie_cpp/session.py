@@ -45,9 +45,8 @@ class Prompt:
 
     @staticmethod
     def beside(model: Model) -> Prompt | None:
-        """The picture beside a model: world.png by world.gguf. None when there is none."""
-        path = model.path.with_suffix(".png")
-        return Prompt.load(path) if path.is_file() else None
+        """The first of the pictures that a model may start from. None when there is none."""
+        return next((Prompt.load(path) for path in model.starts), None)
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ class Session:
         s = steps[0].sampler if steps else start.sampler
         if start.parent is None and start.prompt.path and steps and all(node.sampler == s for node in steps):
             says = Recipe(
-                __version__, "" if self.model.bundled else str(self.model.path), self.model.sha256, start.prompt.path,
+                __version__, self.model.reference, self.model.sha256, start.prompt.path,
                 start.prompt.sha256, start.prompt.fit, start.seed, actions, s.steps, float(s.temperature), s.order,
                 float(s.noise), float(s.threshold), self.world.window, self.model.isa, fps, scale,
                 backend=self.model.backend,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from . import _native
 from .errors import ActionError, ImageError, StateError
+from .frames import fit, load_image
 from .model import Frame, Ids, Model
 from .sampler import Sampler
 
@@ -64,17 +65,34 @@ class World:
         window: str | None = None,
         backend: str = "auto",
     ) -> World:
-        """Open a model (none given: the bundled world) and a world on it. Raises what `Model.open` raises."""
+        """Open a model (a path, or a bundled world's name; none given: the default one) and a world on it.
+
+        Raises what `Model.open` raises."""
         return World(Model.open(path, threads, backend), sampler, window)
 
-    def reset(self, images: NDArray[np.uint8], seed: int = 0, actions: Iterable[int] | None = None) -> Frame:
+    @property
+    def prompts(self) -> NDArray[np.uint8]:
+        """The pictures that the world may start from, fitted: uint8 [N, H, W, 3]; N may be 0. Raises ImageError."""
+        hp = self.model.info
+        pictures = [fit(load_image(path), hp.frame_width, hp.frame_height) for path in self.model.starts]
+        return np.stack(pictures) if pictures else np.empty((0, hp.frame_height, hp.frame_width, 3), np.uint8)
+
+    def reset(
+        self, images: NDArray[np.uint8] | None = None, seed: int = 0, actions: Iterable[int] | None = None
+    ) -> Frame:
         """Start from a picture uint8 [H, W, 3], or from several frames [T, H, W, 3]; the last T (context length) count.
 
+        images: None takes the first of `prompts`.
         actions: the T-1 actions between several frames; by default the LAM infers them. seed: 0…2^64-1.
         Returns the last frame as the tokenizer sees it, uint8 [H, W, 3]. Raises ImageError, ActionError, StateError.
         """
         if not 0 <= seed < 1 << 64:
             raise StateError(f"the seed must be in 0…2^64-1, not {seed}")
+        if images is None:
+            prompts = self.prompts
+            if not len(prompts):
+                raise ImageError("this world has no pictures of its own to start from", "give one to reset")
+            images = prompts[0]
         video = np.asarray(images)
         video = video[None] if video.ndim == 3 else video
         if video.ndim != 4 or not len(video):

@@ -107,9 +107,14 @@ def _backdrop(columns: int) -> np.ndarray:
     return picture
 
 
-def panorama(x: int, y: int) -> np.ndarray:
-    """[64, 384, 3] uint8: all that is seen from a place, from the east clockwise; a turn is 16 columns."""
-    columns = TURNS * WIDTH * 15 // 90
+COLUMNS = TURNS * 16  # of a panorama
+PICTURED = list(PICTURES)
+
+
+def panorama(x: int, y: int) -> tuple[np.ndarray, np.ndarray]:
+    """([64, 384, 3] uint8: all that is seen from a place, from the east clockwise; [384, 3]: in each column, which of
+    the pictures hangs there or -1, how far from its wall's left, and the wall's height in pixels)."""
+    columns, seen_there = COLUMNS, np.full((COLUMNS, 3), -1.0)
     picture = _backdrop(columns)
     here = np.array([x + 0.5, y + 0.5]) / STEPS
     for k in range(columns):
@@ -134,10 +139,13 @@ def panorama(x: int, y: int) -> np.ndarray:
         seen = (v >= 0) & (v < 1)
         shade = max(0.5, 1 - 0.08 * distance)
         picture[seen, k] = _wall(int(cell[0]), int(cell[1]), side, np.full(seen.sum(), u), v[seen]) * shade
-    return picture.round().astype(np.uint8)
+        key = (int(cell[0]), int(cell[1]), side)
+        seen_there[k] = (PICTURED.index(key) if key in PICTURES else -1), u, tall
+    return picture.round().astype(np.uint8), seen_there
 
 
-PANORAMAS = {place: panorama(*place) for place in PLACES}
+_SEEN = {place: panorama(*place) for place in PLACES}
+PANORAMAS = {place: picture for place, (picture, _) in _SEEN.items()}
 
 
 class Maze:
@@ -166,7 +174,7 @@ class Maze:
 
     def frame(self) -> np.ndarray:
         left = self.heading * 16 - WIDTH // 2
-        columns = np.arange(left, left + WIDTH) % PANORAMAS[self.x, self.y].shape[1]
+        columns = np.arange(left, left + WIDTH) % COLUMNS
         return PANORAMAS[self.x, self.y][:, columns]
 
     @property
@@ -175,7 +183,7 @@ class Maze:
 
 
 def episode(seed: int, length: int) -> dict[str, np.ndarray]:
-    """One walk: frames [length, 64, 96, 3] uint8, actions [length - 1] uint8, places [length], blocked [length - 1] bool.
+    """One walk: frames [length, 64, 96, 3] uint8, actions and blocked (a wall) [length - 1], places [length].
 
     Actions are random and held for 1 to 9 frames; whoever meets a wall mostly thinks of something else.
     """
@@ -205,3 +213,19 @@ def pictures() -> np.ndarray:
         wide = np.concatenate([all_around[:, -WIDTH // 2 :], all_around, all_around[:, : WIDTH // 2]], 1)
         turned += [wide[:, 16 * k : 16 * k + WIDTH] for k in range(TURNS)]
     return np.stack(turned)
+
+
+def landmarks() -> tuple[list[str], np.ndarray]:
+    """(names, [N, 6]: a place, which picture is wholly in sight there, and its top, left, bottom and right)."""
+    rows = []
+    for number, place in enumerate(PLACES):
+        there = _SEEN[place][1]
+        for heading in range(TURNS):
+            which, u, tall = there[np.arange(heading * 16 - WIDTH // 2, heading * 16 + WIDTH // 2) % COLUMNS].T
+            for k in set(which[which >= 0].astype(int)):
+                at = np.flatnonzero((which == k) & (u > 0.15) & (u < 0.85))
+                if len(at) >= 6 and u[at].min() < 0.25 and u[at].max() > 0.75:
+                    half = int(min(HEIGHT / 2, tall[at].max() / 2))
+                    box = HEIGHT // 2 - half, at[0], HEIGHT // 2 + half, at[-1] + 1
+                    rows.append((number * TURNS + heading, k, *box))
+    return [f"{PICTURES[key]} at {key}" for key in PICTURED], np.array(rows, np.int32)

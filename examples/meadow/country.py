@@ -35,19 +35,27 @@ G.G.GB..,sssbssssS..,..t.tp.~~~.
 .,sss~~~~~~~b~~~~~~sssss.tptt.t.
 nnPn~iinnnPPpnnaAaaaaAaaddpYd.dd
 """
-# What is larger than a tile: what, and the column and row of its top left tile.
+# What is larger than a tile: what, and the column and row of its top left tile. All are 2 tiles high.
 LANDMARKS = (
     ("igloo", 9, 1), ("snowman", 8, 4), ("oak", 18, 3), ("tent", 28, 5), ("red house", 13, 11), ("blue house", 21, 10),
     ("green house", 17, 6), ("mill", 29, 8), ("stones", 9, 13), ("chapel", 5, 13), ("boat", 29, 14),
     ("lighthouse", 2, 17), ("tower", 22, 14), ("wreck", 15, 17),
 )  # fmt: skip
 
+NARROW, HOUSE = ("snowman", "lighthouse", "tower"), ("red house", "blue house", "green house")
+
+
+def width(what: str) -> int:
+    """Of a landmark, in tiles."""
+    return 1 if what in NARROW else 3 if what in HOUSE else 2
+
+
 GROUNDS = {
     ".": ((104, 190, 84), (78, 160, 66)), ",": ((104, 190, 84), (78, 160, 66)), "a": ((206, 160, 84), (176, 104, 44)),
     "n": ((230, 238, 248), (198, 212, 232)), "i": ((168, 214, 236), (214, 238, 250)),
     "d": ((234, 190, 112), (214, 164, 88)), "s": ((240, 222, 164), (218, 194, 130)),
-    "~": ((66, 134, 214), (140, 196, 248)), "p": ((196, 168, 124), (168, 138, 98)), "c": ((140, 104, 66), (108, 78, 48)),
-    "o": ((176, 174, 178), (146, 144, 150)),
+    "~": ((66, 134, 214), (140, 196, 248)), "p": ((196, 168, 124), (168, 138, 98)),
+    "c": ((140, 104, 66), (108, 78, 48)), "o": ((176, 174, 178), (146, 144, 150)),
 }  # fmt: skip
 TRUNK, INK, WHITE, STONE, WOOD = (110, 74, 48), (40, 34, 48), (250, 250, 246), (150, 150, 160), (160, 112, 66)
 RED, YELLOW, BLUE, ORANGE = (214, 52, 60), (250, 214, 70), (84, 92, 220), (240, 130, 40)
@@ -204,7 +212,7 @@ def _house(c: Canvas, roof: tuple[int, int, int], wall: tuple[int, int, int]) ->
 
 
 def _landmark(c: Canvas, what: str) -> None:
-    if what.endswith("house") and what != "lighthouse":
+    if what in HOUSE:
         roof = {"red house": (196, 60, 56), "blue house": (60, 96, 180), "green house": (50, 130, 96)}[what]
         _house(c, roof, {"red house": (240, 220, 180), "blue house": (232, 232, 240)}.get(what, (220, 190, 140)))
     elif what == "igloo":

@@ -12,7 +12,7 @@ small model can hold:
 from __future__ import annotations
 
 import numpy as np
-from country import TILE, paint
+from country import LANDMARKS, TILE, paint, width
 
 WIDTH, HEIGHT, STEP = 128, 80, 8
 ACTIONS = ("stay", "left", "right", "up", "down")
@@ -151,3 +151,17 @@ def episode(seed: int, length: int) -> dict[str, np.ndarray]:
 def pictures() -> np.ndarray:
     """[places, 80, 128, 3] uint8: every place without the walker."""
     return np.stack([view(y, x) for y in range(ROWS) for x in range(COLUMNS)])
+
+
+def landmarks() -> tuple[list[str], np.ndarray]:
+    """(names, [N, 6]: a place, which landmark is wholly in sight there, and its top, left, bottom and right)."""
+    rows = []
+    for y in range(ROWS):
+        for x in range(COLUMNS):
+            for k, (what, column, row) in enumerate(LANDMARKS):
+                top = (row * TILE - y * STEP + TOP) % COUNTRY.shape[0]
+                left = (column * TILE - x * STEP + LEFT) % COUNTRY.shape[1]
+                bottom, right = top + 2 * TILE, left + width(what) * TILE
+                if bottom <= HEIGHT and right <= WIDTH:
+                    rows.append((y * COLUMNS + x, k, top, left, bottom, right))
+    return [what for what, _, _ in LANDMARKS], np.array(rows, np.int32)

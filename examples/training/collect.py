@@ -2,9 +2,10 @@
 
     python examples/training/collect.py examples/meadow -o data/meadow
 
-`train.npz` and `test.npz` have frames [N, L, H, W, 3] uint8, actions [N, L-1] uint8 and, for a game that is one place:
-places [N, L] (which of the pictures in `places.npz`) and blocked [N, L-1] bool (a wall was in the way). `places.npz` has
-frames [K, H, W, 3], each place without whoever walks there, and mover [4]: its top, left, bottom and right, in pixels.
+`train.npz` and `test.npz` have frames [N, L, H, W, 3] uint8, actions [N, L-1] uint8 and, for a game that is one
+place: places [N, L] (which picture in `places.npz`) and blocked [N, L-1] bool (a wall was in the way). `places.npz` has
+frames [K, H, W, 3], each place without whoever walks there; mover [4]: its top, left, bottom and right, in pixels; and
+landmarks [M, 6] with landmark_names: at which place which landmark is wholly in sight, and where, as mover.
 Training looks at frames alone; what else is kept serves to name latent actions and to measure.
 """
 
@@ -39,7 +40,14 @@ def main() -> None:
     ):
         walks = [game.episode(first + i, length) for i in track(range(count), f"{split} episodes")]
         np.savez_compressed(args.output / f"{split}.npz", **{k: np.stack([w[k] for w in walks]) for k in walks[0]})
-    np.savez_compressed(args.output / "places.npz", frames=game.pictures(), mover=np.array(game.MOVER))
+    names, landmarks = game.landmarks()
+    np.savez_compressed(
+        args.output / "places.npz",
+        frames=game.pictures(),
+        mover=np.array(game.MOVER),
+        landmarks=landmarks,
+        landmark_names=np.array(names),
+    )
 
 
 if __name__ == "__main__":

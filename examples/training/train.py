@@ -321,7 +321,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
-    parser.add_argument("--own", type=float, default=0.5, help="share of steps that go on from its own frames (dynamics)")
+    parser.add_argument(
+        "--own", type=float, default=0.5, help="share of steps that go on from its own frames (dynamics)"
+    )
     parser.add_argument("--reach", type=int, default=1, help="patches that a frame may move by sideways (lam)")
     parser.add_argument(
         "--even", action="store_true", help="mirror half of the clips, weigh slow and fast changes alike (lam)"

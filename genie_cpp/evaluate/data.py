@@ -1,0 +1,97 @@
+"""Recorded play, as `examples/training/collect.py` keeps it."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GenieError
+from ..gguf_file import quoted
+from ..hparams import HParams
+
+
+class DataError(GenieError):
+    """A folder that is not recorded play of this world."""
+
+
+_HINT = "a folder as examples/training/collect.py makes it has train.npz, test.npz and, of a place, places.npz"
+
+
+@dataclass(frozen=True)
+class Play:
+    """Episodes that were never trained on, and what is known of the game.
+
+    places: which of `pictures` each frame shows. landmarks: place, which landmark, top, left, bottom, right.
+    """
+
+    frames: NDArray[np.uint8]  # [N, L, H, W, 3]
+    actions: NDArray[np.uint8]  # [N, L-1], the game's own
+    blocked: NDArray[np.bool_]  # [N, L-1]: a wall was in the way
+    places: NDArray[np.int32] | None = None  # [N, L]
+    pictures: NDArray[np.uint8] | None = None  # [K, H, W, 3], without the mover
+    mover: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right, in pixels
+    landmarks: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 6), np.int32))
+    landmark_names: tuple[str, ...] = ()
+
+    @staticmethod
+    def load(folder: Path, hp: HParams) -> Play:
+        """Read test.npz and places.npz and hold them to the world. Raises DataError."""
+        test = _arrays(folder / "test.npz", ("frames", "actions"), ("places", "blocked"))
+        frames, actions = test["frames"], test["actions"]
+        where = quoted(str(folder))
+        if frames.dtype != np.uint8 or frames.ndim != 5 or actions.shape != (len(frames), frames.shape[1] - 1):
+            raise DataError(f"{where} has frames {frames.shape} and actions {actions.shape}, which do not fit", _HINT)
+        height, width = frames.shape[2:4]
+        if (height, width) != (hp.frame_height, hp.frame_width):
+            raise DataError(
+                f"{where} has frames of {width}x{height} pixels, the world has {hp.frame_width}x{hp.frame_height}",
+                "give recorded play of this world",
+            )
+        if frames.shape[1] <= hp.context_length:
+            raise DataError(
+                f"{where} has clips of {frames.shape[1]} frames, the world's window holds {hp.context_length}",
+                f"collect episodes of {hp.context_length + 1} frames at least",
+            )
+        blocked = test.get("blocked", np.zeros(actions.shape, bool))
+        if blocked.shape != actions.shape or actions.dtype.kind not in "iu":
+            raise DataError(f"{where} has actions that are no whole numbers, or blocked of another shape", _HINT)
+        places = test.get("places")
+        if places is None:
+            return Play(frames, actions, blocked)
+        known = _arrays(folder / "places.npz", ("frames", "mover", "landmarks", "landmark_names"), ())
+        pictures, mover, landmarks = known["frames"], known["mover"], known["landmarks"]
+        fits = pictures.shape[1:] == frames.shape[2:] and pictures.dtype == np.uint8 and mover.shape == (4,)
+        fits = fits and places.shape == frames.shape[:2] and landmarks.ndim == 2 and landmarks.shape[1] == 6
+        if not fits or (places.size and not 0 <= places.min() <= places.max() < len(pictures)):
+            raise DataError(f"places.npz in {where} does not fit test.npz", "collect both again")
+        names = tuple(str(name) for name in known["landmark_names"])
+        top, left, bottom, right = (int(v) for v in mover)
+        return Play(frames, actions, blocked, places, pictures, (top, left, bottom, right), landmarks, names)
+
+    def clips(self, count: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+        """(frames [count, length, H, W, 3], actions and blocked [count, length-1]), from all episodes in turn."""
+        starts = np.random.default_rng(0).integers(0, self.frames.shape[1] - length + 1, count)
+        pairs = [(k % len(self.frames), int(start)) for k, start in enumerate(starts)]
+        return (
+            np.stack([self.frames[e, s : s + length] for e, s in pairs]),
+            np.stack([self.actions[e, s : s + length - 1] for e, s in pairs]),
+            np.stack([self.blocked[e, s : s + length - 1] for e, s in pairs]),
+        )
+
+
+def _arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            missing = [name for name in needed if name not in data]
+            if missing:
+                raise DataError(f"{quoted(str(path))} has no array {missing[0]!r}", _HINT)
+            return {name: data[name] for name in (*needed, *optional) if name in data}
+    except FileNotFoundError:
+        raise DataError(f"{quoted(str(path))} does not exist", _HINT) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{quoted(str(path))} is not a readable .npz file: {error}", _HINT) from None

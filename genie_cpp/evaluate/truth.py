@@ -1,0 +1,233 @@
+"""How near a world is to the game that it was learned from, on episodes it was never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model import Model
+from ..sampler import Sampler
+from ..world import World
+from . import measures
+from .data import Play
+from .measures import Nearest, Watch, mean_error, overall, psnr, unwatched
+
+FULL_WALK = 500  # actions of a walk that is held to the map; frames of its last fifth count
+LANDMARK_DB = 16.0  # a landmark is met where its box is at least so near to the true one
+POSE_DB = 12.0  # likewise for whoever walks
+
+
+def truth(
+    model: Model,
+    play: Play,
+    *,
+    sampler: Sampler | None = None,
+    clips: int = 200,
+    walks: int = 16,
+    into: dict[str, Any] | None = None,
+    watch: Watch = unwatched,
+) -> dict[str, Any]:
+    """Reconstruction, next frame, controllability, actions, long play and, of a place, how it keeps to its map.
+
+    Returns JSON-ready figures, dB unless named otherwise; `*_error` are standard errors over clips. into: filled as it
+    goes. Deterministic. Raises what `World` raises.
+    """
+    found: dict[str, Any] = {} if into is None else into
+    T = model.info.context_length
+    world = World(model, sampler)
+    frames, actions, blocked = play.clips(clips, T)
+    rebuilt = np.stack([model.detokenize(model.tokenize(clip)) for clip in watch(frames, "reconstruction", clips)])
+    found["reconstruction_db"] = overall(rebuilt, frames)
+    found |= one_step(world, frames, T // 2, watch)
+    if model.info.has_lam:
+        found |= controllability(world, frames, min(4, T - 1), watch)
+        table = action_table(model, frames, actions, blocked, watch)
+        found["actions"] = table.tolist()
+        found["actions_found"] = [float(v) for v in found_share(table)]
+        meant = meaning(table)
+        found |= _long_play(world, play, meant, walks, watch)
+        if play.places is not None:
+            found |= place(world, play, meant, walks, watch)
+    return found
+
+
+def one_step(
+    world: World, clips: NDArray[np.uint8], context: int, watch: Watch = unwatched, label: str = "next frame"
+) -> dict[str, float]:
+    """Sample frame `context` after the true frames before it, with the action the LAM infers; clips where it is the
+    frame before again are left out."""
+    sampled = []
+    for index, clip in enumerate(watch(clips, label, len(clips))):
+        actions = _inferred(world.model, clip[: context + 1])
+        world.reset(clip[:context], seed=index, actions=actions[:-1])
+        sampled.append(world.step(actions[-1]))
+    last, real, guess = clips[:, context - 1], clips[:, context], np.stack(sampled)
+    moving = (last != real).any((1, 2, 3))
+    if not moving.any():
+        return {"moving_pairs": 0}
+    gain = psnr(guess[moving], real[moving]) - psnr(last[moving], real[moving])
+    mean, error = mean_error(psnr(guess[moving], real[moving]))
+    return {
+        "moving_pairs": int(moving.sum()),
+        "copy_db": overall(last[moving], real[moving]),
+        "sampled_db": overall(guess[moving], real[moving]),
+        "sampled_mean_db": mean,
+        "sampled_error": error,
+        "over_copy_mean_db": float(gain.mean()),
+    }
+
+
+def controllability(world: World, clips: NDArray[np.uint8], t: int = 4, watch: Watch = unwatched) -> dict[str, float]:
+    """delta_t PSNR = PSNR(x_t, with inferred actions) - PSNR(x_t, with random actions), from one prompt frame
+    (section 4 of arXiv 2402.15391)."""
+    rng = np.random.default_rng(0)
+    inferred, random = [], []
+    for index, clip in enumerate(watch(clips, "controllability", len(clips))):
+        world.reset(clip[0], seed=index)
+        inferred.append(psnr(world.rollout(_inferred(world.model, clip[: t + 1]))[-1], clip[t]))
+        world.reset(clip[0], seed=index)
+        random.append(psnr(world.rollout(rng.integers(world.model.info.choices, size=t).tolist())[-1], clip[t]))
+    gain, error = mean_error(np.array(inferred) - np.array(random))
+    return {
+        f"delta{t}_psnr": gain,
+        f"delta{t}_error": error,
+        "inferred_db": float(np.mean(inferred)),
+        "random_db": float(np.mean(random)),
+    }
+
+
+def _inferred(model: Model, video: NDArray[np.uint8]) -> list[int]:
+    return model.infer_actions(video).tolist() if model.info.has_lam else [0] * (len(video) - 1)
+
+
+def action_table(
+    model: Model,
+    clips: NDArray[np.uint8],
+    actions: NDArray[np.integer[Any]],
+    blocked: NDArray[np.bool_],
+    watch: Watch = unwatched,
+) -> NDArray[np.int64]:
+    """Counts [latent, true action]; steps where a wall was in the way show nothing and do not count."""
+    table = np.zeros((model.info.action_count, int(actions.max()) + 1), np.int64)
+    for clip, true, wall in zip(watch(clips, "actions", len(clips)), actions, blocked, strict=True):
+        np.add.at(table, (model.infer_actions(clip)[~wall], true[~wall]), 1)
+    return table
+
+
+def meaning(table: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[true action] -> the latent that it mostly is."""
+    return table.argmax(0)
+
+
+def found_share(table: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[true action]: of the cases of its best latent, the share that are this action."""
+    best = table.argmax(0)
+    return table[best, np.arange(table.shape[1])] / np.maximum(table[best].sum(1), 1)
+
+
+def _walks(play: Play, count: int, length: int) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """(seed, true frames [length + 1, ...], actions [length]) of the first episodes."""
+    for episode in range(min(count, len(play.frames))):
+        yield episode, play.frames[episode, : length + 1], play.actions[episode, :length]
+
+
+def _long_play(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch: Watch) -> dict[str, float]:
+    """From one true frame, 100 frames with the latents that the true actions mostly are, against what happened."""
+    length = min(100, play.frames.shape[1] - 1)
+    db = []
+    for seed, video, actions in watch(_walks(play, walks, length), "long play", walks):
+        world.reset(video[0], seed=seed)
+        db.append(psnr(world.rollout(meant[actions].tolist()), video[1:]))
+    curve = np.stack(db).mean(0)
+    return {
+        f"long_play_{a + 1}_to_{min(a + 10, length)}_db": float(curve[a : a + 10].mean())
+        for a in (0, 40, 90)
+        if a < length
+    }
+
+
+def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch: Watch = unwatched) -> dict[str, Any]:
+    """A world that is a place is held to its map: mixed walks with true actions; of their last fifth, the share of
+    frames whose nearest picture of all places is the true one, the PSNR outside the mover, and what is met."""
+    assert play.places is not None and play.pictures is not None
+    length = min(FULL_WALK, play.frames.shape[1] - 1)
+    first = length * 4 // 5
+    height, width = play.frames.shape[2:4]
+    pixels = measures.pixels_of(play.mover, height, width)
+    nearest = Nearest(play.pictures, pixels)
+    looks = Poses(play) if play.mover[2] > play.mover[0] else None
+    right, db, met, poses = [], [], [], list[bool]()
+    by_landmark: dict[int, list[bool]] = {}
+    for seed, video, actions in watch(_walks(play, walks, length), f"{length} frames on the map", walks):
+        world.reset(video[0], seed=seed)
+        played = world.rollout(meant[actions].tolist())[first:]
+        places = play.places[seed, first + 1 : length + 1]
+        true = play.pictures[places]
+        right.append(nearest.holds(played, places))
+        db.append(psnr(played, true, pixels))
+        for frame, picture, at in zip(played, true, places, strict=True):
+            boxes = play.landmarks[play.landmarks[:, 0] == at]
+            for landmark, value in zip(boxes[:, 1], measures.boxes_db(frame, picture, boxes[:, 2:]), strict=True):
+                by_landmark.setdefault(int(landmark), []).append(bool(value >= LANDMARK_DB))
+                met.append(bool(value >= LANDMARK_DB))
+        if looks is not None:
+            wanted = ways(play.places[seed, : length + 1], actions)[first:]
+            poses += [looks.way(f, p) == way for f, p, way in zip(played, true, wanted, strict=True) if way >= 0]
+    share, error = mean_error([r.mean() for r in right])
+    found: dict[str, Any] = {
+        "place_frames": f"{first + 1}-{length}",
+        "place_right": share,
+        "place_right_error": error,
+        "place_db": float(np.mean(np.concatenate(db))),
+        "landmarks_met": float(np.mean(met)) if met else 1.0,
+        "landmarks_missed": [play.landmark_names[k] for k, hits in sorted(by_landmark.items()) if np.mean(hits) < 0.5],
+        "landmarks_seen": len(by_landmark),
+    }
+    if poses:
+        found["mover_right"] = float(np.mean(poses))
+    return found
+
+
+class Poses:
+    """How whoever walks looks, from true frames: which pixels differ from the place without the mover, and the way the
+    mover went last."""
+
+    def __init__(self, play: Play) -> None:
+        assert play.places is not None and play.pictures is not None
+        top, left, bottom, right = self.box = play.mover
+        self.looks: dict[bytes, tuple[NDArray[np.bool_], NDArray[np.uint8], int]] = {}
+        counts: dict[bytes, int] = {}
+        for frames, places, actions in zip(play.frames, play.places, play.actions, strict=True):
+            boxes = frames[1:, top:bottom, left:right]
+            masks = (boxes != play.pictures[places[1:], top:bottom, left:right]).any(-1)
+            for box, mask, way in zip(boxes, masks, ways(places, actions), strict=True):
+                if way < 0:
+                    continue
+                key = bytes([way]) + mask.tobytes()
+                counts[key] = counts.get(key, 0) + 1
+                self.looks.setdefault(key, (mask, box, way))
+        # A pixel of the mover that has the ground's colour makes a look of its own; only the common ones count.
+        total = sum(counts.values())
+        self.looks = {key: look for key, look in self.looks.items() if counts[key] >= 0.005 * total}
+
+    def way(self, frame: NDArray[np.uint8], ground: NDArray[np.uint8]) -> int:
+        """The way the mover of a frame faces, its place without the mover being known; -1 where it is not whole."""
+        top, left, bottom, right = self.box
+        mine, below = frame[top:bottom, left:right], ground[top:bottom, left:right]
+        errors = [
+            (float(psnr(mine, np.where(mask[..., None], box, below))), way) for mask, box, way in self.looks.values()
+        ]
+        db, way = max(errors, default=(0.0, -1))
+        return way if db >= POSE_DB else -1
+
+
+def ways(places: NDArray[np.integer[Any]], actions: NDArray[np.integer[Any]]) -> list[int]:
+    """After each action, the last one that led to another place; -1 before there was one."""
+    last, found = -1, []
+    for before, after, action in zip(places[:-1], places[1:], actions, strict=True):
+        last = int(action) if before != after else last
+        found.append(last)
+    return found

@@ -1,0 +1,53 @@
+"""The worlds that ship with the package, by name, and the pictures that a world may start from."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from .errors import ModelError
+from .frames import FORMATS
+from .gguf_file import quoted
+
+DEFAULT = "meadow"
+_PICTURES = {f".{name.lower()}" for name in FORMATS} | {".jpg"}
+
+
+def bundled() -> dict[str, Path]:
+    """Name -> file of each bundled world, the default first. Raises ModelError where the package has none."""
+    import genie_cpp
+
+    found = {file.stem: file for folder in genie_cpp.__path__ for file in Path(folder, "data").glob("*.gguf")}
+    if not found:
+        raise ModelError("the bundled worlds are not installed", "give a model with -m world.gguf")
+    return {name: found[name] for name in sorted(found, key=lambda name: (name != DEFAULT, name))}
+
+
+def locate(model: str | Path | None) -> tuple[Path, str | None]:
+    """What `-m` means: (a file, the name of the bundled world that it is). None: the default world; a bare name is a
+    bundled world's wherever there is one, so that it means the same in every folder (`./maze` is a file).
+
+    Raises ModelError where it is neither a world's name nor a file.
+    """
+    if model is None:
+        name, path = next(iter(bundled().items()))
+        return path, name
+    text, path = str(model), Path(model)
+    worlds = bundled() if text == path.name and not path.suffix else {}
+    if isinstance(model, str) and text in worlds:
+        return worlds[text], text
+    if worlds and not path.exists():
+        near = difflib.get_close_matches(text, worlds, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ModelError(
+            f"there is no world called {quoted(text)}, and no such file",
+            f"{hint}bundled worlds: {', '.join(worlds)}; or give a path, world.gguf",
+        )
+    return path, None
+
+
+def starts(model: Path) -> list[Path]:
+    """Pictures that a model may start from: world.png beside world.gguf, then those in the folder world/, by name."""
+    single, folder = model.with_suffix(".png"), model.with_suffix("")
+    found = sorted(folder.iterdir()) if folder.is_dir() and folder != model else []
+    return [p for p in (single, *found) if p.suffix.lower() in _PICTURES and p.is_file()]
