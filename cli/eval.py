@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from genie_cpp.errors import GenieError
 from genie_cpp.evaluate import Life, Play, against, life, sweep, truth
 from genie_cpp.evaluate import sheet as sheets
 from genie_cpp.evaluate.report import Report
+from genie_cpp.evaluate.report import limits as bars
 from genie_cpp.evaluate.sweep import parse
 from genie_cpp.frames import Frame, fit, load_image
 from genie_cpp.gguf_file import quoted
@@ -59,6 +61,11 @@ def evaluate(
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Write contact sheets and a plot of entropy to this folder.")
     ] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="Also frames per second, which other work disturbs.")] = False,
+    bar: Annotated[
+        list[str] | None, typer.Option("--bar", help="A bar of this world, such as reconstruction=28; again for more.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail (exit code 1) where a bar is not met.")] = False,
     output: Annotated[str, typer.Option("--output", "-o", help="md or json, on stdout.")] = "md",
     threads: Annotated[
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
@@ -73,7 +80,7 @@ def evaluate(
     grid = [*(grid or []), *(more or [])]
     if grid and data is None:
         raise GenieError("--sweep judges samplers against recorded play", "give it with --data")
-    asked = parse(grid)
+    asked, limits = parse(grid), bars(bar or [])
     opened = Model.open(model, threads, backend)
     play = None if data is None else Play.load(data, opened.info)
     other = None if exact is None else Model.open(exact, threads, backend)
@@ -81,7 +88,9 @@ def evaluate(
     starts = _starts(opened, start or [], play) if lives or asked else []
     s = opened.sampler
     settings = f"{s.steps} steps, temperature {float(np.float32(s.temperature)):.6g}, {s.order}"
-    report = Report({"name": opened.name, "type": opened.type, "sha256": opened.sha256, "sampler": settings})
+    report = Report(
+        {"name": opened.name, "type": opened.type, "sha256": opened.sha256, "sampler": settings}, limits=limits
+    )
     interrupted = False
     try:
         with _Watch() as watch:
@@ -99,6 +108,8 @@ def evaluate(
             if other:
                 recorded = _recorded(opened, play, starts or _starts(opened, start or [], play), clips)
                 against(opened, other, recorded, into=report.against, watch=watch)
+            if speed:
+                report.frames_per_second = _speed(opened, starts or _starts(opened, start or [], play))
     except KeyboardInterrupt:
         interrupted = True
         print("interrupted: this is what was measured so far", file=sys.stderr)
@@ -108,6 +119,19 @@ def evaluate(
             print(path, file=sys.stderr)
     if interrupted:
         raise typer.Exit(130)
+    if strict and not all(met for _, _, _, met in report.bars()):
+        raise typer.Exit(1)
+
+
+def _speed(model: Model, starts: list[Frame], frames: int = 200) -> float:
+    """Frames per second of play, after as many to warm up as a window holds."""
+    world = World(model)
+    world.reset(starts[0])
+    actions = [i // 5 % model.info.choices for i in range(frames)]
+    world.rollout(actions[: model.info.context_length])
+    started = time.perf_counter()
+    world.rollout(actions)
+    return frames / (time.perf_counter() - started)
 
 
 def _starts(model: Model, given: list[Path], play: Play | None) -> list[Frame]:

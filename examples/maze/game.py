@@ -215,6 +215,22 @@ def pictures() -> np.ndarray:
     return np.stack(turned)
 
 
+STARTS = {  # what is to be seen, and the cell and the heading (0 is east, 6 south) that it is seen from
+    "long-corridor": (1, 1, 6), "red-corner": (1, 1, 0), "moon": (3, 2, 6), "crossing": (4, 3, 0), "blue": (5, 1, 0),
+    "blue-yellow": (7, 1, 7), "window": (5, 3, 17), "green": (7, 3, 6), "stripes": (7, 5, 12), "purple": (5, 7, 12),
+    "south-west": (1, 7, 20), "orange": (1, 5, 0), "door": (2, 5, 9), "snow-peaks": (3, 7, 15), "yellow": (5, 5, 20),
+}  # fmt: skip
+
+
+def starts() -> dict[str, np.ndarray]:
+    """Pictures to start from, by name: [64, 96, 3] uint8."""
+    game, pictures = Maze(0), {}
+    for name, (column, row, heading) in STARTS.items():
+        game.x, game.y, game.heading = column * STEPS + 1, row * STEPS + 1, heading
+        pictures[name] = game.frame()
+    return pictures
+
+
 def landmarks() -> tuple[list[str], np.ndarray]:
     """(names, [N, 6]: a place, which picture is wholly in sight there, and its top, left, bottom and right)."""
     rows = []

@@ -153,6 +153,22 @@ def pictures() -> np.ndarray:
     return np.stack([view(y, x) for y in range(ROWS) for x in range(COLUMNS)])
 
 
+STARTS = {  # what is to be seen, and the tile the walker stands on
+    "village": (19, 14), "snow": (6, 5), "igloo": (10, 4), "autumn": (17, 4), "oasis": (27, 4), "desert": (26, 6),
+    "lake": (28, 12), "flowers": (20, 8), "farm": (12, 9), "wood": (3, 12), "chapel": (6, 16), "stones": (10, 15),
+    "bridge": (12, 17), "wreck": (16, 18), "lighthouse": (2, 18), "mill": (28, 9),
+}  # fmt: skip
+
+
+def starts() -> dict[str, np.ndarray]:
+    """Pictures to start from, by name: [80, 128, 3] uint8."""
+    game, pictures = Meadow(0), {}
+    for name, (column, row) in STARTS.items():
+        game.x, game.y = 2 * column, 2 * row
+        pictures[name] = game.frame()
+    return pictures
+
+
 def landmarks() -> tuple[list[str], np.ndarray]:
     """(names, [N, 6]: a place, which landmark is wholly in sight there, and its top, left, bottom and right)."""
     rows = []

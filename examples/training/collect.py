@@ -6,7 +6,8 @@
 place: places [N, L] (which picture in `places.npz`) and blocked [N, L-1] bool (a wall was in the way). `places.npz` has
 frames [K, H, W, 3], each place without whoever walks there; mover [4]: its top, left, bottom and right, in pixels; and
 landmarks [M, 6] with landmark_names: at which place which landmark is wholly in sight, and where, as mover.
-Training looks at frames alone; what else is kept serves to name latent actions and to measure.
+`starts/` has pictures to start from. Training looks at frames alone; what else is kept serves to name latent actions
+and to measure.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.progress import track
 
 TEST_SEED = 10_000_000  # walks from here on are never trained on
@@ -48,6 +50,9 @@ def main() -> None:
         landmarks=landmarks,
         landmark_names=np.array(names),
     )
+    (args.output / "starts").mkdir(exist_ok=True)
+    for number, (name, picture) in enumerate(game.starts().items()):
+        Image.fromarray(picture).save(args.output / "starts" / f"{number + 1:02}-{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

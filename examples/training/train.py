@@ -131,7 +131,9 @@ def own_context(model: Dynamics, clean: Tensor, action: Tensor, passes: int) -> 
     return context
 
 
-def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, corrupt: float, own: float) -> Losses:
+def dynamics_step(
+    model: Dynamics, ids: Tensor, actions: Tensor, batch: int, corrupt: float, own: float, share: float
+) -> Losses:
     pick = torch.randint(len(ids), (batch,), device=ids.device)
     clean, action = ids[pick].long(), actions[pick].long()
     B, T, _ = clean.shape
@@ -151,12 +153,13 @@ def dynamics_step(model: Dynamics, ids: Tensor, actions: Tensor, batch: int, cor
     masked = torch.where(hidden, model.mask_id, clean)
     logits = model.teacher_forced(context, masked, action)
     # What comes into sight is where worlds live or die, and there is little of it: it weighs as much as all the rest.
+    # But only when it is understood that the picture moves: until then it is noise.
     columns, rows = model.stack.grid
     new = hidden.clone()
     new[:, 1:] &= ~(around(clean, rows, columns, 2) == clean[:, 1:, :, None]).any(-1)
     old = hidden & ~new
     error = F.cross_entropy(logits.float().flatten(0, 2), clean.flatten(), reduction="none").view(clean.shape)
-    weight = old + new * (old.sum() / new.sum().clamp(min=1)).clamp(1, 12)
+    weight = old + new * (old.sum() / new.sum().clamp(min=1)).clamp(1, 1 + 11 * min(1.0, share / 0.3))
     right = logits.argmax(-1) == clean
     return {
         "loss": (error * weight).sum() / weight.sum(),
@@ -350,7 +353,7 @@ def main() -> None:
             model,
             # First the game; what it makes of its own frames is worth something only when it is nearly right.
             lambda share: dynamics_step(
-                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0
+                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0, share
             ),
             path,
             args.minutes,

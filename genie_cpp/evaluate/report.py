@@ -8,7 +8,32 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import GenieError
+from ..gguf_file import quoted
 from .life import Life
+
+# What a bundled world is held to; shares are of 1, dB of frames against the truth or the start.
+BARS = {
+    "place-right": 0.9, "place-db": 20, "landmarks-met": 0.9, "landmarks-missed": 0, "walker-right": 0.95,
+    "held-distinct": 0.8, "held-periods": 0, "mixed-entropy": 0.6, "held-strays": 0.01, "mixed-strays": 0.01,
+    "stay": 0.99, "full-turn-db": 20, "return-db": 24, "reconstruction": 33, "over-copying-db": 6, "delta4": 4,
+    "actions-found": 0.85, "frames-per-second": 60,
+}  # fmt: skip
+AT_MOST = ("landmarks-missed", "held-periods", "held-strays", "mixed-strays")
+
+
+def limits(items: Sequence[str]) -> dict[str, float]:
+    """["reconstruction=28"] -> {"reconstruction": 28.0}. Raises GenieError."""
+    found = {}
+    for item in items:
+        key, _, text = item.partition("=")
+        try:
+            found[key] = float(text)
+        except ValueError:
+            key = ""
+        if key not in BARS:
+            raise GenieError(f"{quoted(item)} is not a bar", f"write reconstruction=28; there are {', '.join(BARS)}")
+    return found
 
 
 @dataclass
@@ -21,6 +46,7 @@ class Report:
     sweep: list[dict[str, Any]] = field(default_factory=list)
     against: dict[str, Any] = field(default_factory=dict)
     frames_per_second: float | None = None
+    limits: dict[str, float] = field(default_factory=dict)  # bars of this world that are not BARS
 
     def facts(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -57,54 +83,42 @@ class Report:
     def bars(self) -> list[tuple[str, float, str, bool]]:
         """(what, its value, the bar, whether it is met) of all that was measured. A place is held to its map, any
         other world to what it shows when an action is held and to the entropy of mixed walks."""
-        rows: list[tuple[str, float, str, bool]] = []
-
-        def least(what: str, value: float | None, bar: float) -> None:
-            if value is not None:
-                rows.append((what, float(value), f">= {bar:g}", bool(value >= bar)))
-
-        def most(what: str, value: float | None, bar: float) -> None:
-            if value is not None:
-                rows.append((what, float(value), f"<= {bar:g}", bool(value <= bar)))
-
-        life, truth = self.life, self.truth
-        if "place_right" in truth:
-            least(f"frames {truth['place_frames']} at the true place", truth["place_right"], 0.9)
-            least(f"frames {truth['place_frames']} against the true place, dB", truth["place_db"], 20)
-            least("landmarks met", truth["landmarks_met"], 0.9)
-            most("landmarks missed", len(truth["landmarks_missed"]), 0)
-            least("the walker whole and facing his way", truth.get("mover_right"), 0.95)
-        if life is not None:
-            if "place_right" not in truth:
-                walking = [h for h in life.held if not h.name.startswith("turn-")]
-                if walking:
-                    least("held: distinct backgrounds", min(h.distinct for h in walking), 0.8)
-                    most("held: walks with a period", sum(h.period > 0 for h in walking), 0)
-                if life.real_entropy and life.mixed:
-                    lowest = min(min(w.entropy) for w in life.mixed) / life.real_entropy
-                    least("mixed: least entropy of a stretch, share of real play's", lowest, 0.6)
-            strays = [h.strays for h in life.held if h.strays is not None]
-            if strays:
-                most("held: strays", max(strays), 0.01)
-            strays = [w.strays for w in life.mixed if w.strays is not None]
-            if strays:
-                most("mixed: strays", max(strays), 0.01)
-            if life.still:
-                least("stay: unchanged background", min(life.still), 0.99)
-            for back in life.returns:
-                if back.name.startswith("full"):
-                    least(f"{back.name} ({back.steps} steps), dB", back.db, 20)
-            walked = [back.db for back in life.returns if not back.name.startswith("full")]
-            if walked:
-                least("return of 1 to 7 steps, dB", min(walked), 24)
-        least("reconstruction, dB", truth.get("reconstruction_db"), truth.get("reconstruction_bar", 33))
-        if "sampled_db" in truth:
-            least("next frame over copying, dB", truth["sampled_db"] - truth["copy_db"], 6)
-        least("delta4 PSNR", truth.get("delta4_psnr"), 4)
-        if "actions_found" in truth:
-            least("least share of a true action in its latent", min(truth["actions_found"]), 0.85)
-        least("frames per second", self.frames_per_second, 60)
+        values = _judged(self)
+        limits = {**BARS, **self.limits}
+        rows = []
+        for key, value in values.items():
+            at_most = key in AT_MOST
+            met = value <= limits[key] if at_most else value >= limits[key]
+            rows.append((key.replace("-", " "), value, f"{'<=' if at_most else '>='} {limits[key]:g}", bool(met)))
         return rows
+
+
+def _judged(report: Report) -> dict[str, float]:
+    """The figures that have a bar, as far as they were measured."""
+    life, truth, found = report.life, report.truth, dict[str, float | None]()
+    if "place_right" in truth:
+        found["place-right"], found["place-db"] = truth["place_right"], truth["place_db"]
+        found["landmarks-met"], found["landmarks-missed"] = truth["landmarks_met"], len(truth["landmarks_missed"])
+        found["walker-right"] = truth.get("mover_right")
+    if life is not None:
+        if "place_right" not in truth:
+            walking = [h for h in life.held if not h.name.startswith("turn-")]
+            found["held-distinct"] = min((h.distinct for h in walking), default=None)
+            found["held-periods"] = sum(h.period > 0 for h in walking) if walking else None
+            if life.real_entropy and life.mixed:
+                found["mixed-entropy"] = min(min(w.entropy) for w in life.mixed) / life.real_entropy
+        found["held-strays"] = max((h.strays for h in life.held if h.strays is not None), default=None)
+        found["mixed-strays"] = max((w.strays for w in life.mixed if w.strays is not None), default=None)
+        found["stay"] = min(life.still, default=None)
+        found["full-turn-db"] = min((r.db for r in life.returns if r.name.startswith("full")), default=None)
+        found["return-db"] = min((r.db for r in life.returns if not r.name.startswith("full")), default=None)
+    found["reconstruction"] = truth.get("reconstruction_db")
+    if "sampled_db" in truth:
+        found["over-copying-db"] = truth["sampled_db"] - truth["copy_db"]
+    found["delta4"] = truth.get("delta4_psnr")
+    found["actions-found"] = min(truth.get("actions_found", ()), default=None)
+    found["frames-per-second"] = report.frames_per_second
+    return {key: float(value) for key, value in found.items() if value is not None}
 
 
 def _life(life: Life) -> list[str]:

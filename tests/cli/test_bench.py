@@ -123,7 +123,7 @@ def test_the_bundled_world_is_the_default(command: Command) -> None:
     for words in ((), ("-m", "")):
         code, out, _ = command(*words, "-t", 1, "--steps", 1, "-r", 1, "-o", "json")
         (row,) = json.loads(out)["results"]
-        assert code == 0 and row["model"] == "meadow-q8_0"
+        assert code == 0 and row["model"] == "meadow"
 
 
 def test_synthetic(command: Command) -> None:

@@ -274,7 +274,7 @@ def test_a_run_goes_on_from_a_bookmark_and_can_be_made_again(tmp_path: Path, tin
         (["--from", saved, "--seed", "1"], "leave --seed out"),
         (["--from", saved, "--window", "exact"], "leave --window out"),
         (["--from", saved, "-p", tmp_path / "a.webp"], "--prompt-frame, or --from"),
-        ([], "--prompt-frame, or --from"),
+        ([], "no pictures of its own to start from"),
         (["--from", tmp_path / "bad.genie"], "not a session file"),
         (["--from", tmp_path / "none.genie"], "No such file"),
     ):
