@@ -81,7 +81,7 @@ def main() -> None:
         "",
         "Attention, norms and activations are the vector bodies of the other ISAs at 4 lanes; there is no bf16.",
     ]
-    output.write_text("\n".join(lines) + "\n")
+    output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(output)
 
 

@@ -181,14 +181,14 @@ def main() -> None:
         for name, measure in sections.items():
             kept = args.work / f"{name}.json"
             if kept.exists() and (only or args.resume) and name not in only:
-                results[name] = json.loads(kept.read_text())
+                results[name] = json.loads(kept.read_text(encoding="utf-8"))
                 day = datetime.fromtimestamp(kept.stat().st_mtime, timezone.utc)
                 earlier.append(f"{name} {day:%Y-%m-%dT%H:%MZ}")
                 continue
             print(f"{name} …", flush=True)
             started = time.perf_counter()
             results[name] = measure()
-            kept.write_text(json.dumps(results[name], indent=1))
+            kept.write_text(json.dumps(results[name], indent=1), encoding="utf-8")
             print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     if earlier:
         notes.append(f"Measured before this run: {', '.join(earlier)}.")
@@ -197,7 +197,7 @@ def main() -> None:
         from plots import draw
 
         plots = draw(results, args.output.parent)
-    args.output.write_text(page(results, plots))
+    args.output.write_text(page(results, plots), encoding="utf-8")
     print(args.output)
 
 

@@ -65,7 +65,7 @@ def _find(name: str) -> Path:
 def _load() -> tuple[Any, Any]:
     names = {"darwin": "libgenie.dylib", "win32": "genie.dll"}
     ffi = cffi.FFI()
-    ffi.cdef(_find("genie_cdef.h").read_text())
+    ffi.cdef(_find("genie_cdef.h").read_text(encoding="utf-8"))
     lib = ffi.dlopen(str(_find(names.get(sys.platform, "libgenie.so"))))
     if (found := lib.genie_abi_version()) != ABI_VERSION:
         raise NativeError(f"the compiled library has ABI {found}, this package needs {ABI_VERSION}", "reinstall")

@@ -205,7 +205,7 @@ def environment_line(where: dict[str, str | int]) -> str:
 
 def _cpu() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
@@ -229,7 +229,7 @@ def _said(*command: str) -> str:
         return ""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=10, check=False,
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=False,
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

@@ -205,13 +205,13 @@ class GenieConfig:
         return factors * size if size**factors == codes else 1
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps({"format": "genie", **dataclasses.asdict(self)}, indent=1) + "\n")
+        path.write_text(json.dumps({"format": "genie", **dataclasses.asdict(self)}, indent=1) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(path: Path) -> GenieConfig:
         """Read `config.json`. Raises ConfigError naming the key that is missing, unknown or out of range."""
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
         except (ValueError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path.name} is not JSON: {error}") from None
         if not isinstance(data, dict) or data.pop("format", None) != "genie":

@@ -207,12 +207,13 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
 
 
 def optimizers_of(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices inside a dynamics model's blocks, AdamW for all else.
+    """Muon (Jordan et al. 2024) for the matrices inside blocks, AdamW for all else and for a latent action model.
 
     With AdamW alone a dynamics model needs ten times the steps until it sees that the picture moves.
     """
     wanted = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    inner = [p for n, p in wanted if isinstance(model, Dynamics) and ".blk." in n and p.ndim == 2 and "norm" not in n]
+    blocks = () if isinstance(model, LatentActionModel) else wanted
+    inner = [p for n, p in blocks if ".blk." in n and p.ndim == 2 and "norm" not in n]
     chosen = {id(p) for p in inner}
     rest = [p for _, p in wanted if id(p) not in chosen]
     groups = [
@@ -271,7 +272,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
     before, first = spent, count
     log_path = path.with_suffix(".csv")
     fresh = not log_path.exists()
-    with log_path.open("a", newline="") as handle, Progress(*columns, console=Console(stderr=True)) as progress:
+    with log_path.open("a", newline="", encoding="utf-8") as handle, Progress(*columns, console=Console(stderr=True)) as progress:
         log, bar = csv.writer(handle), progress.add_task(path.stem, total=budget, completed=spent)
         try:
             while spent < budget:

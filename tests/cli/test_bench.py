@@ -156,7 +156,7 @@ def test_synthetic(command: Command) -> None:
 def test_faults_are_told_before_anything_is_measured(
     words: tuple[str, ...], says: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("text.gguf").write_text("hello")
+    Path("text.gguf").write_text("hello", encoding="utf-8")
     monkeypatch.setattr(Bench, "run", lambda *_: pytest.fail("measured"))
     code, out, err = command(*words)
     fault, hint = err.splitlines()

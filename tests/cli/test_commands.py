@@ -145,7 +145,7 @@ def test_convert_and_info(place: Path) -> None:
 
 
 def _text(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 BAD = {

@@ -68,7 +68,7 @@ def test_refused(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, *_: object) -> None:
-        path.write_text("half")
+        path.write_text("half", encoding="utf-8")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(output, "_write_animation", fail)
