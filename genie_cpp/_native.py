@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,44 @@ def _out(array: NDArray[Any] | None, kind: str) -> Any:
 
 
 class Pool:
-    """Threads that work together on one call; callers from several Python threads take turns."""
+    """Threads that work together on one call; callers from several Python threads take turns.
+
+    A forked child has none of its parent's threads, and starts its own when they are first needed.
+    """
 
     def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._handle: Any = self._started()
+        _pools.add(self)
+
+    @property
+    def handle(self) -> Any:
+        """Raises NativeError in a forked child where threads cannot be started."""
+        if self._handle is None:
+            self._handle = self._started()
+        return self._handle
+
+    def _started(self) -> Any:
         out = ffi.new("genie_pool **")
-        check(lib.genie_pool_create(threads, out), f"starting {threads} threads")
-        self.handle, self.threads = ffi.gc(out[0], lib.genie_pool_free), threads
+        check(lib.genie_pool_create(self.threads, out), f"starting {self.threads} threads")
+        return ffi.gc(out[0], lib.genie_pool_free)
+
+    def _forget(self) -> None:
+        if self._handle is not None:
+            ffi.gc(self._handle, None)  # freeing it would wait for threads that are not here
+            self._handle = None
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Stack:

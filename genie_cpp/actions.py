@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,25 @@ from .errors import ActionError
 MAX_ACTIONS = 1_000_000
 _MAX_FILE = 1 << 24  # bytes
 _SYNTAX = "write actions as 0,3*8,1 (3*8 is action 3 eight times), the path of a file of these, or random"
+
+
+def action_number(action: Any, choices: int, names: Sequence[str] | None = None) -> int:
+    """A latent action 0…choices-1 from a whole number, numpy's too, or one of the model's names for them.
+
+    Raises ActionError.
+    """
+    if isinstance(action, str):
+        if action in (names or ()):
+            return list(names or ()).index(action)
+        known = ", ".join(dict.fromkeys(names or ())) or "the model names none; use numbers"
+        raise ActionError(f"{action[:40]!r} is not an action", f"names: {known}")
+    try:
+        number = -1 if isinstance(action, bool) else operator.index(action)
+    except TypeError:
+        number = -1
+    if not 0 <= number < choices:
+        raise ActionError(f"action {str(action)[:40]} is not in 0…{choices - 1}", f"the model has {choices}")
+    return number
 
 
 def parse_actions(text: str, action_count: int, names: Sequence[str] | None = None) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import operator
 import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native
-from .errors import GenieError
+from . import _native, cpus
+from .errors import GenieError, NativeError
 
 BACKENDS = ("auto", "cpu", "metal")
 
@@ -91,7 +91,7 @@ class Cpu:
     def __init__(self, threads: int | None) -> None:
         """threads: 1…1024, None: all CPUs. Raises NativeError."""
         self.isa = _native.wanted_isa()
-        self.threads = default_threads() if threads is None else threads
+        self.threads = default_threads() if threads is None else _whole(threads)
         self.device = f"{self.isa}, {self.threads} thread{'s' * (self.threads > 1)}"
         self._pool = _native.Pool(self.threads)
 
@@ -102,9 +102,19 @@ class Cpu:
         return _native.Conv(self.isa, self._pool, shape, layers, groups, epsilon)
 
 
+def _whole(threads: Any) -> int:
+    try:
+        count = operator.index(threads)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= 1024 or isinstance(threads, bool):
+        raise NativeError(f"threads must be a whole number in 1…1024, not {threads!r}", "None takes all CPUs")
+    return count
+
+
 def default_threads() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs this process may use, a container's quota counted in."""
+    return cpus.usable()
 
 
 def resolve(name: str) -> str:

@@ -1,16 +1,17 @@
 """The one GGUF reader: every byte of a model file passes through here before C sees a pointer (docs/gguf.md).
 
 The file is untrusted. Counts are compared with the bytes left before anything is allocated, lengths are checked as
-`length <= remaining`, nothing recurses, and tensor data is a read-only view on the map, never a copy.
+`length <= remaining`, nothing recurses, and no part of it is mapped: a file that shrinks is an error, not a signal.
 """
 
 from __future__ import annotations
 
 import enum
-import mmap
+import hashlib
 import os
 import stat
 import struct
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ MAX_KEYS = 1 << 14
 MAX_KEY_BYTES = 256
 MAX_STRING_BYTES = 1 << 20
 MAX_ARRAY_ITEMS = 1 << 20
+_WINDOW = 1 << 16  # bytes of the header that are read at once
 
 _DAMAGED = "the file is damaged or made to mislead; get it again from where it came, or convert the checkpoint again"
 _CUT = "the download or copy was probably cut short; get the file again"
@@ -97,11 +99,55 @@ def quoted(text: str, limit: int = 256) -> str:
     return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "'"
 
 
+class Source:
+    """An open file that is read piece by piece, from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self._path, self._file, self._lock = path, path.open("rb", buffering=0), threading.Lock()
+        self._opened = self._stamp()
+        self.size = self._opened[0]
+
+    def _stamp(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    def read(self, start: int, into: bytearray | memoryview) -> bytearray | memoryview:
+        """Fill `into` from byte `start` on, and return it. Raises GGUFError."""
+        view, done = memoryview(into), 0
+        try:
+            with self._lock:
+                self._file.seek(start)
+                while done < len(view) and (more := self._file.readinto(view[done:])):
+                    done += more
+        except ValueError:
+            raise GGUFError(f"{quoted(str(self._path))} is closed") from None
+        except OSError as error:
+            raise GGUFError(f"cannot read {quoted(str(self._path))}: {error.strerror or error}") from None
+        if done < len(view):
+            raise self._changed()
+        return into
+
+    def check_unchanged(self) -> None:
+        """Raises GGUFError."""
+        if self._stamp() != self._opened:
+            raise self._changed()
+
+    def _changed(self) -> GGUFError:
+        return GGUFError(
+            f"{quoted(str(self._path))} changed while it was read", "try again when whoever writes it is done"
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class _Cursor:
     """Reads little-endian fields and never past the end."""
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at, self.size = data, 0, len(data)
+    def __init__(self, source: Source) -> None:
+        self.source, self.at, self.size = source, 0, source.size
+        self._start, self._window = 0, b""  # the part of the file that is in memory
 
     @property
     def remaining(self) -> int:
@@ -110,15 +156,25 @@ class _Cursor:
     def take(self, count: int, what: str) -> bytes:
         if count > self.remaining:
             raise GGUFError(f"truncated at byte {self.size}: {what} needs {count} bytes at byte {self.at}", _CUT)
+        start = self._see(count)
         self.at += count
-        return self.data[self.at - count : self.at]
+        return self._window[start : start + count]
 
     def scalar(self, code: str, what: str) -> Any:
         field = _FIELDS[code]
         if field.size > self.remaining:
             self.take(field.size, what)  # which says so
+        start = self._see(field.size)
         self.at += field.size
-        return field.unpack_from(self.data, self.at - field.size)[0]
+        return field.unpack_from(self._window, start)[0]
+
+    def _see(self, count: int) -> int:
+        """Where in the window the next `count` bytes are, which are in the file."""
+        start = self.at - self._start
+        if start + count > len(self._window):
+            wanted = min(self.remaining, max(count, _WINDOW))
+            self._start, self._window, start = self.at, bytes(self.source.read(self.at, bytearray(wanted))), 0
+        return start
 
     def count(self, limit: int, smallest: int, what: str) -> int:
         """A 64-bit count of records of at least `smallest` bytes."""
@@ -166,48 +222,63 @@ class GGUFFile:
     tensors: by name, in file order. alignment: of the tensor data, bytes. size: of the file, bytes.
     """
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path, self.size = path, len(data)
+    def __init__(self, path: Path, source: Source) -> None:
+        self.path, self.size = path, source.size
         self.metadata: dict[str, Value] = {}
         self.value_types: dict[str, str] = {}
         self.tensors: dict[str, TensorInfo] = {}
         self.alignment = DEFAULT_ALIGNMENT
-        self._data: mmap.mmap | None = data
-        self._parse(_Cursor(data))
+        self._source = source
+        self._parse(_Cursor(source))
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> GGUFFile:
-        """Map and check a file. Raises GGUFError, its message naming the file and the first fault met."""
+        """Open and check a file. Raises GGUFError, its message naming the file and the first fault met."""
         path = Path(path)
         try:
             # Opening a named pipe would wait for ever, so the kind is asked first.
             if not stat.S_ISREG(path.stat().st_mode):
                 raise GGUFError(f"{quoted(str(path))} is not a regular file", "give the path of a .gguf file")
-            with path.open("rb") as handle:
-                start = handle.read(4)
-                if start != MAGIC:
-                    raise GGUFError(f"{quoted(str(path))} is not a GGUF file", "make one with genie-convert")
-                data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            source = Source(path)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise GGUFError(
                 f"cannot read {quoted(str(path))}: {reason}", "check the path and its permissions"
             ) from None
         try:
-            return GGUFFile(path, data)
-        except GGUFError as error:
-            data.close()
-            raise GGUFError(f"{quoted(str(path))}: {error}", error.hint) from None
+            if source.size < 4 or bytes(source.read(0, bytearray(4))) != MAGIC:
+                raise GGUFError(f"{quoted(str(path))} is not a GGUF file", "make one with genie-convert")
+            try:
+                return GGUFFile(path, source)
+            except GGUFError as error:
+                raise GGUFError(f"{quoted(str(path))}: {error}", error.hint) from None
         except BaseException:
-            data.close()
+            source.close()
             raise
 
-    def data(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of a tensor as a read-only uint8 view `[n_bytes]` on the map, valid until `close`."""
-        if self._data is None:
-            raise GGUFError(f"{quoted(str(self.path))} is closed")
+    def data(self, name: str, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The bytes of a tensor, uint8 `[n_bytes]`, read anew: its own memory, or the start of `into`.
+
+        Raises GGUFError."""
         info = self.tensors[name]
-        return np.frombuffer(self._data, np.uint8, info.n_bytes, info.offset)
+        bytes_ = np.empty(info.n_bytes, np.uint8) if into is None else into[: info.n_bytes]
+        self._source.read(info.offset, bytes_.data)
+        return bytes_
+
+    def scratch(self) -> NDArray[np.uint8]:
+        """Memory for the largest tensor, to give to `data` again and again."""
+        return np.empty(max((info.n_bytes for info in self.tensors.values()), default=0), np.uint8)
+
+    def sha256(self) -> str:
+        """Hash of the bytes of this very file, hexadecimal, whatever its path leads to by now. Raises GGUFError."""
+        digest, block = hashlib.sha256(), bytearray(1 << 20)
+        for start in range(0, self.size, len(block)):
+            digest.update(self._source.read(start, memoryview(block)[: min(len(block), self.size - start)]))
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that was written to since it was opened. Raises GGUFError."""
+        self._source.check_unchanged()
 
     def check_finite(self, name: str) -> None:
         """Refuse NaN and infinity among the values, or the block scales, of a tensor. Raises GGUFError."""
@@ -230,13 +301,8 @@ class GGUFFile:
                 )
 
     def close(self) -> None:
-        """Let go of the map. While a view from `data` lives, the memory stays mapped until that view is gone."""
-        data, self._data = self._data, None
-        if data is not None:
-            try:
-                data.close()
-            except BufferError:  # a view is still in use; the map goes with it
-                pass
+        """Let go of the file; what `data` gave stays."""
+        self._source.close()
 
     def __enter__(self) -> GGUFFile:
         return self

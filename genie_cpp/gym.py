@@ -83,9 +83,9 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         self._show(frame)
         return frame, self._info()
 
-    def step(self, action: np.int64 | int) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int | str) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         """Raises ActionError, and StateError before `reset`."""
-        frame = self.world.step(int(action))
+        frame = self.world.step(action)
         self._show(frame)
         return frame, 0.0, False, False, self._info()
 

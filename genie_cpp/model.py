@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, overload
@@ -19,7 +18,7 @@ from . import _native, conv
 from .backend import Backend, Conv, Stack, State, choose
 from .backend import default_threads as default_threads
 from .errors import ActionError, ImageError, ModelError, NativeError
-from .gguf_file import GGUFFile, TensorInfo
+from .gguf_file import GGUFFile, TensorInfo, quoted
 from .hparams import HParams, StackParams, validate
 from .profile import CONVS, FILE_TYPES, LAM
 from .sampler import Sampler
@@ -40,7 +39,7 @@ class Model:
 
     Use `Model.open`. `info` are the hyper-parameters, `metadata` every key of the file, `tensors` name -> TensorInfo,
     `sampler` the file's default settings; `backend` ("cpu" or "metal"), `isa` and `threads` (0: not ours to choose) are
-    what it runs on, `device` the same in words.
+    what it runs on, `device` the same in words; `sha256` hashes the file's bytes as they were loaded.
     """
 
     path: Path
@@ -53,6 +52,7 @@ class Model:
     isa: str
     device: str
     threads: int
+    sha256: str  # hexadecimal
 
     @staticmethod
     def open(path: str | Path | None = None, threads: int | None = None, backend: str = "auto") -> Model:
@@ -67,7 +67,8 @@ class Model:
         runs = choose(backend, threads)
         model.backend, model.isa, model.device, model.threads = runs.name, runs.isa, runs.device, runs.threads
         model._search = _native.wanted_isa()
-        with GGUFFile.open(model.path) as file:
+        with GGUFFile.open(model.path) as file, ThreadPoolExecutor(1) as beside:
+            digest = beside.submit(file.sha256)
             model.info = validate(file, finite=False)  # `_build` and `_floats` see to that, as they read everything
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
@@ -85,6 +86,8 @@ class Model:
                 for name in file.tensors
                 if name.startswith("lam.head.") and not (joined and name == "lam.head.up.weight")
             }
+            model.sha256 = digest.result()
+            file.check_unchanged()
         hp = model.info
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
@@ -100,12 +103,12 @@ class Model:
     def _build(self, file: GGUFFile, name: str, runs: Backend) -> Stack:
         hp, s = self.info, self.info.stacks[name]
         stack = runs.stack(s.sublayers, **_params(hp, name, s))
-        prefix = name + "."
+        prefix, scratch = name + ".", file.scratch()
         for tensor_name, tensor in file.tensors.items():
             if not tensor_name.startswith(prefix):
                 continue
             columns, rows = tensor.shape[0], math.prod(tensor.shape[1:])
-            data: NDArray[Any] = file.data(tensor_name)
+            data: NDArray[Any] = file.data(tensor_name, scratch)
             kind = int(tensor.type)
             if tensor_name == "dynamics.token_embd.weight":  # rows are looked up, not multiplied
                 data, kind = _floats(file, tensor_name), 0
@@ -137,6 +140,21 @@ class Model:
         net.seal()
         return net
 
+    def __repr__(self) -> str:
+        hp = self.info
+        size = f"{hp.frame_width}x{hp.frame_height}, {hp.action_count} actions"
+        return f"<Model {self.name!r} {self.type}, {size}; {self.backend}: {self.device}>"
+
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self  # read-only, and shared by all its worlds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        where = self.bundled or str(self.path.resolve())
+        return _reopened, (where, self.sha256, self.threads or None, self.backend)
+
     @property
     def name(self) -> str:
         """`general.name`, or the file's name."""
@@ -156,12 +174,6 @@ class Model:
     def type(self) -> str:
         """Type of most weights: F32, F16, Q8_0 or Q4_0."""
         return next(t.name for t, number in FILE_TYPES.items() if number == self.metadata["general.file_type"])
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """Hash of the file's bytes, hexadecimal."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
     @property
     def token_count(self) -> int:
@@ -319,6 +331,14 @@ class Model:
         return latent
 
 
+def _reopened(path: str, sha256: str, threads: int | None, backend: str) -> Model:
+    """A pickled model is its path and hash. Raises ModelError where the file is another by now."""
+    model = Model.open(path, threads, backend)
+    if model.sha256 != sha256:
+        raise ModelError(f"{quoted(path)} is not the file that was pickled", "open the model it was saved with")
+    return model
+
+
 class Window(Protocol):
     """What a window of past frames is to a tokenizer: `_native.State`, or `ConvWindow`."""
 
@@ -418,7 +438,7 @@ def _raw(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], int, int]:
     """One tensor's bytes by row, a copy, checked to be finite; its type; values per row."""
     file.check_finite(name)
     tensor = file.tensors[name]
-    raw = np.array(file.data(name)).reshape(-1).view(np.uint8)
+    raw = file.data(name)
     return raw.reshape(math.prod(tensor.shape[1:]), -1), int(tensor.type), tensor.shape[0]
 
 
@@ -442,13 +462,6 @@ def _join(patches_PX: NDArray[np.float32], height: int, width: int, patch: int) 
     """The inverse of `_cut`."""
     x = patches_PX.reshape(height // patch, width // patch, patch, patch, 3).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(x.reshape(height, width, 3))
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _video(video: NDArray[np.uint8]) -> NDArray[np.uint8]:

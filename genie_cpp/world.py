@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 import threading
 import time
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from .errors import ActionError, ImageError, StateError
+from .actions import action_number
+from .errors import ActionError, ImageError, SamplerError, StateError
 from .frames import fit, load_image
 from .model import Frame, Ids, Model
 from .sampler import Sampler
@@ -35,8 +37,10 @@ class World:
     def __init__(self, model: Model, sampler: Sampler | None = None, window: str | None = None) -> None:
         """window: what a full one does, "half" (drop the older half) or "exact" (drop one frame); or "retokenize":
         before each frame the last ones are tokenized again from their pixels. docs/sampling.md."""
+        if not isinstance(model, Model):
+            raise StateError(f"a world is made on a Model, not on {type(model).__name__}", "World.load(path) opens one")
         self.model = model
-        self.sampler = sampler or model.sampler
+        self.sampler = model.sampler if sampler is None else sampler
         self.window = window or model.info.window_policy
         if self.window not in WINDOWS:
             raise StateError(f"window must be one of {', '.join(WINDOWS)}, not {self.window!r}")
@@ -86,14 +90,16 @@ class World:
         actions: the T-1 actions between several frames; by default the LAM infers them. seed: 0…2^64-1.
         Returns the last frame as the tokenizer sees it, uint8 [H, W, 3]. Raises ImageError, ActionError, StateError.
         """
-        if not 0 <= seed < 1 << 64:
-            raise StateError(f"the seed must be in 0…2^64-1, not {seed}")
+        seed = _seed(seed)
         if images is None:
             prompts = self.prompts
             if not len(prompts):
                 raise ImageError("this world has no pictures of its own to start from", "give one to reset")
             images = prompts[0]
         video = np.asarray(images)
+        if video.dtype != np.uint8:
+            hint = "genie_cpp.frames.load_image reads a file, frames.fit makes it fit"
+            raise ImageError(f"a prompt must be uint8 [H, W, 3] or [T, H, W, 3], not {video.dtype}", hint)
         video = video[None] if video.ndim == 3 else video
         if video.ndim != 4 or not len(video):
             raise ImageError(f"a prompt must be [H, W, 3] or [T, H, W, 3], not of shape {video.shape}")
@@ -125,8 +131,7 @@ class World:
         actions: the T-1 actions between them; a world that has actions needs them where T > 1. Not with the window
         "retokenize", which begins with pixels. Returns the last frame. Raises ActionError, StateError.
         """
-        if not 0 <= seed < 1 << 64:
-            raise StateError(f"the seed must be in 0…2^64-1, not {seed}")
+        seed = _seed(seed)
         hp, ids = self.model.info, np.asarray(ids)
         if self.window == "retokenize":
             raise StateError("a window that is tokenized again begins with pictures", "choose the window half or exact")
@@ -150,9 +155,9 @@ class World:
             self._replay()
             return self.frame
 
-    def step(self, action: int = 0) -> Frame:
-        """The next frame, uint8 [H, W, 3], after `action` (0…action_count-1; 0 in a world without actions, which goes
-        on by itself). Raises ActionError, StateError."""
+    def step(self, action: SupportsIndex | str = 0) -> Frame:
+        """The next frame, uint8 [H, W, 3], after `action` (0…action_count-1 or a name of the model's; 0 in a world
+        without actions, which goes on by itself). Raises ActionError, StateError."""
         action = self._checked(action)
         with self._lock:
             if not self._ids:
@@ -202,7 +207,7 @@ class World:
             self.timings["frames"] += 1
             return self.frame
 
-    def rollout(self, actions: Iterable[int]) -> NDArray[np.uint8]:
+    def rollout(self, actions: Iterable[SupportsIndex | str]) -> NDArray[np.uint8]:
         """`step` for each action: uint8 [n, H, W, 3]."""
         frames = [self.step(action) for action in actions]
         hp = self.model.info
@@ -249,6 +254,31 @@ class World:
     def seed(self) -> int:
         """Of the random numbers, 0…2^64-1: what `reset` was given, or what a restored state says."""
         return self._seed
+
+    @property
+    def sampler(self) -> Sampler:
+        """How the next frames are sampled; may be set at any time. Raises SamplerError for what is no Sampler."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Sampler) -> None:
+        if not isinstance(sampler, Sampler):
+            raise SamplerError(f"a sampler is a genie_cpp.Sampler, not {type(sampler).__name__}")
+        self._sampler = sampler
+
+    def __repr__(self) -> str:
+        s = self._sampler
+        at = f"frame {self._frame_number}, seed {self._seed}" if self._ids else "not reset yet"
+        return f"<World on {self.model!r}: {at}; {s.steps} steps, temperature {s.temperature:g}, {s.order}>"
+
+    def __copy__(self) -> World:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        return self.fork()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.model, self._sampler, self.window, self.save() if self._ids else None)
 
     def fork(self) -> World:
         """A second world that goes on from here on its own."""
@@ -380,10 +410,8 @@ class World:
         return pixels.shape == shape and pixels.dtype == np.float32 and bool(np.isfinite(pixels).all())
 
     def _checked(self, action: Any) -> int:
-        count, choices = self.model.info.action_count, self.model.info.choices
-        if isinstance(action, bool) or not isinstance(action, (int, np.integer)) or not 0 <= action < choices:
-            raise ActionError(f"action {action!r} is not in 0…{choices - 1}", f"this model has {count} latent actions")
-        return int(action) if count else -1
+        number = action_number(action, self.model.info.choices, self.model.info.action_names)
+        return number if self.model.info.action_count else -1
 
     def _slide(self) -> None:
         length = self.model.info.context_length
@@ -436,3 +464,22 @@ class World:
         """Since `reset`: seconds of tokenize, window (sliding), dynamics (maskgit: a part), decode; frames, steps."""
         names = ("tokenize", "window", "dynamics", "maskgit", "decode", "frames", "steps")
         self.timings = dict.fromkeys(names, 0.0)
+
+
+def _seed(seed: Any) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise StateError(f"the seed must be a whole number, not {seed!r}") from None
+    if not 0 <= number < 1 << 64:
+        raise StateError(f"the seed must be in 0…2^64-1, not {number}")
+    return number
+
+
+def _unpickled(model: Model, sampler: Sampler, window: str, state: bytes | None) -> World:
+    """A pickled world is its model's path and what `save` gave."""
+    world = World(model, sampler, window)
+    if state is not None:
+        world.restore(state)
+        world.sampler = sampler
+    return world

@@ -113,7 +113,7 @@ def routes(sessions: Sessions) -> APIRouter:
         session, arrived = sessions.find(id), time.perf_counter()
         async with session.turn() as world:
             sessions.metrics.wait.observe(time.perf_counter() - arrived)
-            frame, seconds = await in_thread(lambda: sessions.step(session, body.action))
+            frame, seconds = await in_thread(lambda: sessions.step(session, session.number(body.action)))
             return _answer(frame, world.n_frames, seconds, format)
 
     @router.post("/sessions/{id}/rollout", responses=_FRAMES, tags=["play"])
@@ -171,15 +171,13 @@ def routes(sessions: Sessions) -> APIRouter:
     return router
 
 
-def planned(session: ServedSession, actions: Sequence[int] | str, sessions: Sessions) -> list[int]:
+def planned(session: ServedSession, actions: Sequence[int | str] | str, sessions: Sessions) -> list[int]:
     """The actions of a rollout, checked before the first step. Raises ActionError, ApiError."""
     count, most = session.model.info.choices, sessions.limits.rollout_frames
     if isinstance(actions, str):
         plan = parse_actions(actions, count, session.model.info.action_names)
     else:
-        plan = [*actions]
-        if wrong := [action for action in plan if not 0 <= action < count]:
-            raise ApiError(400, f"action {str(wrong[0])[:20]} is not in 0…{count - 1}", f"the model has {count}")
+        plan = [session.number(action) for action in actions]
     if not 1 <= len(plan) <= most:
         raise ApiError(400, f"{len(plan)} actions; a rollout has 1…{most}", "ask for several rollouts")
     return plan

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from ..model import Model
 from ..sampler import Sampler
@@ -40,12 +40,14 @@ class SamplerSettings(_Asked):
 
 
 class Step(_Asked):
-    action: StrictInt = Field(ge=-(2**31), lt=2**31, description="A latent action, 0…actions-1.", examples=[3])
+    action: Annotated[StrictInt, Field(ge=-(2**31), lt=2**31)] | Annotated[StrictStr, Field(max_length=64)] = Field(
+        description="A latent action, 0…actions-1 or one of action_names.", examples=[3]
+    )
 
 
 class Rollout(_Asked):
-    actions: list[StrictInt] | str = Field(
-        description="Latent actions; as text `3*8,1` is 3 eight times.", examples=["3*8,1"]
+    actions: list[StrictInt | StrictStr] | str = Field(
+        description="Latent actions, by number or name; as text `3*8,1` is 3 eight times.", examples=["3*8,1"]
     )
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from starlette.websockets import WebSocket
 
+from ..actions import action_number
 from ..frames import fit
 from ..model import Frame, Model
 from ..sampler import Sampler
@@ -51,6 +52,10 @@ class ServedSession:
     @property
     def idle_seconds(self) -> float:
         return 0.0 if self._users else time.monotonic() - self.used
+
+    def number(self, action: int | str) -> int:
+        """Of a latent action given by number or name. Raises ActionError."""
+        return action_number(action, self.model.info.choices, self.model.info.action_names)
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[World]:

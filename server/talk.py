@@ -104,7 +104,9 @@ async def _answers(sessions: Sessions, session: ServedSession, said: str | bytes
                 yield await _step(sessions, session, action)
             yield {"type": "done", "frames": len(plan)}
         elif kind == "step":
-            yield await _step(sessions, session, whole({"type": kind, **message}, "action", 0, 2**31))
+            named = isinstance(message.get("action"), str)
+            asked = message["action"] if named else whole({"type": kind, **message}, "action", 0, 2**31)
+            yield await _step(sessions, session, session.number(asked))
         elif kind == "reset":
             seed = whole({"type": kind, **message}, "seed", 0, 2**64 - 1, 0)
             async with session.turn() as world:
@@ -130,13 +132,13 @@ async def _answers(sessions: Sessions, session: ServedSession, said: str | bytes
         yield _error(error)
 
 
-def _listed(message: dict[str, Any]) -> list[int] | str:
+def _listed(message: dict[str, Any]) -> list[int | str] | str:
     actions = message.get("actions")
     if isinstance(actions, str):
         return actions
-    if isinstance(actions, list) and all(type(action) is int for action in actions):
+    if isinstance(actions, list) and all(type(action) in (int, str) for action in actions):
         return actions
-    raise ProtocolError("rollout: actions must be a list of whole numbers, or text such as 3*8,1")
+    raise ProtocolError("rollout: actions must be a list of whole numbers or names, or text such as 3*8,1")
 
 
 async def _step(sessions: Sessions, session: ServedSession, action: int) -> bytes:

@@ -49,9 +49,7 @@ def place(tmp_path: Path, tiny_gguf: Callable[[str], Path]) -> Path:
 
 
 @pytest.mark.parametrize(("language", "encoding"), LOCALES)
-def test_the_commands_run_in_other_encodings(
-    place: Path, tiny_checkpoint: Path, language: str, encoding: str
-) -> None:
+def test_the_commands_run_in_other_encodings(place: Path, tiny_checkpoint: Path, language: str, encoding: str) -> None:
     if (language, encoding) == LOCALES[0]:
         shutil.copytree(tiny_checkpoint, place / "checkpoint")
     made = place / f"{language}.{encoding}"

@@ -272,7 +272,10 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
     before, first = spent, count
     log_path = path.with_suffix(".csv")
     fresh = not log_path.exists()
-    with log_path.open("a", newline="", encoding="utf-8") as handle, Progress(*columns, console=Console(stderr=True)) as progress:
+    with (
+        log_path.open("a", newline="", encoding="utf-8") as handle,
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
         log, bar = csv.writer(handle), progress.add_task(path.stem, total=budget, completed=spent)
         try:
             while spent < budget:

@@ -50,7 +50,7 @@ def command(
         info=SimpleNamespace(frame_width=16, frame_height=16, choices=4, action_names=None),
         sampler=Sampler(), sha256="ab" * 32,
         name="\x1b[31mEvil [bold]\n", type="Q8_0", backend="cpu", isa="scalar", device="scalar, 1 threads", threads=1,
-        infer_actions=lambda video: np.arange(len(video) - 1) % 4,
+        infer_actions=lambda video: np.arange(len(video) - 1) % 4, reference="meadow", starts=[],
     )  # fmt: skip
     monkeypatch.setattr(run, "Model", SimpleNamespace(open=lambda path, threads, backend: model))
     monkeypatch.setattr(run, "World", FakeWorld)
@@ -133,7 +133,7 @@ def test_what_cannot_be_written_is_said_first(command: Callable[..., tuple[int, 
 
 
 def test_wrong_usage_is_2(command: Callable[..., tuple[int, str, str]]) -> None:
-    for words in ((), ("--nonsense",), ("-p", "p.png", "-n", 0), ("-p", "p.png", "--fps", "x")):
+    for words in (("-p", "p.png", "--from", "s.genie"), ("--nonsense",), ("-p", "p.png", "-n", 0), ("-p", "p.png", "--fps", "x")):
         assert command(*words)[0] == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -78,17 +79,37 @@ def test_tensors_agree_with_the_gguf_package(sample: Path) -> None:
             file.check_finite(tensor.name)
 
 
-def test_data_is_a_read_only_view(sample: Path) -> None:
+def test_data_outlives_the_file_and_may_share_memory(sample: Path) -> None:
     file = GGUFFile.open(sample)
-    view = file.data("f32")
-    assert not view.flags.owndata and not view.flags.writeable
-    with pytest.raises(ValueError):
-        view[0] = 1
+    own, scratch = file.data("f32"), file.scratch()
+    shared = file.data("f32", scratch)
+    assert np.array_equal(own, shared) and np.shares_memory(shared, scratch)
     file.close()
     file.close()
-    assert view[3] == 0xBF  # -1.0: the view keeps the map alive
+    assert own[3] == 0xBF  # -1.0
     with pytest.raises(GGUFError, match="closed"):
         file.data("f32")
+
+
+def test_a_file_that_changes_under_us_is_an_error_and_no_signal(sample: Path) -> None:
+    with GGUFFile.open(sample) as file:
+        digest = hashlib.sha256(sample.read_bytes()).hexdigest()
+        assert file.sha256() == digest
+        file.check_unchanged()
+        moved = sample.with_name("other")
+        moved.write_bytes(b"another file takes its place")
+        os.replace(moved, sample)
+        assert file.sha256() == digest  # what was opened, not what the path leads to now
+        file.check_unchanged()
+    sample.unlink()
+
+
+def test_a_file_that_shrinks_is_an_error_and_no_signal(sample: Path) -> None:
+    with GGUFFile.open(sample) as file:
+        os.truncate(sample, max(info.offset for info in file.tensors.values()))
+        for read in (file.sha256, file.check_unchanged, lambda: [file.data(name) for name in file.tensors]):
+            with pytest.raises(GGUFError, match="changed while it was read"):
+                read()
 
 
 @pytest.mark.parametrize(

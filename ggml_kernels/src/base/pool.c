@@ -1,6 +1,7 @@
 /*
  * The thread pool. Workers wait for a generation number to change; a region ends with the same barrier that separates
- * its phases. A MaskGIT step follows the last one within microseconds, so idle workers spin a little before they sleep.
+ * its phases. A MaskGIT step follows the last one within microseconds, so who waits spins a little, then lets others run,
+ * then sleeps. With fewer CPUs than threads nobody spins: whoever is waited for may be waiting for this very CPU.
  */
 #include "threads.h"
 
@@ -11,13 +12,15 @@
 
 enum {
     MAX_THREADS = 1024,
-    IDLE_SPINS = 1000,  /* some 30 us */
-    IDLE_YIELDS = 8,    /* then let others run, */
-    BARRIER_SPINS = 400 /* in a barrier too: the machine may have fewer cores free than we have threads */
+    IDLE_SPINS = 1000, /* some 30 us */
+    IDLE_YIELDS = 8,
+    BARRIER_SPINS = 400,
+    BARRIER_YIELDS = 4000 /* a millisecond where nobody else wants to run: waking takes longer than most waits */
 };
 
 struct genie_pool {
     int32_t thread_count;
+    int spins; /* do we spin at all? */
     int32_t started; /* workers to join */
     genie_thread *workers;
     genie_mutex callers; /* held for a whole region */
@@ -30,6 +33,8 @@ struct genie_pool {
     atomic_int sleepers;
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_uint phase; /* barriers passed: the sense that waiters watch */
+    atomic_int phase_sleepers;
+    genie_condition passed;
 };
 
 typedef struct {
@@ -52,20 +57,35 @@ void genie_pool_barrier(genie_pool *pool) {
     if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) == pool->thread_count - 1) {
         /* Nobody arrives at the next barrier before the phase changes, so the order of these two is enough. */
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
+        atomic_store(&pool->phase, phase + 1);
+        if (atomic_load(&pool->phase_sleepers) > 0) {
+            genie_lock(&pool->sleeping);
+            genie_wake_all(&pool->passed);
+            genie_unlock(&pool->sleeping);
+        }
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&pool->phase, memory_order_acquire) == phase; spins++)
-        if (spins < BARRIER_SPINS)
+    for (int i = pool->spins ? 0 : BARRIER_SPINS; i < BARRIER_SPINS + BARRIER_YIELDS; i++) {
+        if (atomic_load_explicit(&pool->phase, memory_order_acquire) != phase)
+            return;
+        if (i < BARRIER_SPINS)
             relax();
         else
             genie_yield();
+    }
+    genie_lock(&pool->sleeping);
+    /* Sequentially consistent on both sides: either we see the new phase or the last to arrive sees a sleeper. */
+    atomic_fetch_add(&pool->phase_sleepers, 1);
+    while (atomic_load(&pool->phase) == phase)
+        genie_wait(&pool->passed, &pool->sleeping);
+    atomic_fetch_sub(&pool->phase_sleepers, 1);
+    genie_unlock(&pool->sleeping);
 }
 
 /* Returns the generation that ended the wait. */
 static unsigned wait_for_work(genie_pool *pool, unsigned seen) {
     unsigned now;
-    for (int i = 0; i < IDLE_SPINS + IDLE_YIELDS; i++) {
+    for (int i = pool->spins ? 0 : IDLE_SPINS; i < IDLE_SPINS + IDLE_YIELDS; i++) {
         now = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (now != seen)
             return now;
@@ -135,6 +155,8 @@ static genie_status start_workers(genie_pool *pool) {
 }
 
 static void destroy(genie_pool *pool, int locks) {
+    if (locks > 3)
+        genie_condition_free(&pool->passed);
     if (locks > 2)
         genie_condition_free(&pool->wake);
     if (locks > 1)
@@ -155,6 +177,7 @@ genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
     if (pool == NULL)
         return GENIE_ERROR_MEMORY;
     pool->thread_count = thread_count;
+    pool->spins = thread_count <= genie_cpus();
     pool->started = 0;
     pool->task = NULL;
     pool->context = NULL;
@@ -163,6 +186,7 @@ genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
     atomic_init(&pool->sleepers, 0);
     atomic_init(&pool->arrived, 0);
     atomic_init(&pool->phase, 0);
+    atomic_init(&pool->phase_sleepers, 0);
     pool->workers = genie_alloc((size_t)thread_count * sizeof *pool->workers);
     int locks = 0;
     genie_status status = pool->workers == NULL ? GENIE_ERROR_MEMORY : GENIE_OK;
@@ -170,7 +194,8 @@ genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
         locks += genie_mutex_create(&pool->callers);
         locks += locks == 1 && genie_mutex_create(&pool->sleeping);
         locks += locks == 2 && genie_condition_create(&pool->wake);
-        status = locks == 3 ? start_workers(pool) : GENIE_ERROR_THREAD;
+        locks += locks == 3 && genie_condition_create(&pool->passed);
+        status = locks == 4 ? start_workers(pool) : GENIE_ERROR_THREAD;
     }
     if (status != GENIE_OK) {
         destroy(pool, locks);
@@ -184,7 +209,7 @@ void genie_pool_free(genie_pool *pool) {
     if (pool == NULL)
         return;
     stop_workers(pool);
-    destroy(pool, 3);
+    destroy(pool, 4);
 }
 
 void genie_pool_run(genie_pool *pool, genie_task task, void *context) {

@@ -40,6 +40,16 @@ static inline void genie_thread_join(genie_thread thread) {
     CloseHandle(thread);
 }
 
+/* CPUs that this process may run on, 1 where nobody says. */
+static inline int genie_cpus(void) {
+    DWORD_PTR process, machine;
+    int count = 0;
+    if (GetProcessAffinityMask(GetCurrentProcess(), &process, &machine))
+        for (; process; process &= process - 1)
+            count++;
+    return count > 0 ? count : 1;
+}
+
 static inline void genie_yield(void) { SwitchToThread(); }
 static inline void genie_mutex_free(genie_mutex *mutex) { (void)mutex; }
 static inline void genie_condition_free(genie_condition *condition) { (void)condition; }
@@ -51,10 +61,15 @@ static inline void genie_wait(genie_condition *condition, genie_mutex *mutex) {
 }
 
 #else
+#if defined(__linux__)
+#define _GNU_SOURCE /* for sched_getaffinity */
+#else
 #define _POSIX_C_SOURCE 200809L
+#endif
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #define GENIE_THREAD void *
 
@@ -75,6 +90,16 @@ static inline int genie_thread_start(genie_thread *thread, void *(*entry)(void *
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return !failed;
+}
+
+static inline int genie_cpus(void) {
+#if defined(__linux__)
+    cpu_set_t mine; /* more CPUs than it holds: the call fails, and all of them count */
+    if (sched_getaffinity(0, sizeof mine, &mine) == 0)
+        return CPU_COUNT(&mine);
+#endif
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (int)online : 1;
 }
 
 static inline int genie_mutex_create(genie_mutex *mutex) { return pthread_mutex_init(mutex, NULL) == 0; }
