@@ -73,7 +73,7 @@ def test_run(command: Callable[..., tuple[int, str, str]]) -> None:
     assert (code, out) == (0, "a.png\n")
     assert "\x1b" not in err and "[bold]" in err.splitlines()[0] and "seed 0" in err.splitlines()[0]
     recipe = read(Path("a.png"))
-    assert recipe and recipe.actions == "0,1*2,0,1" and recipe.model == ""
+    assert recipe and recipe.actions == "0,1*2,0,1" and recipe.model == "meadow"
 
 
 def test_json(command: Callable[..., tuple[int, str, str]]) -> None:
@@ -133,7 +133,12 @@ def test_what_cannot_be_written_is_said_first(command: Callable[..., tuple[int, 
 
 
 def test_wrong_usage_is_2(command: Callable[..., tuple[int, str, str]]) -> None:
-    for words in (("-p", "p.png", "--from", "s.genie"), ("--nonsense",), ("-p", "p.png", "-n", 0), ("-p", "p.png", "--fps", "x")):
+    for words in (
+        ("-p", "p.png", "--from", "s.genie"),
+        ("--nonsense",),
+        ("-p", "p.png", "-n", 0),
+        ("-p", "p.png", "--fps", "x"),
+    ):
         assert command(*words)[0] == 2
 
 
