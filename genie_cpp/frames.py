@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
+from . import metadata
 from .errors import ImageError
 
 Frame = NDArray[np.uint8]
 FITS = ("crop", "pad")
 # Pillow would also try dozens of rare formats, one of which starts Ghostscript.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
 
@@ -55,9 +56,11 @@ def iter_frames(path: Path) -> Iterator[Frame]:
 def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iterator[Frame]:
     """path: what messages call the source."""
     try:
-        with quiet():
-            image = Image.open(source, formats=FORMATS)
-        with image:
+        with contextlib.ExitStack() as held:
+            file = source if isinstance(source, io.BytesIO) else held.enter_context(source.open("rb"))
+            metadata.check(file)
+            with quiet():
+                image = held.enter_context(Image.open(file, formats=FORMATS))
             for number in itertools.count():
                 with quiet():
                     try:
@@ -79,7 +82,10 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iter
         raise ImageError(f"{path} is too large: {error}") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files: TypeError, struct.error …
         why = " ".join(str(error).split())[:200]
-        raise ImageError(f"{path} is not a picture that can be read: {why}", "png, jpg, webp, gif, bmp work") from None
+        raise ImageError(
+            f"{path} is not a picture that can be read: {why}",
+            "png, jpg, webp, gif, bmp, tiff and, where Pillow has it, avif work",
+        ) from None
 
 
 @contextlib.contextmanager
@@ -98,8 +104,46 @@ def _check_size(path: str, image: Image.Image, most_pixels: int) -> None:
         raise ImageError(f"{path} has {width}x{height} pixels; {MIN_SIDE}x{MIN_SIDE} are the least")
 
 
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """As RGB in sRGB where the picture brings a colour profile that says otherwise (phones: Display P3); else as it is.
+
+    A profile that is broken, or of other colours than the picture, is ignored, as browsers do.
+    """
+    profile = image.info.get("icc_profile")
+    space = {"RGB": "RGB", "RGBA": "RGB", "P": "RGB", "L": "GRAY", "CMYK": "CMYK"}.get(image.mode)
+    if not profile or space is None:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        if source.profile.xcolor_space.strip() != space or _same_primaries(source, srgb):
+            return image
+        colours = image.convert("RGB") if space == "RGB" else image
+        converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
+        return image
+    if converted is None:
+        return image
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    elif "transparency" in image.info:
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
+    return converted
+
+
+def _same_primaries(a: ImageCms.ImageCmsProfile, b: ImageCms.ImageCmsProfile) -> bool:
+    """Both sRGB, so that a picture in it keeps its very bytes: by name, and by what its red, green and blue are."""
+    if "srgb" not in (ImageCms.getProfileDescription(a) or "").lower():
+        return False
+    for colour in ("red_colorant", "green_colorant", "blue_colorant"):
+        pair = getattr(a.profile, colour), getattr(b.profile, colour)
+        if None in pair or np.abs(np.subtract(pair[0][0], pair[1][0])).max() > 0.005:
+            return False
+    return True
+
+
 def _rgb(image: Image.Image) -> Frame:
-    image = ImageOps.exif_transpose(image)
+    image = _in_srgb(ImageOps.exif_transpose(image))
     if image.mode.startswith("I"):
         # 16-bit grey: Pillow's own conversion clips instead of scaling.
         grey = np.asarray(image, np.float64)

@@ -31,7 +31,7 @@ run("run", "-m", "w.gguf", "-p", "p.png", "-n", "2", "-o", "out.gif", "-t", "1")
 run("run", "-m", "w.gguf", "-p", "p.png", "-n", "2", "-o", "out/", "-t", "1")
 run("info", "out.gif")
 run("info", "w.gguf")
-run("eval", "-m", "w.gguf", "--start", "p.png", "--held", "3", "--mixed", "3", "--still", "2", "--seeds", "1", "-t", "1")
+run("eval", "-m", "w.gguf", "--start", "p.png", "--held", "3", "--mixed", "3", "--seeds", "1", "-t", "1")
 run("bench", "-m", "w.gguf", "-t", "1", "-r", "1")
 import genie_cpp.server.app, genie_cpp.server.serve
 if pathlib.Path("checkpoint").exists():  # one locale says enough of torch, which takes its time

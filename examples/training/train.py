@@ -13,7 +13,7 @@ import argparse
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,39 +38,52 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 class ShiftDecoder(nn.Module):
-    """Frames 1..T-1 and the code after each -> frames 2..T: each patch is a mixture of its old neighbours and itself.
+    """Frames 1..T-1 and the code after each -> frames 2..T: each patch is a mixture of what lay a little way off, of
+    what is there when the picture grows or shrinks, and of itself.
 
     The decoder of a latent action model is for training only. Where the configuration names none, this one serves: the
-    code, and the place, choose the mixture (the transformations of Finn et al. 2016, arXiv 1605.07157). It suits games
-    that move by whole patches, and finds their directions in minutes on a CPU where attention needs a GPU.
+    code, the place and what is seen there choose the mixture (the transformations of Finn et al. 2016, arXiv
+    1605.07157). It finds the directions of a moving picture in minutes on a CPU, where attention needs a GPU.
     """
 
-    def __init__(self, g: GenieConfig, reach: int = 1, width: int = 64) -> None:
-        """reach: how many patches a frame may move by, sideways; up and down it is one."""
+    def __init__(self, g: GenieConfig, moves: Sequence[int] = (), zooms: Sequence[float] = (), width: int = 64) -> None:
+        """moves: pixels that a part of the picture may move by in a frame; none: a patch. zooms: how many times larger
+        it may get."""
         super().__init__()
-        self.patch, self.reach = g.lam.patch_size, reach
-        self.tokens = g.frame_width * g.frame_height // self.patch**2
-        moves = 3 * (2 * reach + 1)
-        # What comes nearer moves otherwise on the left than on the right: places choose for themselves, given the code.
-        self.choose = nn.Sequential(nn.Linear(g.lam.latent_length, width), nn.GELU())
-        self.everywhere, self.place = nn.Linear(width, moves), nn.Linear(width, self.tokens * moves)
-        nn.init.zeros_(self.place.weight)
+        self.patch = g.lam.patch_size
+        tokens = g.frame_width * g.frame_height // self.patch**2
+        self.offsets = [(0, 0)]  # down, right
+        for m in moves or (self.patch,):
+            self.offsets += [(y * m, x * m) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y]
+        self.code, self.look = nn.Linear(g.lam.latent_length, width), nn.Linear(3 * self.patch**2, width)
+        self.place = nn.Parameter(torch.zeros(tokens, width))
+        self.zooms = tuple(zooms)
+        kinds = len(self.offsets) + len(self.zooms)
+        self.choose = nn.Linear(width, kinds)
+        # What comes nearer moves left on the left and right on the right, so each place has its own use of a code.
+        self.table = nn.Linear(g.lam.latent_length, tokens * kinds, bias=False)
+        nn.init.zeros_(self.table.weight)
 
     def forward(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
         past = video_BTHWC[:, :-1]
-        B, T, H, W, _ = past.shape
-        rows, columns, reach = H // self.patch, W // self.patch, self.reach
-        grid = patchify(past, self.patch).view(B, T, rows, columns, -1)
-        # What lies beyond the border is not known; a patch there is as likely as any to look like the border's.
-        wide = torch.cat([grid[:, :, :1], grid, grid[:, :, -1:]], 2)
-        wide = torch.cat([wide[:, :, :, :1]] * reach + [wide] + [wide[:, :, :, -1:]] * reach, 3)
-        moved = [
-            wide[:, :, y : y + rows, x : x + columns].flatten(2, 3) for y in range(3) for x in range(2 * reach + 1)
-        ]
-        chosen = self.choose(codes_BTL)
-        share = self.place(chosen).view(B, T, self.tokens, -1) + self.everywhere(chosen)[:, :, None]
-        share = share.softmax(-1)
-        mixed = sum(share[..., k, None] * part for k, part in enumerate(moved))
+        H, W = past.shape[2:4]
+        patches = patchify(past, self.patch)
+        hidden = self.code(codes_BTL)[:, :, None] + self.look(patches - 0.5) + self.place
+        share = self.choose(F.gelu(hidden)) + self.table(codes_BTL).unflatten(-1, (hidden.shape[2], -1))
+        share = share.float().softmax(-1)
+        # What lies beyond the border is not known; it is as likely as any to look like the border.
+        most = max(max(abs(y), abs(x)) for y, x in self.offsets)
+        flat = past.movedim(-1, 2).flatten(0, 1)
+        wide = F.pad(flat, (most,) * 4, mode="replicate")
+        seen = [wide[:, :, most + y : most + y + H, most + x : most + x + W] for y, x in self.offsets]
+        for zoom in self.zooms:
+            grid = F.affine_grid(torch.eye(2, 3)[None] / zoom, [1, 3, H, W], align_corners=False)
+            grid = grid.to(flat).expand(len(flat), -1, -1, -1)
+            seen.append(F.grid_sample(flat, grid, padding_mode="border", align_corners=False))
+        mixed = torch.zeros_like(patches)
+        for k, changed in enumerate(seen):
+            picture = changed.unflatten(0, past.shape[:2]).movedim(2, -1)
+            mixed = mixed + share[..., k, None] * patchify(picture, self.patch)
         return unpatchify(mixed, H, W, self.patch)
 
 
@@ -82,10 +95,12 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
     return {"loss": mse * 10 + 0.02 * commitment, "psnr": -10 * mse.log10(), "codes": ids.unique().numel() + mse * 0}
 
 
-def lam_step(model: LatentActionModel, decoder: Decoder, clips: Clips, batch: int, share: float, even: bool) -> Losses:
+def lam_step(
+    model: LatentActionModel, decoder: Decoder, clips: Clips, batch: int, share: float, even: bool, mirror: bool
+) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
     video = clips.batch(batch)
-    if even:
+    if mirror:
         video[: batch // 2] = video[: batch // 2].flip(3)
     seen = video
     if not isinstance(decoder, ShiftDecoder):
@@ -331,10 +346,10 @@ def main() -> None:
     parser.add_argument(
         "--own", type=float, default=0.5, help="share of steps that go on from its own frames (dynamics)"
     )
-    parser.add_argument("--reach", type=int, default=1, help="patches that a frame may move by sideways (lam)")
-    parser.add_argument(
-        "--even", action="store_true", help="mirror half of the clips, weigh slow and fast changes alike (lam)"
-    )
+    parser.add_argument("--moves", type=int, nargs="*", default=[], help="pixels that a part may move by (lam)")
+    parser.add_argument("--zooms", type=float, nargs="*", default=[], help="times that it may grow (lam)")
+    parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
+    parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -370,10 +385,10 @@ def main() -> None:
     else:
         decoder: Decoder = genie.lam.predict
         if config.lam.decoder is None:
-            genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.reach).to(args.device)
+            genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.moves, args.zooms).to(args.device)
         run(
             model,
-            lambda share: lam_step(genie.lam, decoder, clips, args.batch, share, args.even),
+            lambda share: lam_step(genie.lam, decoder, clips, args.batch, share, args.even, args.mirror),
             path,
             args.minutes,
             args.rate,
