@@ -37,18 +37,44 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+class Flow(nn.Module):
+    """A picture and a code -> the picture with each pixel taken from somewhere near: for what comes nearer, which no
+    shift of whole patches shows. Convolutions find how far everything is; the code scales what they find."""
+
+    def __init__(self, latent: int, width: int = 32, layers: int = 4, every: int = 4) -> None:
+        """every: the flow is worked out for one of so many pixels each way."""
+        super().__init__()
+        self.every = every
+        self.convs = nn.ModuleList(nn.Conv2d(width if k else 5, width, 5, padding=2) for k in range(layers))
+        self.film = nn.ModuleList(nn.Linear(latent, 2 * width) for _ in range(layers))
+        self.flow = nn.Conv2d(width, 2, 3, padding=1)
+        nn.init.zeros_(self.flow.weight)
+
+    def forward(self, picture_NCHW: Tensor, codes_NL: Tensor) -> Tensor:
+        H, W = picture_NCHW.shape[2:]
+        x = F.avg_pool2d(picture_NCHW, self.every)
+        where = F.affine_grid(torch.eye(2, 3)[None].to(x), [1, 3, *x.shape[2:]], align_corners=False)
+        x = torch.cat([x, where.movedim(-1, 1).expand(len(x), -1, -1, -1)], 1)
+        for conv, film in zip(self.convs, self.film, strict=True):
+            scale, shift = film(codes_NL)[:, :, None, None].chunk(2, 1)
+            x = F.gelu(conv(x) * (1 + scale) + shift)
+        flow = F.interpolate(self.flow(x).float(), (H, W), mode="bilinear", align_corners=False)
+        still = F.affine_grid(torch.eye(2, 3)[None].to(flow), [1, 3, H, W], align_corners=False)
+        grid = still + 0.25 * flow.movedim(1, -1)
+        return F.grid_sample(picture_NCHW, grid, padding_mode="border", align_corners=False)
+
+
 class ShiftDecoder(nn.Module):
     """Frames 1..T-1 and the code after each -> frames 2..T: each patch is a mixture of what lay a little way off, of
-    what is there when the picture grows or shrinks, and of itself.
+    what a flow brings there, and of itself.
 
     The decoder of a latent action model is for training only. Where the configuration names none, this one serves: the
     code, the place and what is seen there choose the mixture (the transformations of Finn et al. 2016, arXiv
     1605.07157). It finds the directions of a moving picture in minutes on a CPU, where attention needs a GPU.
     """
 
-    def __init__(self, g: GenieConfig, moves: Sequence[int] = (), zooms: Sequence[float] = (), width: int = 64) -> None:
-        """moves: pixels that a part of the picture may move by in a frame; none: a patch. zooms: how many times larger
-        it may get."""
+    def __init__(self, g: GenieConfig, moves: Sequence[int] = (), flow: bool = False, width: int = 64) -> None:
+        """moves: pixels that a part of the picture may move by in a frame; none: a patch."""
         super().__init__()
         self.patch = g.lam.patch_size
         tokens = g.frame_width * g.frame_height // self.patch**2
@@ -57,8 +83,8 @@ class ShiftDecoder(nn.Module):
             self.offsets += [(y * m, x * m) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y]
         self.code, self.look = nn.Linear(g.lam.latent_length, width), nn.Linear(3 * self.patch**2, width)
         self.place = nn.Parameter(torch.zeros(tokens, width))
-        self.zooms = tuple(zooms)
-        kinds = len(self.offsets) + len(self.zooms)
+        self.flow = Flow(g.lam.latent_length) if flow else None
+        kinds = len(self.offsets) + flow
         self.choose = nn.Linear(width, kinds)
         # What comes nearer moves left on the left and right on the right, so each place has its own use of a code.
         self.table = nn.Linear(g.lam.latent_length, tokens * kinds, bias=False)
@@ -76,10 +102,8 @@ class ShiftDecoder(nn.Module):
         flat = past.movedim(-1, 2).flatten(0, 1)
         wide = F.pad(flat, (most,) * 4, mode="replicate")
         seen = [wide[:, :, most + y : most + y + H, most + x : most + x + W] for y, x in self.offsets]
-        for zoom in self.zooms:
-            grid = F.affine_grid(torch.eye(2, 3)[None] / zoom, [1, 3, H, W], align_corners=False)
-            grid = grid.to(flat).expand(len(flat), -1, -1, -1)
-            seen.append(F.grid_sample(flat, grid, padding_mode="border", align_corners=False))
+        if self.flow is not None:
+            seen.append(self.flow(flat, codes_BTL.flatten(0, 1)))
         mixed = torch.zeros_like(patches)
         for k, changed in enumerate(seen):
             picture = changed.unflatten(0, past.shape[:2]).movedim(2, -1)
@@ -347,7 +371,7 @@ def main() -> None:
         "--own", type=float, default=0.5, help="share of steps that go on from its own frames (dynamics)"
     )
     parser.add_argument("--moves", type=int, nargs="*", default=[], help="pixels that a part may move by (lam)")
-    parser.add_argument("--zooms", type=float, nargs="*", default=[], help="times that it may grow (lam)")
+    parser.add_argument("--flow", action="store_true", help="parts of it come nearer and go away (lam)")
     parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
@@ -385,7 +409,7 @@ def main() -> None:
     else:
         decoder: Decoder = genie.lam.predict
         if config.lam.decoder is None:
-            genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.moves, args.zooms).to(args.device)
+            genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.moves, args.flow).to(args.device)
         run(
             model,
             lambda share: lam_step(genie.lam, decoder, clips, args.batch, share, args.even, args.mirror),
