@@ -6,6 +6,7 @@ merge equal neighbours, and hold every frame in memory.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import os
@@ -104,18 +105,27 @@ def write(
         made, kind = temporary / target.name, target.suffix.lower()
         if folder:
             _write_folder(made, frames, recipe)
+            _on_disk(made)
             _replace_folder(made, target)
             return
         if kind == ".mp4":
             _write_mp4(made, frames, recipe)
         else:
             _write_animation(made, frames, recipe, kind)
+        _on_disk(made)
         os.replace(made, target)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise OutputError(f"{path} cannot be written: {why}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _on_disk(path: Path) -> None:
+    """Wait until a file, or a folder's files, are where a power cut leaves them. Raises OSError, of a full disk too."""
+    for file in path.iterdir() if path.is_dir() else (path,):
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
 
 
 def _replace_folder(made: Path, target: Path) -> None:
@@ -252,8 +262,9 @@ def _png(frames: Sequence[Frame], recipe: Description) -> Iterator[bytes]:
     yield chunk(b"IEND", b"")
 
 
-def _write_mp4(path: Path, frames: Iterable[Frame], recipe: Description) -> None:
+def _write_mp4(path: Path, frames: Sequence[Frame], recipe: Description) -> None:
     import imageio.v2 as imageio
+    import imageio_ffmpeg
 
     text = recipe.to_json()
     comment = ["-metadata", f"comment={text}"] if len(text) < _MAX_ARGUMENT else []
@@ -269,6 +280,13 @@ def _write_mp4(path: Path, frames: Iterable[Frame], recipe: Description) -> None
             big = _enlarge(frame, recipe.scale)
             # 4:2:0 colour needs even sides.
             writer.append_data(np.pad(big, ((0, big.shape[0] & 1), (0, big.shape[1] & 1), (0, 0)), "edge"))  # type: ignore[attr-defined]
+    # ffmpeg may fail, on a full disk for one, without a word to whoever feeds it: what it wrote is counted.
+    try:
+        written = imageio_ffmpeg.count_frames_and_secs(str(path))[0] if path.exists() else 0
+    except RuntimeError:
+        written = 0
+    if written != len(frames):
+        raise OSError(errno.EIO, f"ffmpeg wrote {written} of {len(frames)} frames; is the disk full?")
     if not comment:  # too long for a command line: a box that players skip
         with path.open("ab") as file:
             file.write(struct.pack(">I", 8 + len(text)) + b"free" + text.encode("ascii"))
