@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_cpp.convert.quantize import TYPES, choose_type, encode
+from genie_cpp.convert.quantize import TYPES, encode, usual_type
 from genie_cpp.convert.writer import write_header
 from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import TensorType, quoted
@@ -63,7 +63,7 @@ def write(hp: HParams, name: str, type: str, folder: Path) -> Path:
     """Write `<name>-<type>.gguf` with random weights into a folder. Raises OSError."""
     wanted, path = TYPES[type], folder / f"{name}-{type}.gguf"
     tensors = expected_tensors(hp)
-    kinds = {tensor: choose_type(tensor, shape[0], matrix, wanted, 1.0) for tensor, (shape, matrix) in tensors.items()}
+    kinds = {tensor: usual_type(tensor, shape[0], matrix, wanted) for tensor, (shape, matrix) in tensors.items()}
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
         metadata = hp.to_metadata(wanted, {"general.name": f"{name} (random weights)"})

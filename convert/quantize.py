@@ -16,21 +16,41 @@ _LARGEST = {TensorType.F16: _F16_MAX, TensorType.Q8_0: _F16_MAX * 127, TensorTyp
 _EIGHT_BITS = (".input.weight", ".output.weight", "_first.weight", ".token_embd.weight", ".v.weight")
 
 
-def choose_type(name: str, row: int, matrix: bool, wanted: TensorType, largest: float) -> TensorType:
-    """The type of one tensor. `row`: length of its rows; `largest`: its largest magnitude.
+# Where the largest scale is below float16's normal numbers: so much error may be, or the tensor keeps more bits.
+_SMALLEST = {TensorType.F16: 2.0**-14, TensorType.Q8_0: 2.0**-14 * 127, TensorType.Q4_0: 2.0**-14 * 8}
+_MOST_ERROR = {TensorType.F16: 0.002, TensorType.Q8_0: 0.02, TensorType.Q4_0: 0.2}
+
+
+def usual_type(name: str, row: int, matrix: bool, wanted: TensorType) -> TensorType:
+    """The type of a tensor of ordinary values. `row`: length of its rows.
 
     Only matrices are quantized, rows that are not whole blocks stay F16. With Q4_0 the ends of the stacks and
     attention's values keep Q8_0, where four bits cost the most, and so does the tokenizer: there they are seen at once,
-    and a step of the dynamics reads none of it. What would overflow float16 stays F32.
+    and a step of the dynamics reads none of it.
     """
     if not matrix or wanted is TensorType.F32:
         return TensorType.F32
     kind = wanted
     if kind is TensorType.Q4_0 and (name.endswith(_EIGHT_BITS) or name.startswith("tokenizer.")):
         kind = TensorType.Q8_0
-    if row % BLOCKS[kind][0]:
-        kind = TensorType.F16
-    return kind if largest <= _LARGEST[kind] else TensorType.F32
+    return TensorType.F16 if row % BLOCKS[kind][0] else kind
+
+
+def choose_type(name: str, matrix: bool, wanted: TensorType, values: NDArray[np.float32]) -> TensorType:
+    """The type of one tensor, [..., row]: the usual one, but what would overflow float16, or vanish in it, keeps F16 or
+    F32."""
+    kind = usual_type(name, values.shape[-1], matrix, wanted)
+    if kind is TensorType.F32:
+        return kind
+    largest = float(np.abs(values).max())
+    if largest > _LARGEST[kind]:
+        return TensorType.F32
+    for tried in dict.fromkeys((kind, TensorType.F16)):
+        if not 0 < largest < _SMALLEST[tried]:
+            return tried
+        if relative_error(values, decode(encode(values, tried), tried, values.shape)) <= _MOST_ERROR[tried]:
+            return tried
+    return TensorType.F32
 
 
 def encode(values: NDArray[np.float32], kind: TensorType) -> NDArray[np.uint8]:

@@ -123,10 +123,10 @@ def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progres
     total = 2 * len(source.tensors)
     kinds: dict[str, TensorType] = {}
     # One look at every tensor first: the file starts with their types, and a bad one stops it before it is made.
-    for done, (name, (shape, matrix)) in enumerate(source.tensors.items()):
+    for done, (name, (_, matrix)) in enumerate(source.tensors.items()):
         progress(done, total, name)
         values = source.read(name)
-        kinds[name] = choose_type(name, shape[0], matrix, wanted, float(np.abs(values).max()))
+        kinds[name] = choose_type(name, matrix, wanted, values)
     # `gguf` opens by name; making the file first refuses one that somebody else has put there.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     shapes = {name: shape for name, (shape, _) in source.tensors.items()}

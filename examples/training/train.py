@@ -150,6 +150,51 @@ def lam_step(
     }
 
 
+def lam_choice_step(model: LatentActionModel, decoder: ShiftDecoder, clips: Clips, batch: int, share: float) -> Losses:
+    """Which code is the action between two frames? The one with which the decoder does best (multiple choice learning,
+    Guzman-Rivera et al. 2012); the decoder learns from its best code and the encoder to say which that is.
+
+    It finds what a straight-through code does not: an encoder is told nothing of a difference that the decoder makes no
+    use of yet, and the decoder has no use for what it is not told. Here the codes part by themselves.
+    """
+    video = clips.batch(batch)
+    codebook = model.vq.codebook
+    K, (B, T) = len(codebook), (batch, video.shape[1] - 1)
+    change = (video[:, :-1] - video[:, 1:]).square().mean((-3, -2, -1))
+
+    def error(codes_BTL: Tensor) -> Tensor:
+        return (decoder(video, codes_BTL).float() - video[:, 1:]).square().mean((-3, -2, -1))
+
+    with torch.no_grad():
+        errors = torch.stack([error(code.expand(B, T, -1)) for code in codebook])
+        best = errors.argmin(0)
+        # At first the codes are alike, and whichever is a little better would take everything.
+        free = torch.rand(B, T, device=best.device) < 0.5 * max(0.0, 1 - 4 * share)
+        taken = torch.where(free, torch.randint_like(best, K), best)
+    mse = error(F.embedding(taken, codebook))
+    relative = (mse / (change + 0.1 * change.mean())).mean()
+    z = F.normalize(model.latents(video).float(), dim=-1)
+    told = F.cross_entropy((z @ codebook.T).flatten(0, 1) / 0.1, best.flatten())
+    right = (model.vq.encode(z) == best).float().mean()
+    return {
+        "loss": relative + told,
+        "over_copy_db": 10 * (change.mean() / errors.min(0).values.mean()).log10(),
+        "over_others_db": 10 * (errors.mean() / errors.min(0).values.mean()).log10(),
+        "told": right,
+        "codes": best.unique().numel() + relative * 0,
+    }
+
+
+@torch.no_grad()
+def spread(codes_KL: Tensor) -> Tensor:
+    """As many unit vectors, pushed apart from each other."""
+    codes = F.normalize(codes_KL.clone(), dim=-1)
+    for _ in range(500):
+        near = (codes @ codes.T - 2 * torch.eye(len(codes), device=codes.device)).exp()
+        codes = F.normalize(codes - 0.1 * near @ codes / near.sum(1, keepdim=True), dim=-1)
+    return codes
+
+
 def around(ids_BTP: Tensor, rows: int, columns: int, reach: int) -> Tensor:
     """[B, T-1, P, N]: the tokens that stood on or near each place, one row and `reach` columns away, a frame before."""
     B, T, P = ids_BTP.shape
@@ -372,6 +417,7 @@ def main() -> None:
     )
     parser.add_argument("--moves", type=int, nargs="*", default=[], help="pixels that a part may move by (lam)")
     parser.add_argument("--flow", action="store_true", help="parts of it come nearer and go away (lam)")
+    parser.add_argument("--choice", action="store_true", help="codes are what the decoder does best with (lam)")
     parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
@@ -410,6 +456,18 @@ def main() -> None:
         decoder: Decoder = genie.lam.predict
         if config.lam.decoder is None:
             genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.moves, args.flow).to(args.device)
+        if args.choice:
+            shift = genie.lam.shift_decoder
+            codebook = genie.lam.vq.codebook
+            codebook.copy_(spread(codebook))
+            run(
+                model,
+                lambda share: lam_choice_step(genie.lam, shift, clips, args.batch, share),
+                path,
+                args.minutes,
+                args.rate,
+            )
+            return
         run(
             model,
             lambda share: lam_step(genie.lam, decoder, clips, args.batch, share, args.even, args.mirror),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from genie_cpp.convert import native, writer
 from genie_cpp.convert.native import native_name
-from genie_cpp.convert.quantize import choose_type, decode, encode
+from genie_cpp.convert.quantize import choose_type, decode, encode, relative_error
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import CheckpointError, OutputError
@@ -135,12 +135,27 @@ def test_decode_is_the_inverse_of_encode() -> None:
 
 def test_what_would_overflow_half_precision_stays_f32() -> None:
     for kind, limit in ((TensorType.F16, 65504), (TensorType.Q8_0, 65504 * 127), (TensorType.Q4_0, 65504 * 8)):
-        assert choose_type("a.q.weight", 32, True, kind, limit) is kind
-        assert choose_type("a.q.weight", 32, True, kind, limit * 1.01) is TensorType.F32
         values = np.full((1, 32), limit, np.float32)
+        assert choose_type("a.q.weight", True, kind, values) is kind
+        assert choose_type("a.q.weight", True, kind, values * np.float32(1.01)) is TensorType.F32
         assert np.isfinite(decode(encode(values, kind), kind, (1, 32))).all()
-    assert choose_type("a.q.weight", 33, True, TensorType.Q8_0, 1e5) is TensorType.F32
-    assert choose_type("a.norm.weight", 32, False, TensorType.Q8_0, 1) is TensorType.F32
+    assert choose_type("a.q.weight", True, TensorType.Q8_0, np.full((1, 33), 1e5, np.float32)) is TensorType.F32
+    assert choose_type("a.norm.weight", False, TensorType.Q8_0, np.ones((1, 32), np.float32)) is TensorType.F32
+
+
+@pytest.mark.parametrize("wanted", [TensorType.F16, TensorType.Q8_0, TensorType.Q4_0])
+def test_what_would_vanish_in_half_precision_keeps_its_values(wanted: TensorType) -> None:
+    normal = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    bound = {TensorType.F16: 1e-3, TensorType.Q8_0: 0.01, TensorType.Q4_0: 0.15}[wanted]
+    kinds = set()
+    for exponent in range(-40, 3):
+        values = normal * np.float32(10.0**exponent)
+        kind = choose_type("a.q.weight", True, wanted, values)
+        again = decode(encode(values, kind), kind, values.shape)
+        assert relative_error(values, again) <= bound, exponent
+        kinds.add(kind)
+    assert kinds >= {wanted, TensorType.F32}
+    assert choose_type("a.q.weight", True, wanted, np.zeros((2, 32), np.float32)) is wanted
 
 
 def test_report(tiny_checkpoint: Path, output: Path) -> None:
