@@ -30,6 +30,13 @@ class Clips:
         at = episode, start + torch.arange(self.length)
         return to_float(self.frames[at])
 
+    def labelled(self, size: int) -> tuple[Tensor, Tensor]:
+        """(as `batch`, keys [size, length-1], -1 where a wall was in the way)."""
+        episode = torch.randint(len(self.frames), (size, 1))
+        at = torch.randint(self.frames.shape[1] - self.length + 1, (size, 1)) + torch.arange(self.length)
+        keys = np.where(self.blocked, -1, self.actions.astype(np.int64))[episode, at[:, 1:] - 1]
+        return to_float(self.frames[episode, at]), torch.from_numpy(keys).to(self.frames.device)
+
     def windows(self, stride: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """Every window: (frames [M, length, H, W, 3] uint8, actions and blocked [M, length-1])."""
         starts = range(0, self.frames.shape[1] - self.length + 1, stride)

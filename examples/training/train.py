@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -182,6 +183,17 @@ def lam_choice_step(model: LatentActionModel, decoder: ShiftDecoder, clips: Clip
         "over_others_db": 10 * (errors.mean() / errors.min(0).values.mean()).log10(),
         "told": right,
         "codes": best.unique().numel() + relative * 0,
+    }
+
+
+def lam_keys_step(model: LatentActionModel, clips: Clips, batch: int) -> Losses:
+    """Where frames alone do not part two actions, the keys recorded with them can: code k is key k."""
+    video, keys = clips.labelled(batch)
+    z = F.normalize(model.latents(video).float(), dim=-1)
+    logits, keys = (z @ model.vq.codebook.T).flatten(0, 1) / 0.1, keys.flatten()
+    return {
+        "loss": F.cross_entropy(logits, keys, ignore_index=-1),
+        "accuracy": (logits.argmax(-1) == keys).sum() / (keys >= 0).sum(),
     }
 
 
@@ -418,12 +430,15 @@ def main() -> None:
     parser.add_argument("--moves", type=int, nargs="*", default=[], help="pixels that a part may move by (lam)")
     parser.add_argument("--flow", action="store_true", help="parts of it come nearer and go away (lam)")
     parser.add_argument("--choice", action="store_true", help="codes are what the decoder does best with (lam)")
+    parser.add_argument("--keys", action="store_true", help="learn from the recorded keys what an action is (lam)")
     parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
+    for stop in (signal.SIGINT, signal.SIGTERM):  # in the background a shell has them ignored
+        signal.signal(stop, signal.default_int_handler)
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
@@ -456,10 +471,15 @@ def main() -> None:
         decoder: Decoder = genie.lam.predict
         if config.lam.decoder is None:
             genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.moves, args.flow).to(args.device)
-        if args.choice:
-            shift = genie.lam.shift_decoder
+        if args.choice or args.keys:
             codebook = genie.lam.vq.codebook
             codebook.copy_(spread(codebook))
+        if args.keys:
+            del genie.lam.shift_decoder
+            run(model, lambda _: lam_keys_step(genie.lam, clips, args.batch), path, args.minutes, args.rate)
+            return
+        if args.choice:
+            shift = genie.lam.shift_decoder
             run(
                 model,
                 lambda share: lam_choice_step(genie.lam, shift, clips, args.batch, share),
