@@ -23,7 +23,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak wheel windows arm instructions sanitize asan tsan world clean
+.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak wheel windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -40,7 +40,8 @@ help:
 	@echo 'make windows   cross-compile the core for Windows (MinGW-w64) and run its tests under Wine'
 	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
 	@echo 'make instructions  record how many a step takes, after a change that is meant to alter it'
-	@echo 'make world     print how the bundled world is made'
+	@echo 'make world     print how the bundled worlds are made'
+	@echo 'make life      play the bundled worlds for long and hold them to their bars (minutes)'
 	@echo 'make clean     remove build products; the environments stay'
 
 $(VENV)/.torch:
@@ -169,7 +170,16 @@ tsan: build
 	$(call sanitized,tsan,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:suppressions=ggml_kernels/tsan.supp)
 
 world:
-	@sed -n '/^```sh/,/^```/p' examples/meadow/README.md | grep -v '^```'
+	@sed -n '/^```sh/,/^```/p' examples/meadow/README.md examples/maze/README.md | grep -v '^```'
+
+# Recorded play of each game, as much of it as measuring needs.
+data/%/test.npz:
+	$(BIN)/python examples/training/collect.py examples/$* -o data/$* --episodes 1
+
+# Frames that are seen for the first time, in order and by a fixed seed: the same figures on the same instruction set.
+life: build data/meadow/test.npz data/maze/test.npz
+	$(BIN)/genie-eval -m meadow --data data/meadow --life --speed --strict $(ARGS)
+	$(BIN)/genie-eval -m maze --data data/maze --life --speed --bar reconstruction=28 --strict $(ARGS)
 
 clean:
 	rm -rf build dist demo.gif .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

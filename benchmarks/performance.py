@@ -24,11 +24,11 @@ timing.quiet_threads()
 import ggml_peer  # noqa: E402
 import peers  # noqa: E402
 import torch  # noqa: E402
-from adaptive import adaptive  # noqa: E402
 from attention import attention  # noqa: E402
 from growth import growth  # noqa: E402
 from page import page  # noqa: E402
 from products import products  # noqa: E402
+from samplers import samplers  # noqa: E402
 from step import small_step, step  # noqa: E402
 from whole_frame import ROOT, against_torch, converted, memory_and_load, scaling, window  # noqa: E402
 
@@ -114,7 +114,7 @@ def full(rounds: int, work: Path) -> dict[str, Callable[[], Any]]:
         "window": lambda: window(files()[0], {"half": 64, "exact": 32}),
         "memory": lambda: memory_and_load(files()),
         "growth": lambda: growth(rounds, 0.05),
-        "adaptive": lambda: adaptive(3),
+        "samplers": lambda: samplers(work),
     }
 
 
@@ -134,7 +134,7 @@ def small(work: Path) -> dict[str, Callable[[], Any]]:
         "window": lambda: window(path, {"half": 3}),
         "memory": lambda: memory_and_load([path]),
         "growth": lambda: growth(1, 1e-4, small=True),
-        "adaptive": lambda: adaptive(1, clips=1),
+        "samplers": lambda: samplers(work, small=True),
     }
 
 

@@ -16,7 +16,7 @@ HEADINGS = [
     "Targets", "What stands in the way", "Matrix products", "Attention, one thread",
     "One MaskGIT step with a full window", "Whole models",
     "A whole frame against PyTorch, two threads", "Two threads against one", "Sliding the window",
-    "Memory and load time", "How a step grows", "Adaptive decoding (`--steps auto`)",
+    "Memory and load time", "How a step grows", "Samplers",
 ]  # fmt: skip
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
