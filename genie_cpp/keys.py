@@ -11,7 +11,7 @@ DIRECTIONS = {
     "up": ("ArrowUp", "w"),
     "down": ("ArrowDown", "s"),
 }
-SAME = {"jump": "up"}
+SAME = {"jump": "up", "turn-left": "left", "turn-right": "right", "forward": "up", "back": "down"}
 
 
 def default_keys(action_count: int, action_names: Sequence[str] | None = None) -> dict[str, int]:
