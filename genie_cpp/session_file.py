@@ -212,9 +212,12 @@ class Replay:
             if index in marks:
                 session.bookmark()
             yield done
-        session.bookmarks = [ids[index] for index in file.bookmarks if index in ids]
+        # With little memory old frames have made room for new ones; the newest is always kept.
+        kept = {index: id for index, id in ids.items() if id in session.nodes}
+        session.bookmarks = [kept[index] for index in file.bookmarks if index in kept]
         session.go_to(ids[self._newest])
-        session.seek(session.nodes[ids[self._shown]].depth)
+        if self._shown in kept and kept[self._shown] in session.path:
+            session.seek(session.nodes[kept[self._shown]].depth)
 
     def run(self) -> Session:
         """All of it."""

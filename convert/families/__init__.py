@@ -149,7 +149,10 @@ def _open_safetensors(path: Path) -> Part:
 
 
 def _plain(settings: object) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if isinstance(v, (bool, int, str))} if isinstance(settings, dict) else {}
+    """Settings that are values, or lists of them; what else a file holds is nobody's setting."""
+    if not isinstance(settings, dict):
+        return {}
+    return {k: v for k, v in settings.items() if isinstance(v, (bool, int, float, str, list, tuple))}
 
 
 def _open(path: Path, inert: Sequence[str]) -> Part:

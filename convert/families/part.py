@@ -51,9 +51,21 @@ class Part:
         return shape
 
     def number(self, key: str, otherwise: int) -> int:
-        """A whole number >= 1 of the settings, or what stands in for it."""
+        """A whole number >= 1 of the settings, or what stands in where they say nothing.
+
+        Raises CheckpointError where they say something else: to convert as if they were silent would be a guess.
+        """
         value = self.config.get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else otherwise
+        if value is None:
+            return otherwise
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(
+                f"{self.where}: its settings say {key} {quoted(str(value), 60)}, which is not a whole number from 1 on",
+                "only one number is understood here",
+            )
+        return value
 
     def check(self, wanted: Mapping[str, tuple[int, ...]], ignored: tuple[str, ...]) -> None:
         """Exactly these tensors, and any that begin with one of `ignored`. Raises CheckpointError naming the first."""

@@ -149,3 +149,17 @@ def test_what_is_no_session_file(model: Model, tmp_path: Path) -> None:
     action = {**good, "frames": [[-1, -1, 0, good["frames"][0][3]], [0, 3, 0, ""]], "bookmarks": []}
     with pytest.raises(StateError, match="action"):
         Replay(SessionFile.from_bytes(json.dumps({**action, "shown": 1, "newest": 1}).encode()), model).run()
+
+
+def test_the_frame_that_was_shown_may_have_made_room_for_others(model: Model) -> None:
+    session = Session(model)
+    session.reset(Prompt(PICTURE))
+    session.bookmark()
+    for step in range(60):
+        session.step(step % 3)
+    session.seek(0)
+    saved = SessionFile.from_bytes(SessionFile.of(session).to_bytes())
+    for room in (1 << 13, 1 << 14, 1 << 16, 1 << 22):
+        again = Replay(saved, model, max_bytes=room).run()
+        assert again.node.id in again.nodes and set(again.bookmarks) <= set(again.nodes)
+    assert again.node.png == session.node.png and len(again.bookmarks) == 1  # with room it is all there
