@@ -19,6 +19,7 @@ from .limits import ServeLimits
 
 OPEN = {"/health"}  # without the key: load balancers have none
 _UPLOADS = ("/sessions", "/reset", "/state")  # what these take is a picture or a saved world
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # anybody can make up others
 _PIECE = 64 << 10
 _DRAIN_BYTES, _DRAIN_SECONDS = 256 << 20, 10.0
 
@@ -63,11 +64,11 @@ class Guard:
 
     def _admit(self, path: str, headers: Headers) -> None:
         host = headers.get("host", "")
-        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
+        if self.hosts is not None and _split(f"//{host}", "hostname") not in self.hosts:
             # A name that only resolves to this machine (DNS rebinding) is not this machine's.
             raise ApiError(400, "this server does not answer to that host name", "ask for 127.0.0.1")
         origin = headers.get("origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self.origins and (_split(origin, "netloc") or None) != host:
             raise ApiError(403, "a page from elsewhere may not ask", "start the server with --cors-origin")
         if self._key and path not in OPEN:
             kind, _, given = headers.get("authorization", "").partition(" ")
@@ -79,6 +80,9 @@ class Guard:
 
     def _length(self, path: str, headers: Headers) -> None:
         length, most = headers.get("content-length", "0"), self._most(path)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Whoever stands between may take the one for the request's end where we take the other.
+            raise ApiError(400, "a request has a length or an encoding, not both", "leave Content-Length out")
         if not length.isdecimal() or len(length) > 18 or int(length) > most:
             raise _too_large(most)
 
@@ -116,7 +120,8 @@ class Guard:
                 MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
                 # The route's pattern: each session's address would be a label of its own.
                 route = getattr(scope.get("route"), "path", "none")
-                self.answered(scope["method"] if route != "none" else "any", route, message["status"])
+                method = scope["method"] if route != "none" and scope["method"] in _METHODS else "other"
+                self.answered(method, route, message["status"])
             if message["type"] != "http.response.body" or len(body) <= _PIECE:
                 await asyncio.wait_for(send(message), self.limits.send_seconds)
                 return
@@ -126,6 +131,14 @@ class Guard:
                 await asyncio.wait_for(send(piece), self.limits.send_seconds)
 
         return patient
+
+
+def _split(address: str, part: str) -> str:
+    """A part of an address, "" where it is none."""
+    try:
+        return getattr(urlsplit(address), part) or ""
+    except ValueError:
+        return ""
 
 
 def _too_large(most: int) -> ApiError:
@@ -140,6 +153,8 @@ def _http(error: ApiError) -> HTTPException:
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send, drain: bool) -> None:
     status, body = told(error)
     extra = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if "transfer-encoding" in Headers(scope=scope) and "content-length" in Headers(scope=scope):
+        extra["Connection"] = "close"  # nothing after it can be told from its body
     response = JSONResponse(body, status, extra)
     if scope["type"] == "websocket":
         await WebSocket(scope, receive, send).send_denial_response(response)

@@ -10,7 +10,8 @@ from ..session import MAX_BYTES
 @dataclass(frozen=True)
 class Limits:
     """Sessions at a time; bytes of a text message, of a picture and of a session's past; pixels; frames of a file;
-    seconds until a client that does not take an answer counts as gone."""
+    seconds until a client that does not take an answer counts as gone; connections open at a time, and of them from one
+    address; seconds until a request's header is whole."""
 
     sessions: int = 8
     message_bytes: int = 4096
@@ -19,6 +20,9 @@ class Limits:
     session_bytes: int = MAX_BYTES
     recording_frames: int = 4096
     send_seconds: float = 20.0
+    connections: int = 128
+    address_connections: int = 96
+    header_seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class ServeLimits(Limits):
 
     rollout_frames: of one request. idle_seconds: until a session that nobody uses is closed. receive_seconds: for a
     whole request body. waiting: requests that may wait for their turn on one session. max_steps: of the sampler, where
-    the model's own are not more. connections: open at a time.
+    the model's own are not more.
     """
 
     message_bytes: int = 64 << 10
@@ -36,4 +40,3 @@ class ServeLimits(Limits):
     receive_seconds: float = 30.0
     waiting: int = 4
     max_steps: int = 64
-    connections: int = 128

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import ipaddress
 import socket
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import uvicorn
 
@@ -14,6 +16,7 @@ from ..errors import GenieError
 from ..model import Model
 from ..session import Prompt
 from .app import create_app
+from .connections import Connections, quiet_when_out_of_files
 from .limits import Limits, ServeLimits
 from .serve import create_api
 from .sessions import Sessions
@@ -46,7 +49,19 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-class ApiServer(uvicorn.Server):
+class Quiet(uvicorn.Server):
+    """Says once, and not thousands of times, that it is out of file descriptors."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        quiet_when_out_of_files(asyncio.get_running_loop())
+        await super().startup(sockets)
+
+
+def _patient(bounds: Limits) -> Any:
+    return Connections(bounds.connections, bounds.address_connections, bounds.header_seconds).protocol()
+
+
+class ApiServer(Quiet):
     """Ends rollouts before it waits for connections to end."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -87,6 +102,8 @@ def api_server(
         timeout_graceful_shutdown=3,
         lifespan="on",
         server_header=False,
+        backlog=128,
+        http=_patient(bounds),
     )
     made = ApiServer(config)
     made.sessions = app.state.sessions
@@ -126,8 +143,11 @@ def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Li
         ws_max_queue=4,
         timeout_graceful_shutdown=3,
         lifespan="off",
+        backlog=64,
+        limit_concurrency=bounds.connections,
+        http=_patient(bounds),
     )
-    return uvicorn.Server(config)
+    return Quiet(config)
 
 
 def serve(models: Sequence[Model], prompts: Sequence[Prompt | None], port: int, started: Callable[[str], None]) -> None:
