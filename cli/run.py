@@ -19,6 +19,7 @@ from genie_cpp.actions import format_actions, read_actions
 from genie_cpp.errors import ActionError, GenieError, ImageError, SamplerError
 from genie_cpp.frames import Frame, describe_fit, fit, iter_frames, load_image, sha256
 from genie_cpp.gguf_file import quoted
+from genie_cpp.hparams import HParams
 from genie_cpp.model import Model
 from genie_cpp.output import check_output, check_size, write
 from genie_cpp.recipe import MAX_PROMPT, Recipe
@@ -164,27 +165,26 @@ def run(
     assert source is not None
     tokens = prompt_frame is not None and are_tokens(prompt_frame)
     source_hash = sha256(data_file(source) if tokens else source)
-    prompt, ids = [], None
+    video, ids, sentence = [], None, ""
     if prompt_frame is not None and tokens:
         ids = load_tokens(prompt_frame, opened.token_count, prompt_frames, prompt_stride)
     elif prompt_frame is not None:
-        prompt = _frames(prompt_frame, prompt_frames, prompt_stride)
-    picture = prompt[0] if prompt else None
+        sentence, video = _fitted(prompt_frame, prompt_frames, prompt_stride, hp, how)
     if actions_from is not None:
-        video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(actions_from)]
-        if len(video) < 2:
+        shown = (fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(actions_from))
+        seen = list(itertools.islice(shown, None if n is None else n + 1))
+        if len(seen) < 2:
             raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
-        actions = format_actions(opened.infer_actions(np.stack(video)).tolist())
+        actions = format_actions(opened.infer_actions(np.stack(seen)).tolist())
     plan = read_actions("random" if actions is None else actions, hp.choices, n, seed, hp.action_names)
     console.print(
         f"{_printable(opened.name)} {opened.type}, {opened.backend}: {opened.device}, seed {seed}", soft_wrap=True
     )
-    if picture is not None and (sentence := describe_fit(picture, hp.frame_width, hp.frame_height, how)):
+    if sentence:
         console.print(sentence, soft_wrap=True)
     if ids is not None:
         frames = [world.reset_tokens(ids, seed)]
     elif past is None:
-        video = [fit(frame, hp.frame_width, hp.frame_height, how) for frame in prompt]
         frames = [world.reset(np.stack(video) if len(video) > 1 else video[0], seed)]
     else:
         frames, world.sampler = [world.restore(past.world.save())], sampler
@@ -228,16 +228,21 @@ def run(
         raise typer.Exit(130)
 
 
-def _frames(path: Path, count: int, stride: int) -> list[Frame]:
-    """The first frames of an animation, or the picture."""
-    if count == 1:
-        return [load_image(path)]
-    found = list(itertools.islice(iter_frames(path), 0, (count - 1) * stride + 1, stride))
+def _fitted(path: Path, count: int, stride: int, hp: HParams, how: str) -> tuple[str, list[Frame]]:
+    """(what fitting does to it, the first frames of an animation, or the picture), each fitted as it comes: frames of a
+    small file may be large."""
+    frames = iter([load_image(path)] if count == 1 else iter_frames(path))
+    sentence, found = "", list[Frame]()
+    for index, frame in enumerate(itertools.islice(frames, (count - 1) * stride + 1)):
+        if index == 0:
+            sentence = describe_fit(frame, hp.frame_width, hp.frame_height, how)
+        if index % stride == 0:
+            found.append(fit(frame, hp.frame_width, hp.frame_height, how))
     if len(found) < count:
         raise ImageError(
             f"{path} has too few frames for {count} that are {stride} apart", "ask for fewer with --prompt-frames"
         )
-    return found
+    return sentence, found
 
 
 def _replayed(path: Path, bookmark: int, model: Model, console: Console) -> Session:

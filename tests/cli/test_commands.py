@@ -302,3 +302,20 @@ def test_a_world_in_several_files(place: Path) -> None:
     done = command("genie-convert", place / "spoiled.pth", *parts[1:], "-o", "never.gguf", cwd=place)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "\nhint: " in done.stderr
     assert not list(place.glob("*never*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_large_frames_of_a_small_file_are_fitted_as_they_come(place: Path) -> None:
+    """Kept at their size they would take 48 MB each."""
+    frames = [Image.new("L", (4000, 4000), shade) for shade in range(40)]
+    frames[0].save(place / "large.gif", save_all=True, append_images=frames[1:], optimize=True)
+    assert (place / "large.gif").stat().st_size < 1 << 20
+    peak = "import sys; from genie_cpp.cli.main import main_run; sys.argv[0] = 'genie-run'\n"
+    peak += "try: main_run()\nfinally: print(*(l for l in open('/proc/self/status') if 'VmHWM' in l), file=sys.stderr)"
+    for words in (("-p", "large.gif", "--prompt-frames", "30"), ("-p", "p.png", "--actions-from", "large.gif")):
+        done = subprocess.run(
+            [sys.executable, "-c", peak, "-m", "w.gguf", *words, "-n", "2", "-o", "out.gif", "-y", "-t", "1"],
+            cwd=place, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert int(done.stderr.split("VmHWM:")[1].split()[0]) < 500_000  # KiB
