@@ -165,7 +165,7 @@ def run(
     assert source is not None
     tokens = prompt_frame is not None and are_tokens(prompt_frame)
     source_hash = sha256(data_file(source) if tokens else source)
-    video, ids, sentence = [], None, ""
+    video, ids, sentence = list[Frame](), None, ""
     if prompt_frame is not None and tokens:
         ids = load_tokens(prompt_frame, opened.token_count, prompt_frames, prompt_stride)
     elif prompt_frame is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from genie_cpp.errors import CheckpointError, OutputError
 from genie_cpp.gguf_file import GGUFFile, TensorType, quoted
 from genie_cpp.hparams import tensor_bytes, validate
+from genie_cpp.leftovers import file_beside
 from genie_cpp.profile import ARCHITECTURE
 
 from .families import load
@@ -88,7 +88,7 @@ def convert(
     source = load([checkpoint] if isinstance(checkpoint, Path) else checkpoint, family, context_length)
     if output.exists() and any(os.path.samefile(output, path) for path in source.files):
         raise OutputError(f"{quoted(str(output))} is the checkpoint itself", "name another output")
-    temporary = output.with_name(f".{output.name[:100]}.{secrets.token_hex(4)}.part")
+    temporary = file_beside(output)
     try:
         written = _write(source, temporary, TYPES[type], progress or (lambda done, total, name: None))
         # What we hand out must be readable: the strict reader goes over every byte of it first.

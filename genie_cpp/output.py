@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import OutputError
+from .leftovers import folder_beside
 from .recipe import KEY
 
 # The longest side each format can say.
@@ -98,7 +98,7 @@ def write(
     target = path.resolve()  # behind a link: what the link names is replaced, not the link
     # Everything is made in a folder of its own beside the output, which takes its place in one step.
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".genie-", dir=target.parent))
+        temporary = folder_beside(target)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from None
     try:

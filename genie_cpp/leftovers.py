@@ -1,0 +1,71 @@
+"""Names for what is being made beside an output, and what becomes of it when its maker was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+_FOLDER = re.compile(r"\.genie-(\d+)-[0-9a-f]{8}")
+_FILE = re.compile(r"\..{1,100}\.(\d+)-[0-9a-f]{8}\.part", re.S)
+_OLD = 86_400.0  # seconds: another machine's processes on a shared disk cannot be asked
+
+
+def folder_beside(target: Path) -> Path:
+    """A new, empty folder of this process beside a file or folder to be made. Raises OSError."""
+    clean(target.parent)
+    made = target.parent / f".genie-{os.getpid()}-{secrets.token_hex(4)}"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def file_beside(target: Path) -> Path:
+    """A name that nobody uses, for a file that will take the place of another."""
+    clean(target.parent)
+    # Names are limited in bytes, mostly to 255.
+    stem = target.name.encode("utf-8", "surrogateescape")[:90].decode("utf-8", "ignore")
+    return target.with_name(f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed runs left in a folder.
+
+    Where one was killed while a folder of frames took the place of an older one, the new one is put there first.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            found = _FOLDER.fullmatch(entry.name) or _FILE.fullmatch(entry.name)
+            if found is None or not _abandoned(int(found[1]), entry):
+                continue
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                _finish(path, folder)
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _abandoned(pid: int, entry: os.DirEntry[str]) -> bool:
+    if time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD:
+        return True
+    if pid == os.getpid() or os.name != "posix":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _finish(left: Path, folder: Path) -> None:
+    if not (left / "old").is_dir():
+        return
+    for made in left.iterdir():
+        if made.name != "old" and not (folder / made.name).exists():
+            os.replace(made, folder / made.name)

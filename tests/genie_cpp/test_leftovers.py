@@ -1,0 +1,88 @@
+"""What killed runs leave behind goes with the next run; what a living one is making stays."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genie_cpp.leftovers import clean, file_beside, folder_beside
+
+BIN = Path(sysconfig.get_path("scripts"))
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="asks the system who is alive")
+
+
+def nobody() -> int:
+    """The number of a process that was."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_only_what_nobody_makes_any_more_is_removed(tmp_path: Path) -> None:
+    gone, mine = nobody(), os.getpid()
+    for pid in (gone, mine, 1):
+        (tmp_path / f".genie-{pid}-0123abcd").mkdir()
+        (tmp_path / f".genie-{pid}-0123abcd" / "frame.png").write_bytes(b"half")
+        (tmp_path / f".w.gguf.{pid}-0123abcd.part").write_bytes(b"half")
+    others = (".genie-notes", ".w.gguf.part", "keep.part", f".genie-{gone}", f"genie-{gone}-0123abcd")
+    for name in others:
+        (tmp_path / name).write_bytes(b"somebody's")
+    clean(tmp_path)
+    left = {p.name for p in tmp_path.iterdir()}
+    alive = {f".genie-{pid}-0123abcd" for pid in (mine, 1)} | {f".w.gguf.{pid}-0123abcd.part" for pid in (mine, 1)}
+    assert left == {*others, *alive}
+    for name in alive:
+        os.utime(tmp_path / name, (time.time() - 1e6,) * 2)
+    clean(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == set(others)  # nobody writes for a week
+
+
+def test_killed_between_two_names_nothing_is_lost(tmp_path: Path) -> None:
+    left = tmp_path / f".genie-{nobody()}-0123abcd"
+    for name in ("old", "frames"):
+        (left / name).mkdir(parents=True)
+        (left / name / "recipe.json").write_text(name, encoding="utf-8")
+    clean(tmp_path)
+    assert (tmp_path / "frames" / "recipe.json").read_text(encoding="utf-8") == "frames"
+    assert [p.name for p in tmp_path.iterdir()] == ["frames"]
+
+
+def test_names_of_many_bytes(tmp_path: Path) -> None:
+    name = "世" * 80 + ".gguf"  # 245 bytes
+    made = file_beside(tmp_path / name)
+    made.write_bytes(b"x")
+    os.replace(made, tmp_path / name)
+    folder_beside(tmp_path / name).rmdir()
+
+
+@pytest.mark.parametrize("output", ["out.webp", "frames/"])
+def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Path], output: str) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "p.png")
+    words = [BIN / "genie-run", "-m", tiny_gguf("q8_0"), "-p", "p.png", "-n", "150", "--scale", "8", "-o", output, "-y"]
+    rng = random.Random(1)
+    started = time.monotonic()
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    whole = time.monotonic() - started
+    target = tmp_path / output
+    for _ in range(6):
+        running = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.2, 1.0) * whole)
+        running.kill()
+        running.wait()
+        files = [target] if target.is_file() else sorted(target.glob("*.png"))
+        assert files, "neither the old one nor the new one is there"
+        for file in files[:1] + files[-1:]:
+            with Image.open(file) as image:
+                image.load()
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"p.png", output.rstrip("/")}
