@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,81 +39,38 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-class Flow(nn.Module):
-    """A picture and a code -> the picture with each pixel taken from somewhere near: for what comes nearer, which no
-    shift of whole patches shows. Convolutions find how far everything is; the code scales what they find."""
-
-    def __init__(self, latent: int, width: int = 32, layers: int = 4, every: int = 4) -> None:
-        """every: the flow is worked out for one of so many pixels each way."""
-        super().__init__()
-        self.every = every
-        self.convs = nn.ModuleList(nn.Conv2d(width if k else 5, width, 5, padding=2) for k in range(layers))
-        self.film = nn.ModuleList(nn.Linear(latent, 2 * width) for _ in range(layers))
-        self.flow = nn.Conv2d(width, 2, 3, padding=1)
-        nn.init.zeros_(self.flow.weight)
-
-    def forward(self, picture_NCHW: Tensor, codes_NL: Tensor) -> Tensor:
-        H, W = picture_NCHW.shape[2:]
-        x = F.avg_pool2d(picture_NCHW, self.every)
-        where = F.affine_grid(torch.eye(2, 3)[None].to(x), [1, 3, *x.shape[2:]], align_corners=False)
-        x = torch.cat([x, where.movedim(-1, 1).expand(len(x), -1, -1, -1)], 1)
-        for conv, film in zip(self.convs, self.film, strict=True):
-            scale, shift = film(codes_NL)[:, :, None, None].chunk(2, 1)
-            x = F.gelu(conv(x) * (1 + scale) + shift)
-        flow = F.interpolate(self.flow(x).float(), (H, W), mode="bilinear", align_corners=False)
-        still = F.affine_grid(torch.eye(2, 3)[None].to(flow), [1, 3, H, W], align_corners=False)
-        grid = still + 0.25 * flow.movedim(1, -1)
-        return F.grid_sample(picture_NCHW, grid, padding_mode="border", align_corners=False)
-
-
 class ShiftDecoder(nn.Module):
-    """Frames 1..T-1 and the code after each -> frames 2..T: each patch is a mixture of what lay a little way off, of
-    what a flow brings there, and of itself.
+    """Frames 1..T-1 and the code after each -> frames 2..T: each patch is a mixture of its old neighbours and itself.
 
     The decoder of a latent action model is for training only. Where the configuration names none, this one serves: the
-    code, the place and what is seen there choose the mixture (the transformations of Finn et al. 2016, arXiv
-    1605.07157). It finds the directions of a moving picture in minutes on a CPU, where attention needs a GPU.
+    code, and the place, choose the mixture (the transformations of Finn et al. 2016, arXiv 1605.07157). It suits games
+    that move by whole patches, and finds their directions in minutes on a CPU where attention needs a GPU.
     """
 
-    def __init__(self, g: GenieConfig, moves: Sequence[int] = (), flow: bool = False, width: int = 64) -> None:
-        """moves: pixels that a part of the picture may move by in a frame; none: a patch."""
+    def __init__(self, g: GenieConfig, width: int = 64) -> None:
         super().__init__()
         self.patch = g.lam.patch_size
-        tokens = g.frame_width * g.frame_height // self.patch**2
-        self.offsets = [(0, 0)]  # down, right
-        for m in moves or (self.patch,):
-            self.offsets += [(y * m, x * m) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y]
-        self.code, self.look = nn.Linear(g.lam.latent_length, width), nn.Linear(3 * self.patch**2, width)
-        self.place = nn.Parameter(torch.zeros(tokens, width))
-        self.flow = Flow(g.lam.latent_length) if flow else None
-        kinds = len(self.offsets) + flow
-        self.choose = nn.Linear(width, kinds)
-        # What comes nearer moves left on the left and right on the right, so each place has its own use of a code.
-        self.table = nn.Linear(g.lam.latent_length, tokens * kinds, bias=False)
-        nn.init.zeros_(self.table.weight)
+        self.tokens = g.frame_width * g.frame_height // self.patch**2
+        self.choose = nn.Sequential(nn.Linear(g.lam.latent_length, width), nn.GELU())
+        self.everywhere, self.place = nn.Linear(width, 9), nn.Linear(width, self.tokens * 9)
+        nn.init.zeros_(self.place.weight)
 
     def forward(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
         past = video_BTHWC[:, :-1]
-        H, W = past.shape[2:4]
-        patches = patchify(past, self.patch)
-        hidden = self.code(codes_BTL)[:, :, None] + self.look(patches - 0.5) + self.place
-        share = self.choose(F.gelu(hidden)) + self.table(codes_BTL).unflatten(-1, (hidden.shape[2], -1))
-        share = share.float().softmax(-1)
-        # What lies beyond the border is not known; it is as likely as any to look like the border.
-        most = max(max(abs(y), abs(x)) for y, x in self.offsets)
-        flat = past.movedim(-1, 2).flatten(0, 1)
-        wide = F.pad(flat, (most,) * 4, mode="replicate")
-        seen = [wide[:, :, most + y : most + y + H, most + x : most + x + W] for y, x in self.offsets]
-        if self.flow is not None:
-            seen.append(self.flow(flat, codes_BTL.flatten(0, 1)))
-        mixed = torch.zeros_like(patches)
-        for k, changed in enumerate(seen):
-            picture = changed.unflatten(0, past.shape[:2]).movedim(2, -1)
-            mixed = mixed + share[..., k, None] * patchify(picture, self.patch)
+        B, T, H, W, _ = past.shape
+        rows, columns = H // self.patch, W // self.patch
+        grid = patchify(past, self.patch).view(B, T, rows, columns, -1)
+        # What lies beyond the border is not known; a patch there is as likely as any to look like the border's.
+        wide = torch.cat([grid[:, :, :1], grid, grid[:, :, -1:]], 2)
+        wide = torch.cat([wide[:, :, :, :1], wide, wide[:, :, :, -1:]], 3)
+        moved = [wide[:, :, y : y + rows, x : x + columns].flatten(2, 3) for y in range(3) for x in range(3)]
+        chosen = self.choose(codes_BTL)
+        share = (self.place(chosen).view(B, T, self.tokens, 9) + self.everywhere(chosen)[:, :, None]).softmax(-1)
+        mixed = sum(share[..., k, None] * part for k, part in enumerate(moved))
         return unpatchify(mixed, H, W, self.patch)
 
 
-def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
+def tokenizer_step(model: Tokenizer, clips: Clips, batch: int, share: float) -> Losses:
     # Neighbouring frames are alike: a tokenizer that looks at one at a time learns more from a mixture.
     video = clips.batch(batch, mixed=model.g.tokenizer.kind == "vit")
     pixels, ids, commitment = model(video)
@@ -121,7 +79,7 @@ def tokenizer_step(model: Tokenizer, clips: Clips, batch: int) -> Losses:
 
 
 def lam_step(
-    model: LatentActionModel, decoder: Decoder, clips: Clips, batch: int, share: float, even: bool, mirror: bool
+    model: LatentActionModel, decoder: Decoder, clips: Clips, batch: int, even: bool, mirror: bool, share: float
 ) -> Losses:
     model.vq.bypass = 0.5 if share < 0.5 else 0.0
     video = clips.batch(batch)
@@ -151,42 +109,7 @@ def lam_step(
     }
 
 
-def lam_choice_step(model: LatentActionModel, decoder: ShiftDecoder, clips: Clips, batch: int, share: float) -> Losses:
-    """Which code is the action between two frames? The one with which the decoder does best (multiple choice learning,
-    Guzman-Rivera et al. 2012); the decoder learns from its best code and the encoder to say which that is.
-
-    It finds what a straight-through code does not: an encoder is told nothing of a difference that the decoder makes no
-    use of yet, and the decoder has no use for what it is not told. Here the codes part by themselves.
-    """
-    video = clips.batch(batch)
-    codebook = model.vq.codebook
-    K, (B, T) = len(codebook), (batch, video.shape[1] - 1)
-    change = (video[:, :-1] - video[:, 1:]).square().mean((-3, -2, -1))
-
-    def error(codes_BTL: Tensor) -> Tensor:
-        return (decoder(video, codes_BTL).float() - video[:, 1:]).square().mean((-3, -2, -1))
-
-    with torch.no_grad():
-        errors = torch.stack([error(code.expand(B, T, -1)) for code in codebook])
-        best = errors.argmin(0)
-        # At first the codes are alike, and whichever is a little better would take everything.
-        free = torch.rand(B, T, device=best.device) < 0.5 * max(0.0, 1 - 4 * share)
-        taken = torch.where(free, torch.randint_like(best, K), best)
-    mse = error(F.embedding(taken, codebook))
-    relative = (mse / (change + 0.1 * change.mean())).mean()
-    z = F.normalize(model.latents(video).float(), dim=-1)
-    told = F.cross_entropy((z @ codebook.T).flatten(0, 1) / 0.1, best.flatten())
-    right = (model.vq.encode(z) == best).float().mean()
-    return {
-        "loss": relative + told,
-        "over_copy_db": 10 * (change.mean() / errors.min(0).values.mean()).log10(),
-        "over_others_db": 10 * (errors.mean() / errors.min(0).values.mean()).log10(),
-        "told": right,
-        "codes": best.unique().numel() + relative * 0,
-    }
-
-
-def lam_keys_step(model: LatentActionModel, clips: Clips, batch: int) -> Losses:
+def lam_keys_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -> Losses:
     """Where frames alone do not part two actions, the keys recorded with them can: code k is key k."""
     video, keys = clips.labelled(batch)
     z = F.normalize(model.latents(video).float(), dim=-1)
@@ -427,9 +350,6 @@ def main() -> None:
     parser.add_argument(
         "--own", type=float, default=0.5, help="share of steps that go on from its own frames (dynamics)"
     )
-    parser.add_argument("--moves", type=int, nargs="*", default=[], help="pixels that a part may move by (lam)")
-    parser.add_argument("--flow", action="store_true", help="parts of it come nearer and go away (lam)")
-    parser.add_argument("--choice", action="store_true", help="codes are what the decoder does best with (lam)")
     parser.add_argument("--keys", action="store_true", help="learn from the recorded keys what an action is (lam)")
     parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
@@ -465,36 +385,19 @@ def main() -> None:
         )
         return
     clips = Clips(args.data, "train", config.context_length, args.device)
+    step: Step
     if args.part == "tokenizer":
-        run(model, lambda _: tokenizer_step(genie.tokenizer, clips, args.batch), path, args.minutes, args.rate)
+        step = functools.partial(tokenizer_step, genie.tokenizer, clips, args.batch)
+    elif args.keys:
+        codebook = genie.lam.vq.codebook
+        codebook.copy_(spread(codebook))
+        step = functools.partial(lam_keys_step, genie.lam, clips, args.batch)
     else:
         decoder: Decoder = genie.lam.predict
         if config.lam.decoder is None:
-            genie.lam.shift_decoder = decoder = ShiftDecoder(config, args.moves, args.flow).to(args.device)
-        if args.choice or args.keys:
-            codebook = genie.lam.vq.codebook
-            codebook.copy_(spread(codebook))
-        if args.keys:
-            del genie.lam.shift_decoder
-            run(model, lambda _: lam_keys_step(genie.lam, clips, args.batch), path, args.minutes, args.rate)
-            return
-        if args.choice:
-            shift = genie.lam.shift_decoder
-            run(
-                model,
-                lambda share: lam_choice_step(genie.lam, shift, clips, args.batch, share),
-                path,
-                args.minutes,
-                args.rate,
-            )
-            return
-        run(
-            model,
-            lambda share: lam_step(genie.lam, decoder, clips, args.batch, share, args.even, args.mirror),
-            path,
-            args.minutes,
-            args.rate,
-        )
+            genie.lam.shift_decoder = decoder = ShiftDecoder(config).to(args.device)
+        step = functools.partial(lam_step, genie.lam, decoder, clips, args.batch, args.even, args.mirror)
+    run(model, step, path, args.minutes, args.rate)
 
 
 if __name__ == "__main__":
