@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import signal
@@ -85,9 +86,12 @@ def fail(error: BaseException) -> int:
 def _start(application: Any) -> None:
     if "--version" in sys.argv[1:2]:
         _version_and_leave()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file name of any bytes is printed as those bytes
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was made so far is kept
+    _set_up_output()
+    # As Ctrl-C: what was made so far is kept. A hang-up that is ignored (nohup) stays so.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         code = application(standalone_mode=False)
         sys.stdout.flush()
@@ -102,6 +106,28 @@ def _start(application: Any) -> None:
         else:
             code = fail(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _set_up_output() -> None:
+    """What was done is done, whatever its output is printed on.
+
+    A closed stdout swallows it, a file name of any bytes is printed as those bytes, and characters that the console
+    lacks are escaped.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    codecs.register_error("genie", _escaped)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="genie")
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and all(
+        "\udc80" <= c <= "\udcff" for c in error.object[error.start : error.end]
+    ):
+        return codecs.lookup_error("surrogateescape")(error)
+    return codecs.lookup_error("backslashreplace")(error)
 
 
 def _version_and_leave() -> None:

@@ -319,3 +319,36 @@ def test_large_frames_of_a_small_file_are_fitted_as_they_come(place: Path) -> No
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert int(done.stderr.split("VmHWM:")[1].split()[0]) < 500_000  # KiB
+
+
+def test_output_that_cannot_be_printed_is_no_failure(place: Path) -> None:
+    run = ("genie-run", "-m", "w.gguf", "-p", "p.png", "-n", 2, "-t", 1)
+    done = command(*run, "-o", "世界.gif", cwd=place, PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0 and done.stdout == "\\u4e16\\u754c.gif\n", done.stderr
+    assert command("genie-info", "世界.gif", cwd=place, PYTHONIOENCODING="ascii").returncode == 0
+    for words in ((*run, "-o", "a.gif"), ("genie-info", "a.gif"), ("genie-info", "w.gguf"), ("genie-cpp", "worlds")):
+        shell = shlex.join([str(BIN / words[0]), *map(str, words[1:])]) + " >&-"
+        closed = subprocess.run(["sh", "-c", shell], cwd=place, capture_output=True, text=True, check=False)
+        assert closed.returncode == 0, closed.stderr
+    assert (place / "a.gif").exists()
+
+
+def test_names_of_245_bytes(place: Path) -> None:
+    name = "世" * 80
+    assert command("genie-convert", "checkpoint", "-o", f"{name}.gguf", cwd=place).returncode == 0
+    done = command("genie-run", "-m", f"{name}.gguf", "-p", "p.png", "-n", 2, "-o", f"{name}.webp", cwd=place)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no hang-ups here")
+@pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
+def test_a_signal_keeps_what_was_made(place: Path, number: signal.Signals) -> None:
+    words = ["-m", "w.gguf", "-p", "p.png", "-n", "1000000", "-t", "1", "-o", "out.webp", "--json"]
+    running = subprocess.Popen([BIN / "genie-run", *words], cwd=place, stdout=-1, stderr=-1, text=True)
+    time.sleep(3)
+    running.send_signal(number)
+    out, error = running.communicate(timeout=60)
+    assert running.returncode == 130 and "interrupted" in error, error
+    made = json.loads(out)["frames"]
+    with Image.open(place / "out.webp") as image:
+        assert image.n_frames == made + 1 > 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genie_cpp import ActionError, ImageError, Model, ModelError, NativeError, SamplerError, StateError, World
+from genie_cpp import ActionError, ImageError, Model, ModelError, NativeError, SamplerError, StateError, World, _native
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 AHEAD = [1, 2, 0, 1, 1, 2]
@@ -133,3 +135,19 @@ def test_a_forked_child_has_threads_of_its_own(model: Model) -> None:
     """Without them it would wait for ever for those of its parent."""
     done = subprocess.run([sys.executable, "-c", FORKED, str(model.path)], timeout=60, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_readme_s_lines_work_in_a_checkout(tmp_path: Path) -> None:
+    """After `pip install .` the checkout's sources, which have no compiled core, hide the installed package."""
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "genie_cpp", tmp_path / "genie_cpp", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (root / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    installed = Path(_native._find("genie_cdef.h")).parents[1]
+    code = f"import sys; sys.path.append({str(installed)!r})\n{code}\nprint(frame.shape, len(state) > 0)"
+    # -S: without the editable install of this very checkout, which would be found first.
+    site = sysconfig.get_path("purelib")
+    code = code.replace("\n", f"\nsys.path.append({site!r})\n", 1)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout == "(80, 128, 3) True\n", done.stderr
