@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genie_cpp import foreign
 from genie_cpp.errors import CheckpointError
 from genie_cpp.gguf_file import quoted
 
@@ -56,6 +57,8 @@ def load_pickle(path: Path, inert: Sequence[str] = ()) -> Any:
     """
     torch = import_torch()
     where = quoted(str(path))
+    if found := foreign.of(path):
+        raise CheckpointError(f"{where} is {found[0]}", found[1])
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < (2, 6):  # CVE-2025-32434: weights_only=True could be made to run code
         raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genie_cpp import foreign
 from genie_cpp.errors import CheckpointError, GenieError, ModelError
 from genie_cpp.gguf_file import TensorType, quoted
 from genie_cpp.hparams import HParams, StackParams, expected_tensors
@@ -32,7 +34,10 @@ CARD_KEYS = {
     "dataset": "general.dataset",
 }
 _CONFIG_LIMIT = 1 << 20
-_WEIGHTS = ("model.safetensors", "model.pt")
+_INDEX = "model.safetensors.index.json"
+_INDEX_LIMIT = 16 << 20
+_WEIGHTS = ("model.safetensors", _INDEX, "model.pt")
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,11 @@ def load(checkpoint: Path) -> Checkpoint:
     weights = find_weights(checkpoint)
     config_path = weights.parent / "config.json"
     hparams, card = _hparams(config_path)
-    shapes, get = _open_safetensors(weights) if weights.suffix == ".safetensors" else _open_pickle(weights)
+    if weights.name == _INDEX:
+        shapes, get = _open_shards(weights)
+    else:
+        shapes, get = _open_safetensors(weights) if weights.suffix == ".safetensors" else _open_pickle(weights)
+    shapes, get = _without_wrappers(shapes, get)
     expected = expected_tensors(hparams)
     names = {name: native_name(name) for name in expected}
     hint = "is config.json of this checkpoint?"
@@ -242,6 +251,8 @@ def _open_safetensors(path: Path) -> _Source:
     except ImportError:
         raise CheckpointError("converting needs safetensors, which is not installed", INSTALL) from None
     where = quoted(str(path))
+    if found := foreign.of(path):
+        raise CheckpointError(f"{where} is {found[0]}", found[1])
     try:
         handle: Any = safe_open(path, framework="pt", device="cpu")
         shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}
@@ -260,11 +271,45 @@ def _open_safetensors(path: Path) -> _Source:
     return shapes, get
 
 
+def _open_shards(index: Path) -> _Source:
+    """Weights in several safetensors files, as the index beside them says. Raises CheckpointError."""
+    where = quoted(str(index))
+    try:
+        table = json.loads(index.read_bytes()[:_INDEX_LIMIT])["weight_map"]
+        shards = {name: str(file) for name, file in table.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(f"{where} does not say which file holds which tensor", "get the file again") from None
+    opened: dict[str, _Source] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, file in shards.items():
+        if Path(file).name != file or not (index.parent / file).is_file():
+            raise CheckpointError(f"{quoted(file)}, which {where} names, is not beside it", "get all files of it")
+        if file not in opened:
+            opened[file] = _open_safetensors(index.parent / file)
+        if name not in opened[file][0]:
+            raise CheckpointError(f"{quoted(file)} has no tensor {quoted(name)}, which {where} says", "get it again")
+        shapes[name] = opened[file][0][name]
+    return shapes, lambda name: opened[shards[name]][1](name)
+
+
+def _without_wrappers(shapes: dict[str, tuple[int, ...]], get: Callable[[str], NDArray[np.float32]]) -> _Source:
+    """Without what DataParallel and torch.compile put before all names."""
+    plain = {}
+    for name in shapes:
+        short = name
+        while short.startswith(_WRAPPERS):
+            short = short.partition(".")[2]
+        plain[short] = name
+    if len(plain) < len(shapes):
+        raise CheckpointError("two tensors have one name but for their prefixes", "save one model's state_dict()")
+    return {short: shapes[name] for short, name in plain.items()}, lambda short: get(plain[short])
+
+
 def _open_pickle(path: Path) -> _Source:
     torch, where = import_torch(), quoted(str(path))
     state = load_pickle(path)
     if isinstance(state, dict):
-        for key in ("state_dict", "model"):
+        for key in ("state_dict", "model_state_dict", "model"):
             if isinstance(state.get(key), dict):
                 state = state[key]
                 break

@@ -57,7 +57,7 @@ Int = NDArray[np.int32]
 def _find(name: str) -> Path:
     import genie_cpp
 
-    # An editable install keeps the library apart from the sources. And in a checkout whose package was installed, Python
+    # An editable install keeps the library apart from the sources. In a checkout whose package was installed, Python
     # finds the sources first, which have none: then the installed one's is meant.
     for folder in (*map(Path, genie_cpp.__path__), *(Path(entry, "genie_cpp") for entry in sys.path)):
         if (path := folder / name).exists():

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, features
 
-from . import metadata
+from . import foreign, metadata
 from .errors import ImageError
 
 Frame = NDArray[np.uint8]
@@ -58,6 +58,9 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iter
     try:
         with contextlib.ExitStack() as held:
             file = source if isinstance(source, io.BytesIO) else held.enter_context(source.open("rb"))
+            if found := foreign.described(file.read(foreign.HEAD)):
+                raise ImageError(f"{path} is {found[0]}", found[1])
+            file.seek(0)
             metadata.check(file)
             with quiet():
                 image = held.enter_context(Image.open(file, formats=FORMATS))

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import foreign
 from .errors import GGUFError
 
 MAGIC = b"GGUF"
+ARCHITECTURE = "genie"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
 MAX_NAME = 64
@@ -247,7 +249,9 @@ class GGUFFile:
             ) from None
         try:
             if source.size < 4 or bytes(source.read(0, bytearray(4))) != MAGIC:
-                raise GGUFError(f"{quoted(str(path))} is not a GGUF file", "make one with genie-convert")
+                head = bytes(source.read(0, bytearray(min(source.size, foreign.HEAD))))
+                what, hint = foreign.described(head) or ("not a GGUF file", "make one with genie-convert")
+                raise GGUFError(f"{quoted(str(path))} is {what}", hint)
             try:
                 return GGUFFile(path, source)
             except GGUFError as error:
@@ -328,6 +332,10 @@ class GGUFFile:
         for index in range(key_count):
             items_left = self._parse_pair(cursor, index, items_left)
         self._set_alignment()
+        architecture = self.metadata.get("general.architecture")
+        if architecture != ARCHITECTURE and isinstance(architecture, str):
+            # Said before its tensors are looked at: another model's may be of types that no Genie has.
+            raise GGUFError(f"it is a GGUF of a {quoted(architecture, 40)} model, not of a Genie", "give a Genie's")
         infos = [self._parse_tensor(cursor, index) for index in range(tensor_count)]
         self._place(infos, -(-cursor.at // self.alignment) * self.alignment)
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError
+from .gguf_file import ARCHITECTURE as ARCHITECTURE
 from .gguf_file import TensorType, Value, quoted
 
-ARCHITECTURE = "genie"
 PROFILE_VERSION = 1
 QUANTIZATION_VERSION = 2
 STACKS = ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics")

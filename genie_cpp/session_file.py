@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import foreign
 from .errors import SamplerError, StateError
 from .frames import decode_image, fit
 from .model import Model
@@ -135,6 +136,8 @@ class SessionFile:
         """Raises StateError. What only the model can tell is checked by `replay`."""
         if len(data) > MAX_BYTES:
             raise StateError(f"the session file has {len(data)} bytes; {MAX_BYTES >> 20} MiB are the limit")
+        if found := foreign.described(data[: foreign.HEAD]):
+            raise StateError(f"this is {found[0]}", found[1])
         try:
             return _checked(json.loads(data))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, SamplerError, AttributeError) as error:

@@ -355,7 +355,7 @@ for name, expected, bend in (
     ("offset_beyond", "truncated", lambda d: setattr(d.tensors[1], "offset", 2**40)),
     ("offset_wraps", "truncated", lambda d: setattr(d.tensors[1], "offset", 2**64 - 32)),
     ("tensor_over_another", "overlap", lambda d: setattr(d.tensors[1], "offset", 0)),
-    ("llama", "must be genie, not 'llama'", lambda d: d.string("general.architecture", "llama")),
+    ("llama", "of a 'llama' model, not of a Genie", lambda d: d.string("general.architecture", "llama")),
     ("no_architecture", "general.architecture is missing", lambda d: d.drop("general.architecture")),
     ("architecture_number", "general.architecture", lambda d: d.u32("general.architecture", 1)),
     ("profile_version_2", "genie.version", lambda d: d.u32("genie.version", 2)),

@@ -57,7 +57,8 @@ def riff_chunks(count: int) -> bytes:
 def test_metadata_in_too_many_pieces_is_refused(make, most: int) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ImageError, match=r"no camera writes so much|passes over its pixels"):
         decode_image(make(most + 1))
-    decode_image(make(20))
+    if make is not scans:  # which are no scans that a decoder knows
+        decode_image(make(20))
 
 
 def test_the_report_of_four_mebibytes_of_exif_pieces() -> None:

@@ -1,0 +1,26 @@
+"""What a file is when it is not what was asked for: the two things that downloads turn into, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HEAD = 512  # bytes that are enough to tell
+
+
+def described(head: bytes) -> tuple[str, str] | None:
+    """(what a file that starts so is, what to do), or None where it is neither."""
+    text = head[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, not the file itself", "git lfs pull fetches it, or download it by its link"
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml")) or b"<html" in text:
+        return "a web page, not a file", "the link may need you to sign in, or leads to a page about the file"
+    return None
+
+
+def of(path: Path) -> tuple[str, str] | None:
+    """As `described`, of a file; None also where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return described(file.read(HEAD))
+    except OSError:
+        return None
