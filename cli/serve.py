@@ -75,7 +75,8 @@ def serve(
         picture_bytes=max_upload << 20,
         picture_pixels=max_pixels * 1_000_000,
         idle_seconds=idle,
-        connections=max(ServeLimits.connections, 4 * max_sessions),
+        connections=(connections := max(ServeLimits.connections, 4 * max_sessions)),
+        address_connections=connections * 3 // 4,
     )
 
     def started(address: str) -> None:
