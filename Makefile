@@ -23,7 +23,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak wheel windows arm instructions sanitize asan tsan world life clean
+.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest wheel windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -36,6 +36,7 @@ help:
 	@echo 'make bench     measure this machine beside other engines -> docs/performance.md (minutes; on an idle machine)'
 	@echo '               ARGS=--resume goes on after an interruption, ARGS="--only step,frames" measures these again'
 	@echo 'make soak      genie-serve under clients that come, go and misbehave; ARGS="--minutes 20"'
+	@echo 'make lowest    the commands with the lowest versions of all dependencies'
 	@echo 'make wheel     the Linux wheel for this machine -> dist/, tested without a compiler and as an older CPU'
 	@echo 'make windows   cross-compile the core for Windows (MinGW-w64) and run its tests under Wine'
 	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
@@ -118,6 +119,14 @@ bench: $(BENCH_VENV)/.built
 bench-smoke: build
 	mkdir -p build/bench-smoke
 	$(BIN)/python -W ignore benchmarks/performance.py --smoke --work build/bench-smoke -o build/bench-smoke/performance.md
+
+# Python 3.11 at least, for its TOML reader.
+lowest:
+	rm -rf build/lowest
+	$(PYTHON) -m venv build/lowest
+	$(PYTHON) tests/lowest.py > build/lowest/constraints.txt
+	build/lowest/bin/pip install -q -c build/lowest/constraints.txt '.[play,gym,video]'
+	$(PYTHON) tests/lowest.py build/lowest/bin
 
 soak: build
 	$(BIN)/python benchmarks/soak.py $(ARGS)

@@ -47,9 +47,8 @@ def play(
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
     if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
         raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
-    prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
     models = [Model.open(name, threads, backend) for name in references(model)]
-    prompts = [prompt or Prompt.beside(opened) for opened in models]
+    prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
     if terminal:
         from .terminal import play_in_terminal
 

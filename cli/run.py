@@ -29,6 +29,7 @@ from genie_cpp.session_file import Replay, SessionFile
 from genie_cpp.tokens import are_tokens, data_file, load_tokens
 from genie_cpp.version import __version__
 from genie_cpp.world import World
+from genie_cpp.worlds import START, find_start, start_name
 
 from . import options
 from .options import Backend, env
@@ -143,7 +144,7 @@ def run(
     if session is None and prompt_frame is None:
         if not opened.starts:
             raise GenieError("this world has no pictures of its own to start from", "give one with --prompt-frame")
-        prompt_frame = opened.starts[0]
+        prompt_frame = Path(start_name(opened.starts[0]))
     past = None if session is None else _replayed(session, bookmark, opened, console)
     hp, default = opened.info, opened.sampler if past is None else past.sampler
     seed = past.world.seed if past else seed or 0
@@ -161,8 +162,10 @@ def run(
     )
     world = World(opened, sampler, past.world.window if past else window)
     check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
-    source = session or prompt_frame
-    assert source is not None
+    named = source = session or prompt_frame
+    assert source is not None and named is not None
+    if str(named).startswith(START):
+        prompt_frame = source = find_start(opened.path, str(named))
     tokens = prompt_frame is not None and are_tokens(prompt_frame)
     source_hash = sha256(data_file(source) if tokens else source)
     video, ids, sentence = list[Frame](), None, ""
@@ -203,7 +206,7 @@ def run(
     if interrupted:
         console.print(f"interrupted: keeping the {made} frames made so far")
     recipe = Recipe(
-        __version__, opened.reference, opened.sha256, str(source), source_hash, how,
+        __version__, opened.reference, opened.sha256, str(named), source_hash, how,
         seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
         float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
         -1 if session is None else bookmark, prompt_frames, prompt_stride, opened.backend,

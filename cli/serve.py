@@ -25,7 +25,7 @@ def serve(
             "--prompt-frame",
             "-p",
             envvar=env("PROMPT_FRAME"),
-            help="The picture to start from. [world.png beside world.gguf; else clients send one]",
+            help="The picture to start from. [the world's first; where it has none clients send one]",
         ),
     ] = None,
     how: Fit = "crop",
@@ -63,9 +63,8 @@ def serve(
     for origin in cors_origin or ():
         if not re.fullmatch(r"https?://[^/\s*?#]+", origin):
             raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
-    prompt = None if prompt_frame is None else Prompt.load(prompt_frame, how)
     models = [Model.open(name, threads, backend) for name in references(model)]
-    prompts = [prompt or Prompt.beside(opened) for opened in models]
+    prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
     from genie_cpp.server.limits import ServeLimits
     from genie_cpp.server.run import serve_api
 

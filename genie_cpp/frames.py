@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,8 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iter
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} is too large: {error}") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files: TypeError, struct.error …
-        why = " ".join(str(error).split())[:200]
+        # Pillow names the object it reads from, and so an address of this process.
+        why = " ".join(re.sub(r"['\"]?<_io\.[^>]*>['\"]?", "", str(error)).split())[:200]
         raise ImageError(
             f"{path} is not a picture that can be read: {why}",
             "png, jpg, webp, gif, bmp, tiff and, where Pillow has it, avif work",

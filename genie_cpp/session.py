@@ -22,6 +22,7 @@ from .recipe import Recipe
 from .sampler import Sampler
 from .version import __version__
 from .world import World
+from .worlds import START, find_start, start_name
 
 MAX_BYTES = 64 << 20  # of kept frames and states in one session
 MAX_BOOKMARKS = 64
@@ -44,9 +45,18 @@ class Prompt:
         return Prompt(load_image(path), str(path), sha256(path), fit)
 
     @staticmethod
+    def of(model: Model, name: Path, fit: str = "crop") -> Prompt:
+        """A picture by its path, or a start picture of the model by its name, "start:village". Raises ImageError."""
+        if not str(name).startswith(START):
+            return Prompt.load(name, fit)
+        path = find_start(model.path, str(name))
+        return Prompt(load_image(path), start_name(path), sha256(path), fit)
+
+    @staticmethod
     def beside(model: Model) -> Prompt | None:
         """The first of the pictures that a model may start from. None when there is none."""
-        return next((Prompt.load(path) for path in model.starts), None)
+        path = next(iter(model.starts), None)
+        return None if path is None else Prompt(load_image(path), start_name(path), sha256(path))
 
 
 @dataclass(frozen=True)

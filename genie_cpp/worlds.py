@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
-from .errors import ModelError
+from .errors import ImageError, ModelError
 from .frames import FORMATS
 from .gguf_file import quoted
 
 DEFAULT = "meadow"
+START = "start:"
 _PICTURES = {f".{name.lower()}" for name in FORMATS} | {".jpg"}
 
 
@@ -51,3 +53,17 @@ def starts(model: Path) -> list[Path]:
     single, folder = model.with_suffix(".png"), model.with_suffix("")
     found = sorted(folder.iterdir()) if folder.is_dir() and folder != model else []
     return [p for p in (single, *found) if p.suffix.lower() in _PICTURES and p.is_file()]
+
+
+def start_name(path: Path) -> str:
+    """What `--prompt-frame` calls one of a model's start pictures, wherever its file is: "start:village"."""
+    return START + re.sub(r"^\d+-", "", path.stem)
+
+
+def find_start(model: Path, name: str) -> Path:
+    """The start picture of that name, with or without "start:". Raises ImageError, naming those there are."""
+    found = {start_name(path).removeprefix(START): path for path in starts(model)}
+    if (wanted := name.removeprefix(START)) not in found:
+        names = ", ".join(found) or "it has none"
+        raise ImageError(f"this world has no start picture called {quoted(wanted)}", f"its start pictures: {names}")
+    return found[wanted]

@@ -93,7 +93,7 @@ def routes(sessions: Sessions) -> APIRouter:
         """The session as it is; does not count as use."""
         return schema.session_info(sessions.find(id))
 
-    @router.delete("/sessions/{id}", status_code=204, tags=["sessions"])
+    @router.delete("/sessions/{id}", status_code=204, response_model=None, tags=["sessions"])
     async def delete(id: str) -> None:
         """Close the session; a step that is running ends first, and its answer is lost."""
         await sessions.close(sessions.find(id), "deleted")

@@ -147,3 +147,11 @@ def test_damaged_files_are_one_error(kind: str, rgb: np.ndarray, tmp_path: Path)
             load_frames(_write(path, bytes(hurt)))
         except ImageError as error:
             assert "\n" not in str(error)
+
+
+def test_messages_name_no_object_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    for read in (lambda: load_image(tmp_path / "p.png"), lambda: decode_image(bytes(100)), lambda: decode_image(b"")):
+        with pytest.raises(ImageError) as caught:
+            read()
+        assert "0x" not in str(caught.value) and "_io" not in str(caught.value)
