@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from genie_cpp.errors import ImageError
-from genie_cpp.frames import describe_fit, fit, iter_frames, load_frames, load_image
+from genie_cpp.frames import decode_image, describe_fit, fit, iter_frames, load_frames, load_image
 
 
 @pytest.fixture
