@@ -120,7 +120,7 @@ bench-smoke: build
 	mkdir -p build/bench-smoke
 	$(BIN)/python -W ignore benchmarks/performance.py --smoke --work build/bench-smoke -o build/bench-smoke/performance.md
 
-# Python 3.11 at least, for its TOML reader.
+# With Python 3.11: numpy's lowest version has no wheels for later ones, and earlier ones have no TOML reader.
 lowest:
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest

@@ -119,7 +119,7 @@ def evaluate(
             print(path, file=sys.stderr)
     if interrupted:
         raise typer.Exit(130)
-    if strict and not all(met for _, _, _, met in report.bars()):
+    if strict and (not report.bars() or not all(met for _, _, _, met in report.bars())):
         raise typer.Exit(1)
 
 

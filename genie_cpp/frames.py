@@ -125,7 +125,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
             return image
         colours = image.convert("RGB") if space == "RGB" else image
         converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError, ImportError):
         return image
     if converted is None:
         return image

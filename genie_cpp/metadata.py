@@ -67,12 +67,45 @@ def _jpeg(file: BinaryIO) -> None:
         (size,) = struct.unpack(">H", length)
         count.add(size)
         file.seek(max(0, size - 2), 1)
-    scans, tail = 0, b""
-    while block := file.read(1 << 20):
-        scans += (tail + block).count(b"\xff\xda")
-        tail = block[-1:]
-        if scans > MAX_SCANS:
-            raise TooMuchError(f"more than {MAX_SCANS} passes over its pixels")
+    _scans(file)
+
+
+def _scans(file: BinaryIO) -> None:
+    """From behind the first scan's marker to the end of the image: what follows (a motion photo's film) is not its."""
+    scans, block, at = 1, b"", 0
+
+    def more() -> bool:
+        """Keep the rest of the block and read on."""
+        nonlocal block, at
+        rest = block[at:]
+        block, at = rest + file.read(1 << 20), 0
+        return len(block) > len(rest)
+
+    while True:
+        at = block.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(block):
+            at = len(block) if at < 0 else at
+            if not more():
+                return
+            continue
+        marker = block[at + 1]
+        if marker == 0xD9:
+            return
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD7:  # data, filling, restarts
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xDA:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise TooMuchError(f"more than {MAX_SCANS} passes over its pixels")
+        while at + 4 > len(block):
+            if not more():
+                return
+        length = int.from_bytes(block[at + 2 : at + 4], "big")
+        while at + 2 + length > len(block):
+            if not more():
+                return
+        at += 2 + length
 
 
 def _chunks(file: BinaryIO, first: int, form: str, pixels: tuple[bytes, ...], checksum: int) -> None:

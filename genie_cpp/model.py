@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from .gguf_file import GGUFFile, TensorInfo, quoted
 from .hparams import HParams, StackParams, validate
 from .profile import CONVS, FILE_TYPES, LAM
 from .sampler import Sampler
-from .worlds import locate, starts
+from .worlds import bundled, locate, starts
 
 Frame = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -163,7 +164,11 @@ class Model:
     @property
     def reference(self) -> str:
         """What `-m` and `World.load` take to open it again: a bundled world's name, or a path."""
-        return self.bundled or str(self.path)
+        if self.bundled:
+            return self.bundled
+        text = str(self.path)
+        # A file called as a bundled world is found by its path only.
+        return os.path.join(os.curdir, text) if text in bundled() else text
 
     @property
     def starts(self) -> list[Path]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import OutputError
-from .leftovers import folder_beside
+from .leftovers import REPLACED, folder_beside
 from .recipe import KEY
 
 # The longest side each format can say.
@@ -129,7 +129,7 @@ def _on_disk(path: Path) -> None:
 
 
 def _replace_folder(made: Path, target: Path) -> None:
-    old = made.parent / "old"
+    old = made.parent / REPLACED
     if not target.exists():
         os.replace(made, target)
         return

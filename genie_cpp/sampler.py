@@ -33,7 +33,8 @@ class Sampler:
             raise SamplerError(f"steps must be a whole number in 1…1024, not {self.steps!r}", "try --steps 8")
         for name, most in (("temperature", 100), ("noise", 100), ("threshold", 1)):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= most:
-                raise SamplerError(f"{name} must be a number in 0…{most}, not {value!r}")
+            # Compared before it is asked whether it is finite: a whole number may be too large to be a float.
+            if not isinstance(value, (int, float)) or not 0 <= value <= most or not math.isfinite(value):
+                raise SamplerError(f"{name} must be a number in 0…{most}, not {str(value)[:40]}")
         if self.order not in ORDERS:
             raise SamplerError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")

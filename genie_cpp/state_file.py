@@ -65,4 +65,4 @@ def _array(data: bytes) -> NDArray[Any]:
     kind = np.dtype(_TYPES[found[1]])
     if len(shape) > 3 or math.prod(shape) * kind.itemsize != len(data) - 10 - length:
         raise ValueError("an array is cut short")
-    return np.frombuffer(data, kind, offset=10 + length).reshape(shape)
+    return np.frombuffer(data, kind, offset=10 + length).reshape(shape).copy()  # aligned, whatever the offset

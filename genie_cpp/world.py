@@ -88,10 +88,10 @@ class World:
         """
         seed = _seed(seed)
         if images is None:
-            prompts = self.prompts
-            if not len(prompts):
+            first = next(iter(self.model.starts), None)
+            if first is None:
                 raise ImageError("this world has no pictures of its own to start from", "give one to reset")
-            images = prompts[0]
+            images = fit(load_image(first), self.model.info.frame_width, self.model.info.frame_height)
         video = np.asarray(images)
         if video.dtype != np.uint8:
             hint = "genie_cpp.frames.load_image reads a file, frames.fit makes it fit"

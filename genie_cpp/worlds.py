@@ -51,7 +51,10 @@ def locate(model: str | Path | None) -> tuple[Path, str | None]:
 def starts(model: Path) -> list[Path]:
     """Pictures that a model may start from: world.png beside world.gguf, then those in the folder world/, by name."""
     single, folder = model.with_suffix(".png"), model.with_suffix("")
-    found = sorted(folder.iterdir()) if folder.is_dir() and folder != model else []
+    try:
+        found = sorted(folder.iterdir()) if folder.is_dir() and folder != model else []
+    except OSError:  # it may not be ours to look into
+        found = []
     return [p for p in (single, *found) if p.suffix.lower() in _PICTURES and p.is_file()]
 
 

@@ -83,12 +83,23 @@ class Patient(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.transport.get_protocol() is not self:  # it is a websocket now, which has limits of its own
+        if (now := self.transport.get_protocol()) is not self:  # it is a websocket, which has limits of its own
             self._stop_waiting()
             self._among.silent.pop(self, None)
+            self._follow(now)
         elif self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
             self._among.silent.pop(self, None)
+
+    def _follow(self, websocket: Any) -> None:
+        """A connection that another protocol took over still counts until it ends, of which only that one is told."""
+        lost = websocket.connection_lost
+
+        def connection_lost(exc: Exception | None) -> None:
+            self._among.leave(self)
+            lost(exc)
+
+        websocket.connection_lost = connection_lost
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from data import Clips, to_float
+from played import Played
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from torch import Tensor, nn
@@ -151,11 +152,21 @@ def own_context(model: Dynamics, clean: Tensor, action: Tensor, passes: int) -> 
 
 
 def dynamics_step(
-    model: Dynamics, ids: Tensor, actions: Tensor, batch: int, corrupt: float, own: float, share: float
+    model: Dynamics,
+    ids: Tensor,
+    actions: Tensor,
+    batch: int,
+    corrupt: float,
+    own: float,
+    share: float,
+    played: Played | None = None,
 ) -> Losses:
     pick = torch.randint(len(ids), (batch,), device=ids.device)
     clean, action = ids[pick].long(), actions[pick].long()
     B, T, _ = clean.shape
+    context = clean
+    if played is not None and float(torch.rand(())) < own:
+        context, clean, action = (x.to(ids.device) for x in played.sample(B, T))
 
     def chance(*shape: int) -> Tensor:
         return torch.rand(*shape, device=ids.device)
@@ -164,8 +175,7 @@ def dynamics_step(
     hidden = chance(*clean.shape) < rate
     hidden[:, 0] = False
     # Past frames come with mistakes in play, random ones and its own; it learns to go on from them as from the truth.
-    context = clean
-    if own > 0 and float(torch.rand(())) < own:
+    if played is None and own > 0 and float(torch.rand(())) < own:
         context = own_context(model, clean, action, passes=int(torch.randint(1, 4, ())))
     wrong = chance(*clean.shape) < corrupt * chance(B, 1, 1)
     context = torch.where(wrong, torch.randint_like(clean, model.mask_id), context)
@@ -351,6 +361,10 @@ def main() -> None:
         "--own", type=float, default=0.5, help="share of steps that go on from its own frames (dynamics)"
     )
     parser.add_argument("--keys", action="store_true", help="learn from the recorded keys what an action is (lam)")
+    parser.add_argument(
+        "--walks", type=int, default=0, help="of its own, played through the C core; 0: none (dynamics)"
+    )
+    parser.add_argument("--every", type=int, default=300, help="steps after which these are played anew (dynamics)")
     parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
@@ -373,11 +387,12 @@ def main() -> None:
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
         ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
+        played = Played(genie, ids.cpu(), actions.cpu(), args.stride, args.walks, args.every) if args.walks else None
         run(
             model,
             # First the game; what it makes of its own frames is worth something only when it is nearly right.
             lambda share: dynamics_step(
-                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0, share
+                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0, share, played
             ),
             path,
             args.minutes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,12 @@ class Play:
                 f"collect episodes of {hp.context_length + 1} frames at least",
             )
         blocked = test.get("blocked", np.zeros(actions.shape, bool))
-        if blocked.shape != actions.shape or actions.dtype.kind not in "iu":
+        if (
+            blocked.shape != actions.shape
+            or blocked.dtype != bool
+            or actions.dtype.kind not in "iu"
+            or not actions.size
+        ):
             raise DataError(f"{where} has actions that are no whole numbers, or blocked of another shape", _HINT)
         places = test.get("places")
         if places is None:
@@ -67,11 +73,18 @@ class Play:
         pictures, mover, landmarks = known["frames"], known["mover"], known["landmarks"]
         fits = pictures.shape[1:] == frames.shape[2:] and pictures.dtype == np.uint8 and mover.shape == (4,)
         fits = fits and places.shape == frames.shape[:2] and landmarks.ndim == 2 and landmarks.shape[1] == 6
+        numbers = landmarks[:, 1] if fits and len(landmarks) else np.zeros(1, int)
+        fits = fits and 0 <= numbers.min() and (not len(landmarks) or numbers.max() < len(known["landmark_names"]))
         if not fits or (places.size and not 0 <= places.min() <= places.max() < len(pictures)):
             raise DataError(f"places.npz in {where} does not fit test.npz", "collect both again")
         names = tuple(str(name) for name in known["landmark_names"])
         top, left, bottom, right = (int(v) for v in mover)
         return Play(frames, actions, blocked, places, pictures, (top, left, bottom, right), landmarks, names)
+
+    @property
+    def action_count(self) -> int:
+        """True actions are below it."""
+        return int(self.actions.max()) + 1
 
     def clips(self, count: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
         """(frames [count, length, H, W, 3], actions and blocked [count, length-1]), from all episodes in turn."""
@@ -93,5 +106,5 @@ def _arrays(path: Path, needed: tuple[str, ...], optional: tuple[str, ...]) -> d
             return {name: data[name] for name in (*needed, *optional) if name in data}
     except FileNotFoundError:
         raise DataError(f"{quoted(str(path))} does not exist", _HINT) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{quoted(str(path))} is not a readable .npz file: {error}", _HINT) from None

@@ -201,7 +201,9 @@ def _learn(player: _Player, play: Play, watch: Watch) -> float:
         ids = player.model.tokenize(video)
         player.real.add(ids)
         seen = player.background(ids)
-        stretches += [measures.entropy(seen[i : i + STRETCH]) for i in range(0, max(1, len(seen) - STRETCH), STRETCH)]
+        stretches += [
+            measures.entropy(seen[i : i + STRETCH]) for i in range(0, max(1, len(seen) - STRETCH + 1), STRETCH)
+        ]
     if play.pictures is not None:
         parts = np.array_split(play.pictures, max(1, len(play.pictures) // 64))
         for part in watch(parts, "real places", len(parts)):

@@ -44,7 +44,7 @@ def truth(
     found |= one_step(world, frames, T // 2, watch)
     if model.info.has_lam:
         found |= controllability(world, frames, min(4, T - 1), watch)
-        table = action_table(model, frames, actions, blocked, watch)
+        table = action_table(model, frames, actions, blocked, play.action_count, watch)
         found["actions"] = table.tolist()
         found["actions_found"] = [float(v) for v in found_share(table)]
         meant = meaning(table)
@@ -108,24 +108,28 @@ def action_table(
     clips: NDArray[np.uint8],
     actions: NDArray[np.integer[Any]],
     blocked: NDArray[np.bool_],
+    count: int,
     watch: Watch = unwatched,
 ) -> NDArray[np.int64]:
-    """Counts [latent, true action]; steps where a wall was in the way show nothing and do not count."""
-    table = np.zeros((model.info.action_count, int(actions.max()) + 1), np.int64)
+    """Counts [latent, true action 0…count-1]; steps where a wall was in the way show nothing and do not count."""
+    table = np.zeros((model.info.action_count, count), np.int64)
     for clip, true, wall in zip(watch(clips, "actions", len(clips)), actions, blocked, strict=True):
         np.add.at(table, (model.infer_actions(clip)[~wall], true[~wall]), 1)
     return table
 
 
 def meaning(table: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[true action] -> the latent that it mostly is."""
-    return table.argmax(0)
+    """[true action] -> its latent: of those that are often it, the one that is seldomest another."""
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    often = table >= 0.2 * table.max(0)
+    return np.where(often & (table > 0), share + 1e-9 * table, -1.0).argmax(0)
 
 
 def found_share(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[true action]: of the cases of its best latent, the share that are this action."""
-    best = table.argmax(0)
-    return table[best, np.arange(table.shape[1])] / np.maximum(table[best].sum(1), 1)
+    """For each true action that was seen: of the cases of its latent, the share that are this action."""
+    best, seen = meaning(table), table.sum(0) > 0
+    share = table[best, np.arange(table.shape[1])] / np.maximum(table[best].sum(1), 1)
+    return share[seen]
 
 
 def _walks(play: Play, count: int, length: int) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
@@ -135,7 +139,7 @@ def _walks(play: Play, count: int, length: int) -> Iterator[tuple[int, NDArray[n
 
 
 def _long_play(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch: Watch) -> dict[str, float]:
-    """From one true frame, 100 frames with the latents that the true actions mostly are, against what happened."""
+    """From one true frame, 100 frames with the latents that the true actions are, against what happened."""
     length = min(100, play.frames.shape[1] - 1)
     db = []
     for seed, video, actions in watch(_walks(play, walks, length), "long play", walks):

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -74,6 +75,12 @@ def test_truncated_anywhere_it_is_an_error_or_a_picture(kind: str) -> None:
             decode_image(whole[:end])
         except ImageError as error:
             assert "\n" not in str(error)
+
+
+def test_a_motion_photo_is_a_picture_with_a_film_behind_it() -> None:
+    for progressive in (False, True):
+        film = np.random.default_rng(0).bytes(8 << 20)  # in which bytes stand as in a scan's marker, by chance
+        assert decode_image(saved("JPEG", progressive=progressive) + film).shape == (16, 16, 3)
 
 
 def test_what_cameras_write_is_read() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genie_cpp import Model, StateError, World
+from genie_cpp import Model, StateError, World, state_file
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
@@ -89,7 +89,8 @@ def test_a_state_of_our_own_making_is_read(model: Model) -> None:
     [
         {"seed": 1.0}, {"seed": 2**64}, {"seed": None}, {"seed": [1]}, {"frame_number": 10**400}, {"frame_number": 0},
         {"frame_number": 1.5}, {"window": ["half"]}, {"window": "sideways"}, {"window": {}}, {"sampler": None},
-        {"sampler": []}, {"sampler": {"steps": 10**9}}, {"sampler": {"speed": 1}}, {"model": 7}, {"version": []},
+        {"sampler": []}, {"sampler": {"temperature": 10**400}},
+        {"sampler": {"steps": 10**9}}, {"sampler": {"speed": 1}}, {"model": 7}, {"version": []},
         {"backend": {}}, {"window": "retokenize"},
     ],
 )  # fmt: skip
@@ -113,6 +114,22 @@ def test_heads_that_say_impossible_things(model: Model, changes: dict[str, objec
 def test_arrays_of_other_kinds(model: Model, arrays: dict[str, np.ndarray]) -> None:
     with pytest.raises(StateError):
         World(model).restore(member(head(model), **arrays))
+
+
+def test_arrays_at_odd_places_reach_the_core_aligned(model: Model) -> None:
+    state = bytearray(member(head(model), ids=IDS, actions=ACTIONS))
+    with zipfile.ZipFile(io.BytesIO(bytes(state))) as members:
+        parts = {info.filename: members.read(info) for info in members.infolist()}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as members:
+        for name, data in parts.items():
+            length = int.from_bytes(data[8:10], "little")
+            text = data[10 : 10 + length].rstrip() + b"\n"
+            text = text if len(text) % 2 else text[:-1] + b" \n"
+            members.writestr(name, data[:8] + len(text).to_bytes(2, "little") + text + data[10 + length :])
+    _, arrays = state_file.unpack(out.getvalue(), 1 << 20)
+    assert all(array.flags.aligned for array in arrays.values())
+    World(model).restore(out.getvalue())
 
 
 @pytest.mark.parametrize("raw", [b"", b"[" * 4000, b"1", b"null", b"{", b"\xff", b'{"version": 1}'])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genie_cpp.leftovers import clean, file_beside, folder_beside
+from genie_cpp.leftovers import REPLACED, _here, clean, file_beside, folder_beside
 
 BIN = Path(sysconfig.get_path("scripts"))
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="asks the system who is alive")
@@ -29,27 +29,27 @@ def nobody() -> int:
 
 
 def test_only_what_nobody_makes_any_more_is_removed(tmp_path: Path) -> None:
-    gone, mine = nobody(), os.getpid()
-    for pid in (gone, mine, 1):
-        (tmp_path / f".genie-{pid}-0123abcd").mkdir()
-        (tmp_path / f".genie-{pid}-0123abcd" / "frame.png").write_bytes(b"half")
-        (tmp_path / f".w.gguf.{pid}-0123abcd.part").write_bytes(b"half")
-    others = (".genie-notes", ".w.gguf.part", "keep.part", f".genie-{gone}", f"genie-{gone}-0123abcd")
+    gone, mine, here = nobody(), os.getpid(), _here()
+    living = (f"{here}-{mine}", f"{here}-1", f"89abcdef-{gone}")  # the last is another container's, which none can ask
+    for mark in (f"{here}-{gone}", *living):
+        (tmp_path / f".genie-{mark}-0123abcd").mkdir()
+        (tmp_path / f".genie-{mark}-0123abcd" / "frame.png").write_bytes(b"half")
+        (tmp_path / f".w.gguf.{mark}-0123abcd.part").write_bytes(b"half")
+    others = (".genie-notes", ".w.gguf.part", "keep.part", f".genie-{gone}", f".genie-{here}-{'9' * 20}-0123abcd")
     for name in others:
         (tmp_path / name).write_bytes(b"somebody's")
     clean(tmp_path)
-    left = {p.name for p in tmp_path.iterdir()}
-    alive = {f".genie-{pid}-0123abcd" for pid in (mine, 1)} | {f".w.gguf.{pid}-0123abcd.part" for pid in (mine, 1)}
-    assert left == {*others, *alive}
-    for name in alive:
+    kept = {f".genie-{mark}-0123abcd" for mark in living} | {f".w.gguf.{mark}-0123abcd.part" for mark in living}
+    assert {p.name for p in tmp_path.iterdir()} == {*others, *kept}
+    for name in kept:
         os.utime(tmp_path / name, (time.time() - 1e6,) * 2)
     clean(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == set(others)  # nobody writes for a week
 
 
 def test_killed_between_two_names_nothing_is_lost(tmp_path: Path) -> None:
-    left = tmp_path / f".genie-{nobody()}-0123abcd"
-    for name in ("old", "frames"):
+    left = tmp_path / f".genie-{_here()}-{nobody()}-0123abcd"
+    for name in (REPLACED, "frames"):
         (left / name).mkdir(parents=True)
         (left / name / "recipe.json").write_text(name, encoding="utf-8")
     clean(tmp_path)

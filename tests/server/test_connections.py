@@ -70,6 +70,15 @@ def test_a_connection_that_is_kept_is_not_kept_for_ever(server: Running) -> None
     assert closed(one) and time.monotonic() - started < 10
 
 
+def test_websockets_that_ended_take_no_room(server: Running) -> None:
+    place = server.create()
+    for _ in range(LIMITS.connections + 4):
+        with server.socket(place):
+            pass
+    assert httpx.get(f"{server.address}/health", timeout=20).status_code == 200
+    server.http.delete(place)
+
+
 def test_a_long_answer_is_not_cut_short(server: Running) -> None:
     place = server.create()
     done = server.http.post(f"{place}/rollout?format=npy", json={"actions": "1*200"})

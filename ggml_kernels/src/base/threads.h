@@ -63,6 +63,8 @@ static inline void genie_wait(genie_condition *condition, genie_mutex *mutex) {
 #else
 #if defined(__linux__)
 #define _GNU_SOURCE /* for sched_getaffinity */
+#elif defined(__APPLE__)
+#define _DARWIN_C_SOURCE /* for _SC_NPROCESSORS_ONLN */
 #else
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -98,8 +100,12 @@ static inline int genie_cpus(void) {
     if (sched_getaffinity(0, sizeof mine, &mine) == 0)
         return CPU_COUNT(&mine);
 #endif
+#if defined(_SC_NPROCESSORS_ONLN)
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
     return online > 0 ? (int)online : 1;
+#else
+    return 1;
+#endif
 }
 
 static inline int genie_mutex_create(genie_mutex *mutex) { return pthread_mutex_init(mutex, NULL) == 0; }
