@@ -1,7 +1,7 @@
 /*
  * The thread pool. Workers wait for a generation number to change; a region ends with the same barrier that separates
- * its phases. A MaskGIT step follows the last one within microseconds, so who waits spins a little, then lets others run,
- * then sleeps. With fewer CPUs than threads nobody spins: whoever is waited for may be waiting for this very CPU.
+ * its phases. A MaskGIT step follows the last one within microseconds, so who waits spins a little, then lets others
+ * run, then sleeps. With fewer CPUs than threads nobody spins: whoever is waited for may be waiting for this very CPU.
  */
 #include "threads.h"
 
@@ -20,7 +20,7 @@ enum {
 
 struct genie_pool {
     int32_t thread_count;
-    int spins; /* do we spin at all? */
+    int spins;       /* do we spin at all? */
     int32_t started; /* workers to join */
     genie_thread *workers;
     genie_mutex callers; /* held for a whole region */
