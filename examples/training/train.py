@@ -238,7 +238,7 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
 def optimizers_of(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices inside blocks, AdamW for all else and for a latent action model.
 
-    With AdamW alone a dynamics model needs ten times the steps until it sees that the picture moves.
+    In the hundred steps in which a dynamics model sees with it that the picture moves, AdamW alone shows it nothing.
     """
     wanted = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     blocks = () if isinstance(model, LatentActionModel) else wanted
