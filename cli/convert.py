@@ -31,6 +31,9 @@ def convert(
     context_length: Annotated[
         int | None, typer.Option(help="Frames in the window, where the family leaves it open.", min=2, max=1024)
     ] = None,
+    frame_size: Annotated[
+        int | None, typer.Option(help="Pixels a side of a frame, where the family leaves it open.", min=1, max=16384)
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Convert a checkpoint to a Genie GGUF. Needs genie_cpp[convert]."""
@@ -48,7 +51,7 @@ def convert(
         def progress(done: int, total: int, name: str) -> None:
             bar.update(task, completed=done, total=total, description=name)
 
-        report = run(checkpoint, output, type.lower(), yes, progress, family, context_length)
+        report = run(checkpoint, output, type.lower(), yes, progress, family, context_length, frame_size)
     console.print(f"recognised {report.recognised}", soft_wrap=True)
     for line in report.assumed:
         console.print(f"assumed {line}", soft_wrap=True)

@@ -15,6 +15,7 @@ from genie_cpp import foreign
 from genie_cpp.errors import CheckpointError
 from genie_cpp.gguf_file import quoted
 
+_SETTINGS_LIMIT = 1 << 20
 INSTALL = "pip install 'genie_cpp[convert]'"
 
 
@@ -35,6 +36,35 @@ def import_torch() -> Any:
     except ImportError:
         raise CheckpointError("converting needs PyTorch, which is not installed", INSTALL) from None
     return torch
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file, nested ones by dotted name: plain values only, no object is made.
+
+    Raises CheckpointError.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise CheckpointError(f"reading {quoted(str(path))} needs PyYAML, which is not installed", INSTALL) from None
+    try:
+        with path.open("rb") as file:
+            text = file.read(_SETTINGS_LIMIT + 1)
+        if len(text) > _SETTINGS_LIMIT:
+            raise CheckpointError(f"{quoted(str(path))} is too long for settings", "is it another file?")
+        if other := foreign.described(text):
+            raise CheckpointError(f"{quoted(str(path))} is {other[0]}", other[1])
+        data = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            f"{quoted(str(path))} cannot be read as YAML: {quoted(one_line(error), 120)[1:-1]}",
+            "mend it, or take it away: what it says is then assumed",
+        ) from None
+    found: dict[str, Any] = {}
+    for name, value in data.items() if isinstance(data, dict) else ():
+        inner = value if isinstance(value, dict) else {}
+        found |= {f"{name}.{key}": deep for key, deep in inner.items()} if inner else {str(name): value}
+    return found
 
 
 def as_float32(tensor: Any, name: str, where: str) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from genie_cpp.leftovers import file_beside
 from genie_cpp.profile import ARCHITECTURE
 
 from .families import load
+from .families.part import Told
 from .native import Checkpoint
 from .quantize import TYPES, choose_type, decode, encode, relative_error
 
@@ -74,18 +75,21 @@ def convert(
     progress: Progress | None = None,
     family: str | None = None,
     context_length: int | None = None,
+    frame_size: int | None = None,
 ) -> Report:
     """Convert a checkpoint: a file or folder, or the several that a world is spread over. type: f32, f16, q8_0 or q4_0.
 
-    family: one of `families.NAMES`; by default it is recognised. context_length: frames in the window, for families
-    that leave it open (docs/families.md).
+    family: one of `families.NAMES`; by default it is recognised. context_length: frames in the window, and
+    frame_size: pixels a side, for families that leave them open (docs/families.md).
 
     The output appears whole or not at all. Raises CheckpointError for the checkpoint, OutputError for the output.
     """
     if type not in TYPES:
         raise CheckpointError(f"unknown type {quoted(type)}", f"choose among {', '.join(TYPES)}")
     _check_output(output, overwrite)
-    source = load([checkpoint] if isinstance(checkpoint, Path) else checkpoint, family, context_length)
+    source = load(
+        [checkpoint] if isinstance(checkpoint, Path) else checkpoint, family, Told(context_length, frame_size)
+    )
     if output.exists() and any(os.path.samefile(output, path) for path in source.files):
         raise OutputError(f"{quoted(str(output))} is the checkpoint itself", "name another output")
     temporary = file_beside(output)

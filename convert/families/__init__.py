@@ -6,7 +6,7 @@ A family module has
     INERT     classes its files pickle beside tensors (files.load_pickle)
     PARTS     {part of a world: (a tensor that only its file has, what to give where that file is missing)}
     spare(parts) -> kinds     of the parts that are not there, those that a world of these can do without
-    load(parts, context_length) -> Checkpoint   from {part: Part}, in the order of PARTS; checks everything
+    load(parts, told) -> Checkpoint   from {part: Part}, in the order of PARTS; checks everything
 and joins FAMILIES.
 """
 
@@ -23,7 +23,7 @@ from genie_cpp.gguf_file import quoted
 from .. import native
 from ..files import import_torch, load_pickle
 from . import genieredux, one_x_gpt, tinyworlds
-from .part import Part
+from .part import Part, Told
 
 
 class Family(Protocol):
@@ -36,10 +36,11 @@ class Family(Protocol):
 
     def spare(self, parts: Mapping[str, Part]) -> tuple[str, ...]: ...
 
-    def load(self, parts: Mapping[str, Part], context_length: int | None) -> native.Checkpoint: ...
+    def load(self, parts: Mapping[str, Part], told: Told) -> native.Checkpoint: ...
 
 
 FAMILIES: tuple[Family, ...] = (tinyworlds, genieredux, one_x_gpt)
+NOTHING = Told()
 NAMES = ("native", *(family.NAME for family in FAMILIES))
 _STATE, _WEIGHTS, _HUB = "state.pt", "model_state_dict.pt", "model.safetensors"
 _OPTIMIZERS = {"optimizer_state_dict", "optimizer_states", "optim"}
@@ -47,22 +48,27 @@ _CONFIG_LIMIT = 1 << 20
 _TABLES = ("model", "state_dict", "model_state_dict")
 
 
-def load(paths: Sequence[Path], family: str | None = None, context_length: int | None = None) -> native.Checkpoint:
+def load(paths: Sequence[Path], family: str | None = None, told: Told = NOTHING) -> native.Checkpoint:
     """Read and check a checkpoint of any family, in one file or folder or several.
 
-    family: one of NAMES, or None to recognise it. context_length: frames in the window, where a family leaves it open.
-    Nothing in the files is executed. Raises CheckpointError.
+    family: one of NAMES, or None to recognise it. Nothing in the files is executed. Raises CheckpointError.
     """
+    context_length, frame_size = told.context_length, told.frame_size
     if family is not None and family not in NAMES:
         raise CheckpointError(f"unknown family {quoted(family)}", f"choose among {', '.join(NAMES)}")
     if context_length is not None and not 2 <= context_length <= 1024:
         raise CheckpointError(f"the window must hold 2…1024 frames, not {context_length}", "3 is usual")
+    if frame_size is not None and not 1 <= frame_size <= 16384:
+        raise CheckpointError(f"frames have 1…16384 pixels a side, not {frame_size}", "64 is usual")
     found = [file for path in paths for file in _expand(path)]
     if family == "native" or (family is None and len(paths) == 1 and not found):
         if len(paths) != 1:
             raise CheckpointError(f"a native checkpoint is one folder, not {len(paths)}", "give its folder")
-        if context_length is not None:
-            raise CheckpointError("a native checkpoint has its own context_length", "leave --context-length out")
+        for name, value in (("context_length", context_length), ("frame_size", frame_size)):
+            if value is not None:
+                raise CheckpointError(
+                    f"a native checkpoint has its own {name}", f"leave --{name.replace('_', '-')} out"
+                )
         return native.load(paths[0])
     for path in paths:
         if not _expand(path):
@@ -73,7 +79,7 @@ def load(paths: Sequence[Path], family: str | None = None, context_length: int |
     for one in wanted:
         kinds = [_kind(one, part) for part in parts]
         if any(kinds):
-            return _load(one, dict(zip(parts, kinds, strict=True)), context_length)
+            return _load(one, dict(zip(parts, kinds, strict=True)), told)
     looked = "; ".join(f"{one.NAME}: {one.LOOKED_FOR}" for one in wanted)
     names = ", ".join(list(parts[0].tensors)[:4])
     raise CheckpointError(
@@ -83,7 +89,7 @@ def load(paths: Sequence[Path], family: str | None = None, context_length: int |
     )
 
 
-def _load(family: Family, kinds: Mapping[Part, str | None], context_length: int | None) -> native.Checkpoint:
+def _load(family: Family, kinds: Mapping[Part, str | None], told: Told) -> native.Checkpoint:
     parts: dict[str, Part] = {}
     for part, kind in kinds.items():
         if kind is None:
@@ -102,7 +108,7 @@ def _load(family: Family, kinds: Mapping[Part, str | None], context_length: int 
             raise CheckpointError(
                 f"the {kind} of this {family.NAME} world is missing; given: {given}", f"give {missing}"
             )
-    return family.load({kind: parts[kind] for kind in family.PARTS if kind in parts}, context_length)
+    return family.load({kind: parts[kind] for kind in family.PARTS if kind in parts}, told)
 
 
 def _kind(family: Family, part: Part) -> str | None:

@@ -1,5 +1,8 @@
 """GenieRedux and GenieRedux-G: tokenizer in one file, dynamics (and the latent action model) in another.
 
+Two versions of its code write files whose tensors have the same names. The later one (CVPR 2025) saves `config.yaml`
+beside them, which says what they mean; without it they are taken for files of the first (NeurIPS 2024 workshop).
+
 Its blocks are two halves, each a convolution, an attention and an FFN; positions come from the convolutions and from
 biases on the scores; logits are for the frame after the one that goes in. What depends on the grid only is computed
 here: the network of the position bias becomes a table, the norm of a patch's values goes into the first matrix, actions
@@ -8,18 +11,19 @@ become embeddings. Widths and lengths are padded with zeros to whole quantizatio
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from genie_cpp.errors import CheckpointError, ModelError
-from genie_cpp.gguf_file import TensorType
+from genie_cpp.gguf_file import TensorType, quoted
 from genie_cpp.hparams import HParams, StackParams
 from genie_cpp.profile import LAM
 
-from ..files import import_torch
+from ..files import import_torch, load_yaml
 from ..native import Checkpoint
-from .part import Part, Read, checkpoint
+from .part import Part, Read, Told, checkpoint, frame_side
 
 NAME = "genieredux"
 LOOKED_FOR = "to_patch_emb_first_frame.2.weight (tokenizer), dynamics.maskgit.token_emb.weight (dynamics)"
@@ -28,11 +32,13 @@ PARTS = {
     "tokenizer": ("to_patch_emb_first_frame.2.weight", "both files"),
     "dynamics": ("dynamics.maskgit.token_emb.weight", "both files"),
 }
+_SETTINGS = "config.yaml"
 _ACTIONS = "latent_action_model."
 _TRAINING = tuple(f"{_ACTIONS}{name}" for name in ("decoder.", "to_pixels.", "to_pixels_first_frame."))
 _EPSILON, _QK_EPSILON = 1e-5, 1e-20
 # What no file says: the defaults of its constructors and settings.
 _SCALE, _FRAME, _WINDOW = 8, 64, 16
+_CODES = 10  # with use_token: a token's embedding has so many times its code's added
 _ALIKE = "do the files belong together, and are they whole?"
 
 
@@ -41,18 +47,39 @@ def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
     return ()
 
 
-def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
-    """Two parts -> a checkpoint with all hyper-parameters. context_length: by default what it was trained with.
+def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
+    """Two parts -> a checkpoint with all hyper-parameters. The window is by default what it was trained with.
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
+    parts = {kind: _with_settings(part) for kind, part in parts.items()}
     tokenizer, dynamics = _Codec(parts["tokenizer"], ""), _Dynamics(parts["dynamics"])
     parts["tokenizer"].check({**tokenizer.shapes(), **tokenizer.decoder.shapes(), **tokenizer.pixels()}, ())
     assumed = [f"attention scores times {_SCALE}"]
-    hp = _hparams(tokenizer, dynamics, context_length, assumed)
+    if dynamics.adds_codes is None:
+        assumed.append(f"tokens as before {_SETTINGS} was written, without their codes (use_token: false)")
+    hp = _hparams(tokenizer, dynamics, told, assumed)
     read = _tensors(hp, tokenizer, dynamics)
     kind = "GenieRedux, with its latent action model" if dynamics.lam else "GenieRedux-G"
     return checkpoint(hp, {"general.name": kind.split(",")[0]}, read, parts, kind, assumed)
+
+
+def _with_settings(part: Part) -> Part:
+    """The part with what `config.yaml` beside its file says, nested names dotted."""
+    beside = part.files[0].parent / _SETTINGS
+    if not beside.is_file():
+        return part
+    return dataclasses.replace(part, files=(*part.files, beside), config=load_yaml(beside))
+
+
+def _flag(part: Part, name: str) -> bool | None:
+    """A yes or no of the settings, None where they are silent. Raises CheckpointError for anything else."""
+    value = part.config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(
+            f"{part.where}: {_SETTINGS} says {name}: {quoted(str(value), 60)}, which is neither true nor false", _ALIKE
+        )
+    return value
 
 
 def _padded(length: int) -> int:
@@ -280,6 +307,15 @@ class _Dynamics:
         self.rows, self.token_width = part.shape(f"{self.at}token_emb.weight", 2)
         self.positions = part.shape(f"{self.at}pos_emb.weight", 2)[0]
         one_hot = self.blocks.width - self.token_width
+        self.adds_codes = _flag(part, "dynamics.use_token")
+        embedded = _flag(part, "dynamics.use_action_embeddings") and _flag(part, "dynamics.is_guided") is not False
+        # Without the settings the width betrays them: nobody has as many actions as a token has values.
+        if one_hot > 0 and (embedded or one_hot == self.token_width):
+            raise CheckpointError(
+                f"{part.where} was trained with embedded actions (use_action_embeddings), which its trainer does not "
+                "save: the file holds no actions",
+                "a file trained with use_action_embeddings: false can be converted",
+            )
         has_lam = any(name.startswith(_ACTIONS) for name in part.tensors)
         self.lam = _Codec(part, _ACTIONS) if has_lam and one_hot == 0 else None
         self.actions = self.lam.codes if self.lam else one_hot
@@ -312,11 +348,17 @@ class _Dynamics:
             wanted |= {f"{_ACTIONS}to_action_emb.2.{end}": (E,) for end in ("weight", "bias")}
         part.check(wanted, _TRAINING if self.lam else ())
 
-    def tensors(self, T: int, P: int) -> dict[str, Read]:
+    def tensors(self, T: int, P: int, tokenizer: _Codec) -> dict[str, Read]:
         E = _padded(self.blocks.width)
 
         def of(name: str) -> Any:
             return self.part.tensor(f"{self.at}{name}")
+
+        def tokens() -> Any:
+            rows = of("token_emb.weight")
+            if self.adds_codes:
+                rows[:-1] += _CODES * tokenizer.code_embeddings()  # the last row, the mask, has no code
+            return _pad(rows, self.rows, E)
 
         def actions() -> Any:
             torch = import_torch()
@@ -326,7 +368,7 @@ class _Dynamics:
             return _pad(torch.cat([torch.zeros(self.actions, self.token_width), one_hot], 1), self.actions, E)
 
         return self.blocks.tensors("dynamics") | {
-            "dynamics.token_embd.weight": lambda: _pad(of("token_emb.weight"), self.rows, E),
+            "dynamics.token_embd.weight": tokens,
             "dynamics.action_embd.weight": actions,
             # The newest frame of a full window is only predicted: no position beyond those that there are is used.
             "dynamics.pos.weight": lambda: _pad(of("pos_emb.weight")[: T * P], T * P, E),
@@ -335,7 +377,7 @@ class _Dynamics:
         }
 
 
-def _hparams(tokenizer: _Codec, dynamics: _Dynamics, context_length: int | None, assumed: list[str]) -> HParams:
+def _hparams(tokenizer: _Codec, dynamics: _Dynamics, told: Told, assumed: list[str]) -> HParams:
     where, lam = dynamics.part.where, dynamics.lam
     if dynamics.rows != tokenizer.codes + 1:
         raise CheckpointError(
@@ -343,15 +385,27 @@ def _hparams(tokenizer: _Codec, dynamics: _Dynamics, context_length: int | None,
             "codes",
             "the files are of different worlds",
         )
-    side = dynamics.lam_side * lam.patch if lam else _FRAME
-    if not lam:
-        assumed.append(f"frames of {_FRAME}x{_FRAME} pixels")
+    if dynamics.adds_codes and dynamics.token_width != tokenizer.encoder.width:
+        raise CheckpointError(
+            f"{where} adds codes of the tokenizer {tokenizer.part.where} (use_token) to tokens of "
+            f"{dynamics.token_width} values; they have {tokenizer.encoder.width}",
+            "the files are of different worlds",
+        )
+    known = {
+        f"{part.where} ({name})": part.number(name, 0)
+        for part in (tokenizer.part, dynamics.part)
+        for name in ("tokenizer.image_size", "dynamics.image_size")
+    }
+    if lam:
+        known[where] = dynamics.lam_side * lam.patch
+    side = frame_side(known, told, _FRAME, assumed)
     if side % tokenizer.patch:
         raise CheckpointError(
             f"the tokenizer {tokenizer.part.where} has patches of {tokenizer.patch} pixels, {where} frames of {side}",
             "the files are of different worlds",
         )
     seen = dynamics.positions // (side // tokenizer.patch) ** 2
+    context_length = told.context_length
     if context_length is None:
         context_length = min(_WINDOW, seen + 1)
         assumed.append(f"a window of {context_length - 1} frames and the new one (--context-length)")
@@ -402,7 +456,7 @@ def _hparams(tokenizer: _Codec, dynamics: _Dynamics, context_length: int | None,
 def _tensors(hp: HParams, tokenizer: _Codec, dynamics: _Dynamics) -> dict[str, Read]:
     E = _padded(tokenizer.encoder.width)
     found = tokenizer.encoder.tensors("tokenizer.encoder") | tokenizer.decoder.tensors("tokenizer.decoder")
-    found |= dynamics.tensors(hp.context_length, hp.token_count("dynamics"))
+    found |= dynamics.tensors(hp.context_length, hp.token_count("dynamics"), tokenizer)
     encoders = {"tokenizer.encoder": tokenizer, **({LAM: dynamics.lam} if dynamics.lam else {})}
     for name, codec in encoders.items():
         for to, theirs in (("input_first", _EMBEDDERS[0]), ("input", _EMBEDDERS[1])):

@@ -16,7 +16,7 @@ from genie_cpp.hparams import HParams, StackParams
 
 from ..files import import_torch
 from ..native import Checkpoint
-from .part import Part, Read, checkpoint
+from .part import Part, Read, Told, checkpoint
 
 NAME = "1xgpt"
 LOOKED_FOR = "pos_embed_TSC (dynamics), decoder.up.0.block.0.conv1.weight (MAGVIT2 tokenizer)"
@@ -41,14 +41,14 @@ def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
     return ()
 
 
-def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
-    """Two parts -> a checkpoint with all hyper-parameters. context_length: at most the frames it was trained with.
+def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
+    """Two parts -> a checkpoint with all hyper-parameters. The window has at most the frames it was trained with.
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
     assumed: list[str] = []
     dynamics, tokenizer = _Dynamics(parts["dynamics"], assumed), _Tokenizer(parts["tokenizer"])
-    hp = _hparams(dynamics, tokenizer, context_length, assumed)
+    hp = _hparams(dynamics, tokenizer, told, assumed)
     read = {**dynamics.tensors(hp.context_length), **tokenizer.tensors()}
     return checkpoint(hp, {"general.name": NAME}, read, parts, NAME, assumed)
 
@@ -305,7 +305,7 @@ class _Tokenizer:
         return lambda: import_torch().zeros(length)
 
 
-def _hparams(dynamics: _Dynamics, tokenizer: _Tokenizer, context_length: int | None, assumed: list[str]) -> HParams:
+def _hparams(dynamics: _Dynamics, tokenizer: _Tokenizer, told: Told, assumed: list[str]) -> HParams:
     codes, side = dynamics.values**dynamics.factors, math.isqrt(dynamics.tokens)
     if side * side != dynamics.tokens:
         raise CheckpointError(f"{dynamics.part.where} has frames of {dynamics.tokens} tokens", "it must be a square")
@@ -315,12 +315,18 @@ def _hparams(dynamics: _Dynamics, tokenizer: _Tokenizer, context_length: int | N
             f"2^{tokenizer.latent}",
             "the files are of different worlds",
         )
+    context_length = told.context_length
     if context_length is not None and context_length > dynamics.frames:
         raise CheckpointError(
             f"{dynamics.part.where} has positions for {dynamics.frames} frames, not {context_length}",
             "leave --context-length out",
         )
     patch = 2 ** (tokenizer.levels - 1)
+    if told.frame_size not in (None, side * patch):
+        raise CheckpointError(
+            f"{dynamics.part.where} has frames of {side * patch} pixels a side, not of {told.frame_size}",
+            "leave --frame-size out",
+        )
     assumed.append(f"{_STEPS} steps, random order, temperature 0, as generate.py has them")
     assumed.append("pictures in -1…1, and a token's bit c in channel c of the tokenizer, as visualize.py reads them")
     hp = HParams(

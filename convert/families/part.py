@@ -21,6 +21,14 @@ from ..native import Checkpoint
 Read = Callable[[], Any]  # gives a tensor (torch) of the GGUF
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the caller says where files leave it open; None: nothing."""
+
+    context_length: int | None = None  # frames in the window
+    frame_size: int | None = None  # pixels a side
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """`path` for messages, `files` that were read, tensors by name (torch), plain values of the training settings."""
@@ -88,6 +96,23 @@ class Part:
                 "the training diverged, or the file is damaged; take an earlier checkpoint",
             )
         return values
+
+
+def frame_side(known: Mapping[str, int], told: Told, otherwise: int, assumed: list[str]) -> int:
+    """Pixels a side where no weight tells: as settings have it (by file, 0: silent), as the caller says, or a default.
+
+    Raises CheckpointError where they disagree.
+    """
+    said = {where: side for where, side in known.items() if side}
+    if told.frame_size is not None:
+        said["--frame-size"] = told.frame_size
+    if len(set(said.values())) > 1:
+        texts = ", ".join(f"{where} has {side}" for where, side in said.items())
+        hint = "leave --frame-size out" if told.frame_size is not None else "the files are of different worlds"
+        raise CheckpointError(f"the frames are of different sizes: {texts}", hint)
+    if not said:
+        assumed.append(f"frames of {otherwise}x{otherwise} pixels (--frame-size)")
+    return next(iter(said.values()), otherwise)
 
 
 def checkpoint(

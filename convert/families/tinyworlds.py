@@ -17,7 +17,7 @@ from genie_cpp.profile import LAM, NO_LAM, STACKS, fsq_bins
 
 from ..files import import_torch
 from ..native import Checkpoint
-from .part import Part, Read, checkpoint
+from .part import Part, Read, Told, checkpoint, frame_side
 
 NAME = "tinyworlds"
 LOOKED_FOR = (
@@ -44,8 +44,8 @@ def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
     return (_ACTIONS,) if alone else ()
 
 
-def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkpoint:
-    """Three parts, or two without actions -> a checkpoint with all hyper-parameters. context_length: by default the
+def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
+    """Three parts, or two without actions -> a checkpoint with all hyper-parameters. The window is by default the
     inference script's.
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
@@ -67,7 +67,7 @@ def load(parts: Mapping[str, Part], context_length: int | None = None) -> Checkp
         **({} if lam is None else {LAM: _Stack(lam, "encoder.transformer.", assumed)}),
         "dynamics": _Stack(dynamics, "transformer.", assumed),
     }
-    hp = _hparams(tokenizer, lam, dynamics, sizes, context_length, assumed)
+    hp = _hparams(tokenizer, lam, dynamics, sizes, told, assumed)
     read = _tensors(hp, tokenizer, lam, dynamics, sizes)
     return checkpoint(hp, _card(dynamics), read, parts, NAME, assumed)
 
@@ -225,7 +225,7 @@ def _hparams(
     lam: Part | None,
     dynamics: Part,
     sizes: Mapping[str, _Stack],
-    context_length: int | None,
+    told: Told,
     assumed: list[str],
 ) -> HParams:
     encoder, player = sizes["tokenizer.encoder"], sizes["dynamics"]
@@ -271,11 +271,13 @@ def _hparams(
             "the files are of different worlds",
         )
     actions = _actions(lam, dynamics, player, sizes)
+    context_length = told.context_length
     if context_length is None:
         context_length = _CONTEXT + 1
         assumed.append(f"a window of {_CONTEXT} frames and the new one (--context-length)")
     assumed.append(f"{_STEPS} steps, temperature {_TEMPERATURE}, as the inference script has them")
-    side = _frame([part for part in (tokenizer, lam, dynamics) if part is not None], assumed)
+    parts = [part for part in (tokenizer, lam, dynamics) if part is not None]
+    side = frame_side({part.where: part.number("frame_size", 0) for part in parts}, told, _FRAME, assumed)
     hp = HParams(
         frame_width=side,
         frame_height=side,
@@ -370,18 +372,6 @@ def _patch(part: Part) -> int:
             "do the settings in the file belong to its weights?",
         )
     return patch
-
-
-def _frame(parts: Sequence[Part], assumed: list[str]) -> int:
-    """Pixels a side: positions are no weights, so only the settings know."""
-    known = {part.where: part.number("frame_size", 0) for part in parts}
-    sides = sorted({side for side in known.values() if side})
-    if len(sides) > 1:
-        texts = ", ".join(f"{where} has {side}" for where, side in known.items() if side)
-        raise CheckpointError(f"the frames are of different sizes: {texts}", "the files are of different worlds")
-    if not sides:
-        assumed.append(f"frames of {_FRAME}x{_FRAME} pixels")
-    return sides[0] if sides else _FRAME
 
 
 def _card(dynamics: Part) -> dict[str, str]:

@@ -27,9 +27,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from torch import Tensor, nn
 
+from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.reference.model import Dynamics, Genie, LatentActionModel, Tokenizer, patchify, unpatchify
 from genie_cpp.convert.reference.stack import STStack
+from genie_cpp.convert.reference.vq import VectorQuantizer
 
 Losses = dict[str, Tensor]
 Decoder = Callable[[Tensor, Tensor], Tensor]
@@ -215,6 +217,26 @@ def pressed(latents: np.ndarray, keys: np.ndarray, blocked: np.ndarray, count: i
 
 
 @torch.no_grad()
+def same_everywhere(model: Tokenizer) -> None:
+    """An encoder that looks at one patch at a time is to give it the same code wherever it stands: a picture that moves
+    by whole patches is then the same codes moved, and nothing else has to be learned of it."""
+    if model.g.tokenizer.encoder.sublayers == ("ffn",):
+        positions = model.encoder.pos_space
+        positions.copy_(positions.mean(0).expand_as(positions))
+        positions.requires_grad_(False)
+
+
+@torch.no_grad()
+def begin_from(genie: Genie, folder: Path) -> None:
+    """Take the weights of a native checkpoint."""
+    genie.load_state_dict(checkpoint.load(folder).state_dict())
+    for module in genie.modules():
+        if isinstance(module, VectorQuantizer):
+            module.total.copy_(module.codebook)
+            module.steps = 1000  # its codes are spread already
+
+
+@torch.no_grad()
 def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
     """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz`."""
     cache = output / "tokens.npz"
@@ -354,6 +376,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--start", type=Path, help="a native checkpoint to begin from instead of from nothing")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--corrupt", type=float, default=0.1, help="largest share of wrong context tokens (dynamics)")
@@ -379,11 +402,14 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     config = GenieConfig.load(args.config)
     genie = Genie(config).to(args.device)
+    if args.start is not None:
+        begin_from(genie, args.start)
     path = args.output / args.part
     model: nn.Module = getattr(genie, args.part)
     if args.part == "dynamics":
         patch, positions = config.tokenizer.patch_size, genie.dynamics.stack.pos_space
-        positions.data.copy_(waves(config.frame_height // patch, config.frame_width // patch, positions.shape[1]))
+        if args.start is None:
+            positions.data.copy_(waves(config.frame_height // patch, config.frame_width // patch, positions.shape[1]))
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
         ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
@@ -402,6 +428,7 @@ def main() -> None:
     clips = Clips(args.data, "train", config.context_length, args.device)
     step: Step
     if args.part == "tokenizer":
+        same_everywhere(genie.tokenizer)
         step = functools.partial(tokenizer_step, genie.tokenizer, clips, args.batch)
     elif args.keys:
         codebook = genie.lam.vq.codebook

@@ -112,7 +112,7 @@ def test_without_settings_the_defaults_are_said(world: Path, output: Path) -> No
         rewrite(world / name, lambda state: state.pop("config"))
     report = convert(parts(world), output, "f32")
     assert {line.split(" in ")[0] for line in report.assumed if "heads" in line} == {"8 attention heads"}
-    assert "frames of 64x64 pixels" in report.assumed
+    assert "frames of 64x64 pixels (--frame-size)" in report.assumed
 
 
 @pytest.mark.parametrize(

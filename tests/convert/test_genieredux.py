@@ -137,6 +137,60 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
         refused([world / TOKENIZER, world / GUIDED], output, "is not a PyTorch checkpoint|is refused")
 
 
+def settings(folder: Path, text: str) -> None:
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def test_embedded_actions_are_in_no_file(world: Path, output: Path) -> None:
+    """The trainer of its later code leaves them out; the settings say so, and the width does."""
+    both = [world / TOKENIZER, world / GUIDED]
+    settings(world, "dynamics: {use_action_embeddings: true, is_guided: true}")
+    refused(both, output, "trained with embedded actions .* holds no actions")
+    (world / "config.yaml").unlink()
+    rewrite(world / GUIDED, tensor(f"{AT}token_emb.weight", lambda t: t[:, :16]))
+    rewrite(world / GUIDED, tensor(f"{AT}pos_emb.weight", lambda t: t[:, :16]))
+    narrow = {"spatial_attention.to_q.weight": (32, 32)}
+    for end, shape in narrow.items():
+        rewrite(world / GUIDED, tensor(f"{AT}transformer.layers.0.0.{end}", lambda t, s=shape: torch.zeros(s)))
+    refused(both, output, "trained with embedded actions .* holds no actions")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dynamics: {use_token: often}", "use_token: 'often', which is neither true nor false"),
+        ("dynamics: {use_token: [", "cannot be read as YAML"),
+        ("!!python/object/apply:os.system ['touch it-ran']", "cannot be read as YAML"),
+        ("<!doctype html><html>", "is a web page"),
+        ("x" * (1 << 20) + "x", "too long for settings"),
+        ("[" * 100_000, "cannot be read as YAML"),
+        ("dynamics: {image_size: 63}", "patches of 8 pixels, .* frames of 63"),
+        ("dynamics: {image_size: [64, 32]}", "which is not a whole number"),
+        ("dynamics: {image_size: 128}\ntokenizer: {image_size: 64}", "frames are of different sizes"),
+    ],
+)
+def test_settings_beside_the_file(text: str, message: str, world: Path, output: Path) -> None:
+    settings(world, text)
+    refused([world / TOKENIZER, world / GUIDED], output, message)
+
+
+def test_the_size_of_a_frame(world: Path, output: Path) -> None:
+    """Of GenieRedux-G only the settings or the caller know it; GenieRedux's latent action model does."""
+    both = [world / TOKENIZER, world / GUIDED]
+    report = convert(both, output, "f32", frame_size=32, context_length=4)
+    assert report.file_bytes and not any("frames of" in line for line in report.assumed)
+    with GGUFFile.open(output) as file:
+        assert validate(file).frame_width == 32
+    output.unlink()
+    settings(world, "dynamics: {image_size: 32, use_token: false}")
+    assert not any("use_token" in line for line in convert(both, output, "f32", context_length=4).assumed)
+    output.unlink()
+    refused(both, output, "--frame-size has 64", frame_size=64)
+    (world / "config.yaml").unlink()
+    refused([world / TOKENIZER, world / LATENT], output, "of different sizes: .* has 64, --frame-size", frame_size=32)
+    refused(both, output, "frames have 1…16384 pixels", frame_size=0)
+
+
 class Bomb:
     """What a hostile file would run."""
 

@@ -6,6 +6,7 @@ GENIE_GOLDEN_GENIEREDUX=folder[:folder] adds folders that the script made elsewh
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def test_what_is_said(golden: Golden) -> None:
     report, model, want = golden
     guided = not model.info.has_lam
     assert report.recognised.startswith("GenieRedux-G: tokenizer 'tok" if guided else "GenieRedux, with its latent act")
-    said = ["attention", "frames", "a", "1"] if guided else ["attention", "a", "1"]
+    said = ["attention", "tokens", "frames", "a", "1"] if guided else ["attention", "tokens", "a", "1"]
     assert [line.split()[0] for line in report.assumed] == said
     assert model.sampler == Sampler(1, 0.0) and model.info.action_count == 7
     assert model.token_count == want["tokens"].shape[1]
@@ -179,3 +180,22 @@ def test_quantized_types_run(name: str, tmp_path: Path) -> None:
             played.append(world.rollout([1, 2, 3, 0, 6] * 3).tobytes())
             assert world.timings["frames"] == 15
         assert played[0] == played[1]
+
+
+@pytest.mark.parametrize("name", ["guided", "genieredux"])
+def test_its_later_code_with_codes_added(name: str, tmp_path: Path) -> None:
+    """What config.yaml beside the file says (make_genieredux_tokens.py)."""
+    for file in ("tokenizer.pt", f"{name}.pt"):
+        shutil.copy(SMALL / file, tmp_path)
+    (tmp_path / "config.yaml").write_text(
+        "model: genie_redux\ndynamics:\n  use_token: true\n  use_action_embeddings: false\n  image_size: 64\n"
+    )
+    report = convert(tmp_path, tmp_path / "world.gguf", "f32")
+    assert not any("use_token" in line or "frames of" in line for line in report.assumed)
+    with np.load(SMALL / "use_token.npz") as data, np.load(SMALL / "expected.npz") as inputs:
+        want, tokens = data[f"{name}_logits"], inputs["tokens"]
+        actions = inputs["guided_forced_actions"]
+        before = inputs[f"{name}_logits"]
+    assert np.abs(want - before).max() > 0.1 * np.abs(want).max()  # it matters
+    state = Model.open(tmp_path / "world.gguf", threads=2, backend="cpu").state("dynamics")
+    near(np.stack([state.forward(ids(f), int(a)) for f, a in zip(tokens[:-1], actions, strict=True)]), want)  # type: ignore[misc]
