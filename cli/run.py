@@ -39,7 +39,10 @@ def run(
     prompt_frame: Annotated[
         Path | None,
         typer.Option(
-            "--prompt-frame", "-p", envvar=env("PROMPT_FRAME"), help="The picture to start from. [the world's first]"
+            "--prompt-frame",
+            "-p",
+            envvar=env("PROMPT_FRAME"),
+            help="The picture to start from; - for one that is piped in. [the world's first]",
         ),
     ] = None,
     prompt_frames: Annotated[
@@ -48,7 +51,7 @@ def run(
             envvar=env("PROMPT_FRAMES"),
             min=1,
             max=MAX_PROMPT,
-            help="Start from so many frames: --prompt-frame is an animation then, or frames of tokens "
+            help="Start from so many frames: --prompt-frame is an animation or a film then, or frames of tokens "
             "(a folder with metadata.json and video.bin, or a .npy).",
         ),
     ] = 1,
@@ -70,7 +73,8 @@ def run(
     actions_from: Annotated[
         Path | None,
         typer.Option(
-            envvar=env("ACTIONS_FROM"), help="Take the actions from an animation, through the latent action model."
+            envvar=env("ACTIONS_FROM"),
+            help="Take the actions from a film or an animation, by the latent action model.",
         ),
     ] = None,
     n: Annotated[
@@ -177,7 +181,7 @@ def run(
         shown = (fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(actions_from))
         seen = list(itertools.islice(shown, None if n is None else n + 1))
         if len(seen) < 2:
-            raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give an animation")
+            raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give a film")
         actions = format_actions(opened.infer_actions(np.stack(seen)).tolist())
     plan = read_actions("random" if actions is None else actions, hp.choices, n, seed, hp.action_names)
     console.print(

@@ -65,11 +65,20 @@ def _find(name: str) -> Path:
     raise NativeError(f"the compiled library {name} is not beside the package", "pip install . builds it")
 
 
+def library() -> Path:
+    """The compiled core. Raises NativeError when it is not there."""
+    return _find({"darwin": "libgenie.dylib", "win32": "genie.dll"}.get(sys.platform, "libgenie.so"))
+
+
+def declarations() -> Path:
+    """What the core declares, as cffi reads it. Raises NativeError when it is not there."""
+    return _find("genie_cdef.h")
+
+
 def _load() -> tuple[Any, Any]:
-    names = {"darwin": "libgenie.dylib", "win32": "genie.dll"}
     ffi = cffi.FFI()
-    ffi.cdef(_find("genie_cdef.h").read_text(encoding="utf-8"))
-    lib = ffi.dlopen(str(_find(names.get(sys.platform, "libgenie.so"))))
+    ffi.cdef(declarations().read_text(encoding="utf-8"))
+    lib = ffi.dlopen(str(library()))
     if (found := lib.genie_abi_version()) != ABI_VERSION:
         raise NativeError(f"the compiled library has ABI {found}, this package needs {ABI_VERSION}", "reinstall")
     return ffi, lib

@@ -1,4 +1,4 @@
-"""What a file is when it is not what was asked for: the two things that downloads turn into, by name."""
+"""What a file is when it is not what was asked for: what downloads and phones make of it, by name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def described(head: bytes) -> tuple[str, str] | None:
         return "a Git LFS pointer, not the file itself", "git lfs pull fetches it, or download it by its link"
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")) or b"<html" in text:
         return "a web page, not a file", "the link may need you to sign in, or leads to a page about the file"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis"):
+        return (
+            "a HEIC picture, which is not read here",
+            "save it as JPEG or PNG",
+        )
     return None
 
 

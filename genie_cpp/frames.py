@@ -1,4 +1,4 @@
-"""Pictures in: any file Pillow reads, made to fit a model's frame."""
+"""Pictures in: any file Pillow reads, films, and what comes through a pipe, made to fit a model's frame."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import hashlib
 import io
 import itertools
 import re
+import stat
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, features
 
-from . import foreign, metadata
+from . import foreign, metadata, video
 from .errors import ImageError
 
 Frame = NDArray[np.uint8]
@@ -24,13 +27,17 @@ FITS = ("crop", "pad")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
+STDIN = Path("-")
+PIPED_LIMIT = 256 << 20  # bytes
+_piped: dict[Path, bytes] = {}  # a pipe can be read once
 
 
 def load_image(path: Path) -> Frame:
-    """The picture (of an animation: its first frame) as RGB uint8 [height, width, 3].
+    """The picture (of an animation or a film: its first frame) as RGB uint8 [height, width, 3].
 
-    EXIF rotation is applied, transparency lies over black, 16 bits are scaled to 8. The size is checked before the
-    pixels are decoded: 8x8 at least, 64 megapixels at most. Raises ImageError.
+    path: also a pipe, or "-" for standard input. EXIF rotation is applied, transparency lies over black, 16 bits are
+    scaled to 8. The size is checked before the pixels are decoded: 8x8 at least, 64 megapixels at most. Raises
+    ImageError.
     """
     for frame in iter_frames(path):
         return frame
@@ -38,7 +45,7 @@ def load_image(path: Path) -> Frame:
 
 
 def load_frames(path: Path, most: int = 4096) -> list[Frame]:
-    """Up to `most` frames of a picture or an animation, as `load_image`."""
+    """Up to `most` frames of a picture, an animation or a film, as `load_image`."""
     return list(itertools.islice(iter_frames(path), most))
 
 
@@ -50,8 +57,53 @@ def decode_image(data: bytes, most_pixels: int = MAX_PIXELS) -> Frame:
 
 
 def iter_frames(path: Path) -> Iterator[Frame]:
-    """The frames of a picture or an animation one by one, each as `load_image`; one is in memory at a time."""
-    return _iter_frames(path, str(path), MAX_PIXELS)
+    """The frames of a picture, an animation or a film one by one, each as `load_image`; one is in memory at a time."""
+    name = "standard input" if path == STDIN else str(path)
+    data = _from_pipe(path, name)
+    source = path if data is None else io.BytesIO(data)
+    head = data if data is not None else _head(path)
+    return _iter_video(source, name) if video.is_video(head) else _iter_frames(source, name, MAX_PIXELS)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(foreign.HEAD)
+    except OSError:
+        return b""  # whoever reads it next says why
+
+
+def _from_pipe(path: Path, name: str) -> bytes | None:
+    """All that a pipe or standard input gives, read once; None for a file. Raises ImageError."""
+    if path in _piped:
+        return _piped[path]
+    try:
+        if path != STDIN and not (stat.S_ISFIFO(path.stat().st_mode) or stat.S_ISSOCK(path.stat().st_mode)):
+            return None
+        if path == STDIN and sys.stdin.isatty():
+            raise ImageError("no picture comes through standard input", "send one: genie-run -p - < picture.png")
+        with contextlib.ExitStack() as held:
+            file = sys.stdin.buffer if path == STDIN else held.enter_context(path.open("rb"))
+            data = file.read(PIPED_LIMIT + 1)
+    except (OSError, ValueError):  # not there, or closed
+        return None if path != STDIN else b""
+    if len(data) > PIPED_LIMIT:
+        raise ImageError(f"{name} gives more than {PIPED_LIMIT >> 20} MiB", "give a file's name")
+    _piped[path] = data
+    return data
+
+
+def _iter_video(source: Path | io.BytesIO, name: str) -> Iterator[Frame]:
+    """Frames of a film; one that came through a pipe is put in a file first, as ffmpeg goes back and forth in it."""
+    with contextlib.ExitStack() as held:
+        if isinstance(source, io.BytesIO):
+            path = Path(held.enter_context(tempfile.TemporaryDirectory())) / "film"
+            path.write_bytes(source.getvalue())
+        else:
+            path = source
+        for frame in video.iter_video(path, name, MAX_PIXELS):
+            _check_sides(name, frame.shape[1], frame.shape[0], MAX_PIXELS)
+            yield frame
 
 
 def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iterator[Frame]:
@@ -89,7 +141,7 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iter
         why = " ".join(re.sub(r"['\"]?<_io\.[^>]*>['\"]?", "", str(error)).split())[:200]
         raise ImageError(
             f"{path} is not a picture that can be read: {why}",
-            "png, jpg, webp, gif, bmp, tiff and, where Pillow has it, avif work",
+            "png, jpg, webp, gif, bmp, tiff and, where Pillow has it, avif work; of films mp4, mov, webm and mkv",
         ) from None
 
 
@@ -102,7 +154,10 @@ def quiet() -> Iterator[None]:
 
 
 def _check_size(path: str, image: Image.Image, most_pixels: int) -> None:
-    width, height = image.size
+    _check_sides(path, *image.size, most_pixels)
+
+
+def _check_sides(path: str, width: int, height: int, most_pixels: int) -> None:
     if width * height > most_pixels:
         raise ImageError(f"{path} has {width}x{height} pixels; {most_pixels / 1e6:g} million are the limit")
     if min(width, height) < MIN_SIDE:
@@ -197,8 +252,15 @@ def describe_fit(image: Frame, width: int, height: int, how: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, hexadecimal. Raises ImageError when it cannot be read."""
+    """Hash of a file's bytes, or of what came through a pipe, hexadecimal. Raises ImageError when it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        data = _from_pipe(path, str(path))
+        if data is not None:
+            return hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from None
