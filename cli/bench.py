@@ -25,7 +25,7 @@ from genie_cpp.worlds import locate
 
 from . import synthetic
 from .convert import size
-from .options import Backend
+from .options import Backend, Force
 
 # Each measured column: its name in csv and json, its title and decimals in md, its samples.
 MEASURED: tuple[tuple[str, str, int, Callable[[Result], list[float]]], ...] = (
@@ -57,6 +57,7 @@ def bench(
     ] = None,
     backend: Backend = "auto",
     type: Annotated[str | None, typer.Option(help="With --synthetic: f32, f16, q8_0, q4_0. [q8_0]")] = None,
+    force: Force = False,
 ) -> None:
     """Measure every combination of models, threads and steps.
 
@@ -84,7 +85,7 @@ def bench(
             for source in sources:
                 with source as path:
                     for count in thread_counts:
-                        measured.run(path, count, step_counts, lambda: progress.advance(bar), backend)
+                        measured.run(path, count, step_counts, lambda: progress.advance(bar), backend, force)
     except KeyboardInterrupt:
         console.print("interrupted")
         raise typer.Exit(130) from None

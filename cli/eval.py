@@ -71,6 +71,7 @@ def evaluate(
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
     backend: options.Backend = "auto",
+    force: options.Force = False,
 ) -> None:
     """Measure a world. Without --data, --against or --sweep it is --life."""
     if output not in FORMATS:
@@ -81,9 +82,9 @@ def evaluate(
     if grid and data is None:
         raise GenieError("--sweep judges samplers against recorded play", "give it with --data")
     asked, limits = parse(grid), bars(bar or [])
-    opened = Model.open(model, threads, backend)
+    opened = Model.open(model, threads, backend, force)
     play = None if data is None else Play.load(data, opened.info)
-    other = None if exact is None else Model.open(exact, threads, backend)
+    other = None if exact is None else Model.open(exact, threads, backend, force)
     lives = lives or not (play or other)
     starts = _starts(opened, start or [], play) if lives or asked else []
     s = opened.sampler

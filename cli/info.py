@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -13,18 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genie_cpp import memory
 from genie_cpp.errors import GGUFError
 from genie_cpp.gguf_file import MAGIC, GGUFFile, quoted
 from genie_cpp.hparams import HParams, validate
-from genie_cpp.model import current_isa
+from genie_cpp.model import current_isa, default_threads
 from genie_cpp.profile import CARD, KEYS, STACKS
 from genie_cpp.session_file import MAGIC as SESSION_MAGIC
 from genie_cpp.session_file import SessionFile
 
 from .convert import size
-
-# The stacks that run during play; the latent action model only reads actions off recorded video.
-PLAYED = ("tokenizer.encoder", "tokenizer.decoder", "dynamics")
 
 
 def info(
@@ -71,8 +70,7 @@ def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
             row["tensors"] += 1
             row["bytes"] += tensor.n_bytes
         parameters = hp.parameter_count()
-        weights = sum(row["bytes"] for row in types.values())
-        cache = {stack: hp.cache_bytes(stack) for stack in PLAYED if stack in hp.stacks}
+        needs = memory.need(hp, file.tensors, default_threads())
         facts: dict[str, Any] = {
             "file": str(path),
             "file_bytes": file.size,
@@ -81,7 +79,7 @@ def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
             "tokens_per_frame": {stack: hp.token_count(stack) for stack in hp.stacks},
             "parameters": parameters,
             "types": types,
-            "memory": {"weights": weights, "cache": cache, "total": weights + sum(cache.values())},
+            "memory": {**dataclasses.asdict(needs), "total": needs.total},
         }
         if tensors:
             facts["tensors"] = [
@@ -154,7 +152,6 @@ def _show(facts: dict[str, Any]) -> None:
     # On a pipe rich would wrap at 80 columns; a width that fits every line keeps one fact per line.
     console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 4096)
     hyper = facts["hyper_parameters"]
-    memory = facts["memory"]
     _section(console, "card", {key.removeprefix("general."): value for key, value in facts["card"].items()})
     model = {key.removeprefix("genie."): value for key, value in hyper.items() if not _of_stack(key)}
     _section(console, "model", {name: value for name, value in model.items() if value is not None})
@@ -176,8 +173,8 @@ def _show(facts: dict[str, Any]) -> None:
         "weights",
         {"parameters": f"{facts['parameters']:,}", "file": f"{size(facts['file_bytes'])}", **types},
     )
-    cache = {f"cache of {stack}": size(count) for stack, count in memory["cache"].items() if count}
-    _section(console, "memory for play", {"weights": size(memory["weights"]), **cache, "total": size(memory["total"])})
+    needs = {what: size(count) for what, count in facts["memory"].items() if count}
+    _section(console, "memory for one world", needs)
     if "tensors" in facts:
         listing = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("tensor", "type", "shape", "bytes"):

@@ -23,4 +23,8 @@ Model = Annotated[
 Backend = Annotated[
     str, typer.Option(envvar=env("BACKEND"), help="auto (Metal where it is present), cpu or metal (docs/metal.md).")
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", envvar=env("FORCE"), help="Also where a model needs more memory than is free."),
+]
 Fit = Annotated[str, typer.Option("--fit", envvar=env("FIT"), help="Fit the prompt by crop or pad.")]

@@ -16,7 +16,7 @@ from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 from genie_cpp.worlds import bundled
 
-from .options import Backend, Fit, Models, env
+from .options import Backend, Fit, Force, Models, env
 
 
 def play(
@@ -43,11 +43,12 @@ def play(
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
     backend: Backend = "auto",
+    force: Force = False,
 ) -> None:
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
     if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
         raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
-    models = [Model.open(name, threads, backend) for name in references(model)]
+    models = [Model.open(name, threads, backend, force) for name in references(model)]
     prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
     if terminal:
         from .terminal import play_in_terminal

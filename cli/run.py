@@ -124,6 +124,7 @@ def run(
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
     backend: Backend = "auto",
+    force: options.Force = False,
     fps: Annotated[int, typer.Option(envvar=env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
     scale: Annotated[int, typer.Option(envvar=env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
     as_json: Annotated[
@@ -144,7 +145,7 @@ def run(
         raise GenieError("--from goes on with the session's seed", "leave --seed out")
     if session is not None and (prompt_frames, prompt_stride) != (1, 1):
         raise GenieError("--from goes on from a session's frames", "leave --prompt-frames and --prompt-stride out")
-    opened = Model.open(model, threads, backend)
+    opened = Model.open(model, threads, backend, force)
     if session is None and prompt_frame is None:
         if not opened.starts:
             raise GenieError("this world has no pictures of its own to start from", "give one with --prompt-frame")

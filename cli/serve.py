@@ -13,7 +13,7 @@ from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 
-from .options import Backend, Fit, Models, env
+from .options import Backend, Fit, Force, Models, env
 from .play import references
 
 
@@ -51,6 +51,7 @@ def serve(
         int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
     ] = None,
     backend: Backend = "auto",
+    force: Force = False,
 ) -> None:
     """Serve worlds to programs: REST and a websocket, described at /docs and /openapi.json."""
     wanted = ("fastapi", "uvicorn", "websockets", "prometheus_client")
@@ -63,7 +64,7 @@ def serve(
     for origin in cors_origin or ():
         if not re.fullmatch(r"https?://[^/\s*?#]+", origin):
             raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
-    models = [Model.open(name, threads, backend) for name in references(model)]
+    models = [Model.open(name, threads, backend, force) for name in references(model)]
     prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
     from genie_cpp.server.limits import ServeLimits
     from genie_cpp.server.run import serve_api

@@ -161,6 +161,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def matrix_need(isa: str, type: int, rows: int, columns: int) -> int:
+    """Bytes of a packed matrix; 0 where there is none of such a type."""
+    return int(lib.genie_matrix_need(isa.encode(), type, rows, columns))
+
+
+def stack_need(stack: Any) -> tuple[int, int]:
+    """Bytes that sealing a `Stack` will add, and that its state takes at most; known before any weight is set."""
+    out = ffi.new("size_t[2]")
+    check(lib.genie_stack_need(stack.handle, out, out + 1), "planning a stack")
+    return int(out[0]), int(out[1])
+
+
+def conv_need(conv: Any, threads: int) -> int:
+    """Bytes that the state of a `Conv` takes at most; known before any weight is set."""
+    out = ffi.new("size_t *")
+    check(lib.genie_conv_need(conv.handle, threads, out), "planning a network")
+    return int(out[0])
+
+
 class Stack:
     """One ST-transformer: parameters at creation, then `set` for each tensor, then `seal`."""
 

@@ -129,12 +129,13 @@ class Bench:
         steps: list[int | None],
         progress: Progress = lambda: None,
         backend: str = "auto",
+        force: bool = False,
     ) -> None:
         """One row per number of MaskGIT steps (None: the model's). progress: called after each frame, warm-up included.
 
         Every timed frame is the last that its window holds, where the cache to read is largest; no window slides.
         """
-        model = Model.open(path, threads, backend)
+        model = Model.open(path, threads, backend, force)
         hp, default = model.info, model.sampler
         operations = matmul_operations(model)
         rng = np.random.default_rng(0)

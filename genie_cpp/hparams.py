@@ -27,6 +27,8 @@ from .profile import (
     LAM,
     LAM_KEYS,
     MAX_BYTES,
+    MAX_TOKENS,
+    MAX_WINDOW_TOKENS,
     MODEL_KEYS,
     NO_LAM,
     PEG_TAPS,
@@ -212,6 +214,14 @@ class HParams:
                     f"{self.tokenizer_kind} tokenizer",
                     CONVERT_AGAIN,
                 )
+        for stack in self.stacks:
+            tokens = self.token_count(stack)
+            for what, count, most in (
+                ("tokens in a frame", tokens, MAX_TOKENS),
+                ("tokens in a window", tokens * self.context_length, MAX_WINDOW_TOKENS),
+            ):
+                if count > most:
+                    raise ModelError(f"{stack} has {count} {what}; {most} are the most", CONVERT_AGAIN)
         for stack, s in self.stacks.items():
             experts, used = s.expert_count, s.expert_used_count
             for key, ok, wanted in (

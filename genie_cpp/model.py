@@ -15,12 +15,12 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native, conv
+from . import _native, assembly, conv, memory
 from .backend import Backend, Conv, Stack, State, choose
 from .backend import default_threads as default_threads
 from .errors import ActionError, ImageError, ModelError, NativeError
 from .gguf_file import GGUFFile, TensorInfo, quoted
-from .hparams import HParams, StackParams, validate
+from .hparams import HParams, validate
 from .profile import CONVS, FILE_TYPES, LAM
 from .sampler import Sampler
 from .worlds import bundled, locate, starts
@@ -56,9 +56,11 @@ class Model:
     sha256: str  # hexadecimal
 
     @staticmethod
-    def open(path: str | Path | None = None, threads: int | None = None, backend: str = "auto") -> Model:
+    def open(
+        path: str | Path | None = None, threads: int | None = None, backend: str = "auto", force: bool = False
+    ) -> Model:
         """Read and check a Genie GGUF (docs/gguf.md). path: a file, or as a str the name of a bundled world ("maze");
-        None: the default one. threads: 1…1024, default all CPUs.
+        None: the default one. threads: 1…1024, default all CPUs. force: also where it needs more memory than is free.
 
         backend: "cpu", "metal" (docs/metal.md), or "auto", Metal where it is present.
         Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError for a backend that is not there.
@@ -73,6 +75,8 @@ class Model:
             model.info = validate(file, finite=False)  # `_build` and `_floats` see to that, as they read everything
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
+            if not force:
+                memory.check(memory.need(model.info, model.tensors, model.threads or 1), str(model.path))
             model._stacks = {name: model._build(file, name, runs) for name in model.info.stacks}
             halves = CONVS if model.info.tokenizer_kind == "conv" else ()
             model._convs = {f"tokenizer.{half}": model._build_conv(file, half, runs) for half in halves}
@@ -102,8 +106,7 @@ class Model:
     _head_up: tuple[NDArray[np.uint8], int, int] | None  # bytes by row, their type, values per row; "joined" only
 
     def _build(self, file: GGUFFile, name: str, runs: Backend) -> Stack:
-        hp, s = self.info, self.info.stacks[name]
-        stack = runs.stack(s.sublayers, **_params(hp, name, s))
+        stack = assembly.stack(runs, self.info, name)
         prefix, scratch = name + ".", file.scratch()
         for tensor_name, tensor in file.tensors.items():
             if not tensor_name.startswith(prefix):
@@ -122,14 +125,8 @@ class Model:
         return stack
 
     def _build_conv(self, file: GGUFFile, half: str, runs: Backend) -> Conv:
-        hp, layers = self.info, self.info.conv_layers(half)
-        height, width, channels = hp.frame_height, hp.frame_width, 3
-        if half == "decoder":
-            patch, channels = hp.tokenizer_patch_size, hp.tokenizer_latent_length
-            height, width = height // patch, width // patch
-        kinds = [(conv.KINDS[layer.word], layer.channels) for layer in layers]
-        net = runs.conv((height, width, channels), kinds, hp.conv_group_count or 1, hp.conv_norm_epsilon or 0)
-        for i, layer in enumerate(layers):
+        net = assembly.network(runs, self.info, half)
+        for i, layer in enumerate(self.info.conv_layers(half)):
             for name in conv.tensors(layer):
                 tensor = file.tensors[f"tokenizer.{half}.layer.{i}.{name}"]
                 columns, rows = tensor.shape[0], tensor.shape[1] if len(tensor.shape) > 1 else 1
@@ -393,44 +390,6 @@ class ConvWindow:
             z = self._state.run(_join(x, net.shape[0], net.shape[1], self._patch))
             return z.reshape(-1, net.output_shape[2])
         return _cut(self._state.run(x.reshape(net.shape)), self._patch)
-
-
-def _params(hp: HParams, name: str, s: StackParams) -> dict[str, Any]:
-    dynamics = name == "dynamics"
-    return {
-        "block_count": s.block_count,
-        "embedding_length": s.embedding_length,
-        "head_count": s.head_count,
-        "key_length": s.key_length,
-        "feed_forward_length": s.feed_forward_length,
-        "token_count": hp.token_count(name),
-        "context_length": hp.context_length,
-        "input_length": hp.input_length(name) or 0,
-        "input_rows": hp.vocabulary + 1 if dynamics else 0,
-        "action_count": hp.action_count if dynamics else 0,
-        "output_length": hp.output_length(name),
-        "norm": _native.NORMS[s.norm],
-        "ffn": _native.FFNS[s.ffn],
-        "qk_norm": _native.QK_NORMS[s.qk_norm_kind] if s.qk_norm else 0,
-        "bias": int(s.bias),
-        "post_norm": _native.NORM_POSITIONS[s.norm_position],
-        "output_norm": _native.NORMS[s.output_norm or s.norm],
-        "conditioning": _native.CONDITIONINGS[hp.action_conditioning if dynamics else "add"],
-        "grid_width": hp.grid(name)[0],
-        "norm_length": s.norm_length or 0,
-        "position": _native.POSITIONS[s.position],
-        "raw_kv": int(s.kv_input == "residual"),
-        "spatial_bias": int(s.spatial_bias != "none"),
-        "temporal_bias": int(s.temporal_bias != "none"),
-        "input_norm": int(s.input_norm != "none"),
-        "first_frame": _native.FIRST_FRAMES[s.first_frame],
-        "unnormed": sum(1 << _native.SUBLAYERS[kind] for kind in s.unnormed or ()),
-        "factor_count": hp.factor_count if dynamics else 1,
-        "expert_count": s.expert_count or 0,
-        "expert_used_count": s.expert_used_count or 0,
-        "norm_epsilon": s.norm_epsilon,
-        "qk_norm_epsilon": s.qk_norm_epsilon or 0.0,
-    }
 
 
 def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:

@@ -33,6 +33,7 @@ KINDS: dict[str, str | None] = {"st-vivit": "temporal", "vit": None, "c-vivit": 
 FILE_TYPES: dict[TensorType, int] = {TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q8_0: 7}
 # Beyond any machine this runs on; stops hyper-parameters whose product would overflow 64 bits in C.
 MAX_BYTES = 1 << 42
+MAX_TOKENS, MAX_WINDOW_TOKENS = 1 << 20, 1 << 24  # of a frame, and of a window; of the core
 
 # One word of --actions.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")

@@ -64,11 +64,12 @@ class World:
         sampler: Sampler | None = None,
         window: str | None = None,
         backend: str = "auto",
+        force: bool = False,
     ) -> World:
         """Open a model (a path, or a bundled world's name; none given: the default one) and a world on it.
 
         Raises what `Model.open` raises."""
-        return World(Model.open(path, threads, backend), sampler, window)
+        return World(Model.open(path, threads, backend, force), sampler, window)
 
     @property
     def prompts(self) -> NDArray[np.uint8]:

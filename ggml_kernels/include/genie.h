@@ -199,6 +199,10 @@ genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block
 genie_status genie_stack_seal(genie_stack *stack);
 /* Bytes of packed weights. */
 size_t genie_stack_bytes(const genie_stack *stack);
+/* Before any weight is set: bytes that sealing will add to the weights, and that a state takes at most. */
+genie_status genie_stack_need(const genie_stack *stack, size_t *seal_bytes, size_t *state_bytes);
+/* Bytes that a matrix takes once it is packed for an instruction set (NULL: the best); 0 where it cannot be. */
+size_t genie_matrix_need(const char *isa, int32_t type, int64_t rows, int64_t columns);
 
 genie_status genie_state_create(const genie_stack *stack, genie_state **state);
 void genie_state_free(genie_state *state);
@@ -284,6 +288,8 @@ genie_status genie_conv_set(genie_conv *conv, genie_pool *pool, int32_t layer, i
                             int64_t columns, const void *data, size_t bytes);
 genie_status genie_conv_seal(genie_conv *conv);
 size_t genie_conv_bytes(const genie_conv *conv);
+/* Before any weight is set: bytes that a state for so many threads takes at most. */
+genie_status genie_conv_need(const genie_conv *conv, int32_t thread_count, size_t *state_bytes);
 /* thread_count: of the largest pool it will be run on. */
 genie_status genie_conv_state_create(const genie_conv *conv, int32_t thread_count, genie_conv_state **state);
 void genie_conv_state_free(genie_conv_state *state);

@@ -249,12 +249,27 @@ def blocks_beyond_the_file(d: Draft) -> None:
     d.u32("genie.dynamics.block_count", 512)
 
 
-@attack("TiB")
-def cache_overflows_64_bits(d: Draft) -> None:
+@attack("16777216 tokens in a frame; 1048576 are the most")
+def more_tokens_than_the_core_takes(d: Draft) -> None:
     d.u32("genie.frame.width", 4096)
     d.u32("genie.frame.height", 4096)
     d.u32("genie.tokenizer.patch_size", 1)
-    d.u32("genie.context_length", 1024)
+
+
+@attack("17825792 tokens in a window; 16777216 are the most")
+def a_longer_window_than_the_core_takes(d: Draft) -> None:
+    d.u32("genie.frame.width", 4096)
+    d.u32("genie.frame.height", 4096)
+    d.u32("genie.tokenizer.patch_size", 4)
+    d.u32("genie.context_length", 17)
+
+
+@attack("TiB")
+def cache_of_64_tebibytes(d: Draft) -> None:
+    d.u32("genie.frame.width", 4096)
+    d.u32("genie.frame.height", 4096)
+    d.u32("genie.tokenizer.patch_size", 4)
+    d.u32("genie.context_length", 16)
     for stack in ("tokenizer.encoder", "dynamics"):
         d.u32(f"genie.{stack}.attention.head_count", 512)
         d.u32(f"genie.{stack}.attention.key_length", 1024)

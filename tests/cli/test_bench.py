@@ -168,7 +168,13 @@ def stop_after(frames: int, error: BaseException, monkeypatch: pytest.MonkeyPatc
     left, run = [frames], Bench.run
 
     def stopped(
-        self: Bench, path: Path, threads: int, steps: list[int | None], progress: Callable[[], None], backend: str
+        self: Bench,
+        path: Path,
+        threads: int,
+        steps: list[int | None],
+        progress: Callable[[], None],
+        backend: str,
+        force: bool,
     ) -> None:
         def count() -> None:
             progress()
@@ -176,7 +182,7 @@ def stop_after(frames: int, error: BaseException, monkeypatch: pytest.MonkeyPatc
             if left[0] == 0:
                 raise error
 
-        run(self, path, threads, steps, count, backend)
+        run(self, path, threads, steps, count, backend, force)
 
     monkeypatch.setattr(Bench, "run", stopped)
 

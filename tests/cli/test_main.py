@@ -52,7 +52,7 @@ def command(
         name="\x1b[31mEvil [bold]\n", type="Q8_0", backend="cpu", isa="scalar", device="scalar, 1 threads", threads=1,
         infer_actions=lambda video: np.arange(len(video) - 1) % 4, reference="meadow", starts=[],
     )  # fmt: skip
-    monkeypatch.setattr(run, "Model", SimpleNamespace(open=lambda path, threads, backend: model))
+    monkeypatch.setattr(run, "Model", SimpleNamespace(open=lambda path, threads, backend, force: model))
     monkeypatch.setattr(run, "World", FakeWorld)
     monkeypatch.setattr(FakeWorld, "stop", -1)
     monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def test_every_flag_has_a_variable(
     for name, value in {
         "PROMPT_FRAME": "p.png", "FRAMES": "3", "OUTPUT": "e.webp", "SEED": "5", "SCALE": "1", "FPS": "20",
         "STEPS": "2", "TEMPERATURE": "0.5", "ORDER": "random", "NOISE": "1", "WINDOW": "exact", "FIT": "pad",
-        "ACTIONS": "2", "THREADS": "1", "JSON": "1", "YES": "1",
+        "ACTIONS": "2", "THREADS": "1", "JSON": "1", "YES": "1", "FORCE": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(f"GENIE_{name}", value)
     for _ in range(2):

@@ -153,9 +153,13 @@ genie_status genie_conv_seal(genie_conv *conv) {
     return GENIE_OK;
 }
 
-int32_t genie_conv_strip_rows(const genie_matrix *matrix, int32_t columns) {
-    const int32_t rows = STRIP_BYTES / (columns * (genie_matrix_quantized(matrix) ? 1 : (int32_t)sizeof(float)));
+static int32_t strip_rows(int quantized, int32_t columns) {
+    const int32_t rows = STRIP_BYTES / (columns * (quantized ? 1 : (int32_t)sizeof(float)));
     return rows < LEAST_ROWS ? LEAST_ROWS : rows > 20 * LEAST_ROWS ? 20 * LEAST_ROWS : rows / LEAST_ROWS * LEAST_ROWS;
+}
+
+int32_t genie_conv_strip_rows(const genie_matrix *matrix, int32_t columns) {
+    return strip_rows(genie_matrix_quantized(matrix), columns);
 }
 
 /* ---- room ---- */
@@ -185,18 +189,21 @@ static room measure(const genie_conv *conv) {
         at_least(&r, &r.channels, in > out ? in : out, 1);
         at_least(&r, &r.rows, 2, in > out ? in : out); /* sums of a norm */
         for (int32_t slot = 0; slot < GENIE_CONV_SLOT_COUNT; slot++) {
-            if (s->matrix[slot] == NULL)
-                continue;
-            int32_t rows = 0, columns = 0;
+            int32_t rows, columns;
             int is_matrix;
-            genie_conv_slot_shape(s, slot, &rows, &columns, &is_matrix);
-            const int32_t m = genie_conv_strip_rows(s->matrix[slot], columns);
-            const int quantized = genie_matrix_quantized(s->matrix[slot]);
-            at_least(&r, &r.rows, quantized ? 1 : (size_t)m, (size_t)columns);
-            if (quantized)
-                at_least(&r, &r.activations, genie_activations_bytes(m, columns), 1);
-            if (s->kind == GENIE_CONV_UP)
-                at_least(&r, &r.out, (size_t)m, (size_t)rows);
+            if (!genie_conv_slot_shape(s, slot, &rows, &columns, &is_matrix) || !is_matrix)
+                continue;
+            /* Of a matrix that is not there yet, what it may be. */
+            for (int quantized = 0; quantized < 2; quantized++) {
+                if (s->matrix[slot] != NULL && genie_matrix_quantized(s->matrix[slot]) != quantized)
+                    continue;
+                const int32_t m = strip_rows(quantized, columns);
+                at_least(&r, &r.rows, quantized ? 1 : (size_t)m, (size_t)columns);
+                if (quantized)
+                    at_least(&r, &r.activations, genie_activations_bytes(m, columns), 1);
+                if (s->kind == GENIE_CONV_UP)
+                    at_least(&r, &r.out, (size_t)m, (size_t)rows);
+            }
         }
     }
     return r;
@@ -225,6 +232,18 @@ static void lay_out(genie_conv_state *s, const room *r, char *base) {
             s->strip[i] = strip;
     }
     s->bytes = used;
+}
+
+genie_status genie_conv_need(const genie_conv *conv, int32_t thread_count, size_t *state_bytes) {
+    if (conv == NULL || state_bytes == NULL || !in_range(thread_count, 1, 1024))
+        return GENIE_ERROR_ARGUMENT;
+    const room r = measure(conv);
+    if (!r.fits)
+        return GENIE_ERROR_MEMORY;
+    genie_conv_state measured = {.conv = conv, .thread_count = thread_count};
+    lay_out(&measured, &r, NULL);
+    *state_bytes = measured.bytes;
+    return GENIE_OK;
 }
 
 genie_status genie_conv_state_create(const genie_conv *conv, int32_t thread_count, genie_conv_state **state) {

@@ -302,13 +302,21 @@ static int narrow(const genie_stack *stack) {
     return 1;
 }
 
+int genie_bias_bytes(const genie_stack_params *p, size_t *bytes) {
+    const size_t P = (size_t)p->token_count;
+    size_t count;
+    *bytes = 0;
+    return !p->spatial_bias ||
+           (genie_mul(P * P, (size_t)p->head_count, &count) && genie_mul(count, sizeof(float), bytes));
+}
+
 /* The table of biases by offset -> a row of P biases for every query of every head. */
 static genie_status expand_bias(genie_stack *stack) {
     const genie_stack_params *p = &stack->params;
     const int32_t P = p->token_count, C = p->grid_width, wide = 2 * C - 1, high = 2 * (P / C) - 1;
     const float *table = stack->own.vector[GENIE_SLOT_SPATIAL_BIAS];
-    size_t count, bytes;
-    if (!genie_mul((size_t)P * (size_t)P, (size_t)p->head_count, &count) || !genie_mul(count, sizeof(float), &bytes))
+    size_t bytes;
+    if (!genie_bias_bytes(p, &bytes))
         return GENIE_ERROR_MEMORY;
     stack->bias_HPP = genie_arena_take(&stack->arena, bytes);
     if (stack->bias_HPP == NULL)

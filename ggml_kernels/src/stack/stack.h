@@ -91,6 +91,10 @@ static inline int32_t genie_norm_length(const genie_stack_params *p) {
     return p->norm_length > 0 ? p->norm_length : p->embedding_length;
 }
 
+/* Bytes of the table of biases with a row for every query of every head, 0 without one; 0 is returned where they are
+ * too many to count. */
+int genie_bias_bytes(const genie_stack_params *p, size_t *bytes);
+
 /* The matrix slot a bias belongs to, or -1. */
 int32_t genie_bias_of(int32_t slot);
 

@@ -114,6 +114,26 @@ genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
     return GENIE_OK;
 }
 
+genie_status genie_stack_need(const genie_stack *stack, size_t *seal_bytes, size_t *state_bytes) {
+    if (stack == NULL || seal_bytes == NULL || state_bytes == NULL)
+        return GENIE_ERROR_ARGUMENT;
+    if (!genie_bias_bytes(&stack->params, seal_bytes))
+        return GENIE_ERROR_MEMORY;
+    /* Which of the two attentions it will be is known only with the weights. */
+    *state_bytes = 0;
+    for (int narrow = 0; narrow < 2; narrow++) {
+        genie_stack assumed = *stack;
+        assumed.narrow = narrow;
+        genie_state measured = {.stack = &assumed};
+        arena a = {NULL, 0, 0};
+        lay_out(&measured, &a);
+        if (a.overflow)
+            return GENIE_ERROR_MEMORY;
+        *state_bytes = a.used > *state_bytes ? a.used : *state_bytes;
+    }
+    return GENIE_OK;
+}
+
 void genie_state_free(genie_state *state) {
     if (state == NULL)
         return;

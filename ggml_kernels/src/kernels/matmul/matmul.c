@@ -154,6 +154,27 @@ static void pack_share(void *context, int32_t thread, int32_t thread_count) {
     }
 }
 
+/* Bytes of the packed weights and of a bias; 0 where a matrix cannot be so. */
+static size_t packed_size(const struct genie_kernels *kernels, int32_t type, int32_t rows, int32_t columns,
+                          size_t *bias_bytes) {
+    const struct genie_matmul_format *format = format_of(kernels->matmul, type);
+    if (format == NULL || row_bytes_of(type, columns) == 0)
+        return 0;
+    const size_t panels = (size_t)((rows + format->panel_channels - 1) / format->panel_channels);
+    size_t bytes;
+    *bias_bytes = panels * (size_t)format->panel_channels * sizeof(float);
+    return genie_mul(format->panel_bytes(columns), panels, &bytes) ? bytes : 0;
+}
+
+size_t genie_matrix_need(const char *isa, int32_t type, int64_t rows, int64_t columns) {
+    const struct genie_kernels *kernels = genie_kernels_find(isa);
+    if (kernels == NULL || rows < 1 || rows > MAX_SIDE || columns < 1 || columns > MAX_SIDE)
+        return 0;
+    size_t bias_bytes;
+    const size_t bytes = packed_size(kernels, type, (int32_t)rows, (int32_t)columns, &bias_bytes);
+    return bytes == 0 ? 0 : bytes + bias_bytes;
+}
+
 genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, genie_arena *arena,
                                  int32_t type, int32_t rows, int32_t columns, const void *data, size_t bytes,
                                  genie_matrix **out) {
@@ -164,14 +185,13 @@ genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool
         return GENIE_ERROR_ARGUMENT;
     const struct genie_matmul_format *format = format_of(kernels->matmul, type);
     const size_t row_bytes = row_bytes_of(type, columns);
-    size_t want, packed_bytes;
+    size_t want, bias_bytes;
     if (format == NULL || row_bytes == 0 || !genie_mul(row_bytes, (size_t)rows, &want) || bytes != want)
         return GENIE_ERROR_ARGUMENT;
-    const int32_t panels = (rows + format->panel_channels - 1) / format->panel_channels;
-    const size_t panel_bytes = format->panel_bytes(columns);
-    const size_t bias_bytes = (size_t)panels * (size_t)format->panel_channels * sizeof(float);
-    if (!genie_mul(panel_bytes, (size_t)panels, &packed_bytes))
+    const size_t packed_bytes = packed_size(kernels, type, rows, columns, &bias_bytes);
+    if (packed_bytes == 0)
         return GENIE_ERROR_MEMORY;
+    const int32_t panels = (rows + format->panel_channels - 1) / format->panel_channels;
     genie_matrix *w = genie_arena_take(arena, sizeof *w);
     uint8_t *packed = genie_arena_take(arena, packed_bytes);
     float *bias = genie_arena_take(arena, bias_bytes);
@@ -182,7 +202,7 @@ genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool
                         .rows = rows,
                         .columns = columns,
                         .panels = panels,
-                        .panel_bytes = panel_bytes,
+                        .panel_bytes = format->panel_bytes(columns),
                         .bytes = packed_bytes + bias_bytes,
                         .packed = packed,
                         .bias = bias};
