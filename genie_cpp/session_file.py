@@ -28,6 +28,7 @@ KEY = "genie_session"
 MAGIC = f'{{"{KEY}": '.encode()
 MAX_BYTES = 64 << 20
 MAX_FRAMES = 100_000
+_MAX_VALUES = 10 * MAX_FRAMES
 _VERSION = 1
 _DIGEST = 32  # hexadecimal digits of a frame's SHA-256
 
@@ -139,6 +140,9 @@ class SessionFile:
         if found := foreign.described(data[: foreign.HEAD]):
             raise StateError(f"this is {found[0]}", found[1])
         try:
+            # Every value has a comma, a colon or a bracket: more of them than the largest session has are not even read.
+            if sum(data.count(sign) for sign in b",:[{") > _MAX_VALUES:
+                raise ValueError(f"more than {_MAX_VALUES} values")
             return _checked(json.loads(data))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError, SamplerError, AttributeError) as error:
             why = " ".join(str(error).split())[:100]

@@ -236,6 +236,8 @@ class _Codec:
                 "train it with temporal_patch_size: 1",
             )
         _, self.codes, self.latent = part.shape(f"{prefix}vq._codebook.embed", 3)
+        # Codes as long as embeddings are not projected (codebook_dim == dim).
+        self.projected = self.latent != self.encoder.width or f"{prefix}vq.project_in.weight" in part.tensors
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         E, X, p, L = self.encoder.width, 3 * self.patch**2, self.prefix, self.latent
@@ -244,8 +246,9 @@ class _Codec:
             found |= {f"{p}{name}.1.{end}": (X,) for end in ("weight", "bias")}
             found |= {f"{p}{name}.2.weight": (E, X), f"{p}{name}.2.bias": (E,)}
             found |= {f"{p}{name}.3.{end}": (E,) for end in ("weight", "bias")}
-        found |= {f"{p}vq.project_in.weight": (L, E), f"{p}vq.project_in.bias": (L,)}
-        found |= {f"{p}vq.project_out.weight": (E, L), f"{p}vq.project_out.bias": (E,)}
+        if self.projected:
+            found |= {f"{p}vq.project_in.weight": (L, E), f"{p}vq.project_in.bias": (L,)}
+            found |= {f"{p}vq.project_out.weight": (E, L), f"{p}vq.project_out.bias": (E,)}
         found |= {f"{p}vq._codebook.{name}": (1, self.codes, L) for name in ("embed", "embed_avg")}
         return found | {f"{p}vq._codebook.cluster_size": (1, self.codes), f"{p}vq._codebook.initted": (1,)}
 
@@ -288,8 +291,15 @@ class _Codec:
     def codebook(self) -> Any:
         return self.of("vq._codebook.embed")[0]
 
+    def projection(self, way: str, end: str) -> Any:
+        """The "weight" or "bias" between embeddings and codes, "in" or "out"."""
+        if self.projected:
+            return self.of(f"vq.project_{way}.{end}")
+        torch = import_torch()
+        return torch.eye(self.latent) if end == "weight" else torch.zeros(self.latent)
+
     def code_embeddings(self) -> Any:
-        weights = (self.of(f"vq.project_out.{end}") for end in ("weight", "bias"))
+        weights = (self.projection("out", end) for end in ("weight", "bias"))
         return import_torch().nn.functional.linear(self.codebook(), *weights)
 
 
@@ -468,10 +478,10 @@ def _tensors(hp: HParams, tokenizer: _Codec, dynamics: _Dynamics) -> dict[str, R
     for name, bias in biases.items():
         found[f"{name}.spatial_bias.weight"] = bias.table(*hp.grid(name))
     found |= {
-        "tokenizer.encoder.output.weight": lambda: _pad(tokenizer.of("vq.project_in.weight"), tokenizer.latent, E),
-        "tokenizer.encoder.output.bias": lambda: tokenizer.of("vq.project_in.bias"),
-        "tokenizer.decoder.input.weight": lambda: _pad(tokenizer.of("vq.project_out.weight"), E, tokenizer.latent),
-        "tokenizer.decoder.input.bias": lambda: _pad(tokenizer.of("vq.project_out.bias"), 1, E),
+        "tokenizer.encoder.output.weight": lambda: _pad(tokenizer.projection("in", "weight"), tokenizer.latent, E),
+        "tokenizer.encoder.output.bias": lambda: tokenizer.projection("in", "bias"),
+        "tokenizer.decoder.input.weight": lambda: _pad(tokenizer.projection("out", "weight"), E, tokenizer.latent),
+        "tokenizer.decoder.input.bias": lambda: _pad(tokenizer.projection("out", "bias"), 1, E),
         "tokenizer.codebook.weight": tokenizer.codebook,
     }
     if dynamics.lam:
@@ -486,8 +496,8 @@ def _lam_tensors(lam: _Codec, tokens: int) -> dict[str, Read]:
         "lam.head.up.bias": lambda: lam.of("to_action_emb.1.bias"),
         "lam.head.norm.weight": lambda: lam.of("to_action_emb.2.weight"),
         "lam.head.norm.bias": lambda: lam.of("to_action_emb.2.bias"),
-        "lam.head.down.weight": lambda: lam.of("vq.project_in.weight"),
-        "lam.head.down.bias": lambda: lam.of("vq.project_in.bias"),
+        "lam.head.down.weight": lambda: lam.projection("in", "weight"),
+        "lam.head.down.bias": lambda: lam.projection("in", "bias"),
         "lam.codebook.weight": lam.codebook,
     }
     return found

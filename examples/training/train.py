@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import hashlib
 import math
 import signal
 import time
@@ -238,9 +239,18 @@ def begin_from(genie: Genie, folder: Path) -> None:
 
 @torch.no_grad()
 def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
-    """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz`."""
-    cache = output / "tokens.npz"
-    if not cache.exists():
+    """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz` for as
+    long as the tokenizer, the LAM, the data and the stride are those that it was made with."""
+    cache, made_with = output / "tokens.npz", hashlib.sha256(f"{stride} {data.resolve()}".encode())
+    made_with.update(str((data / "train.npz").stat().st_mtime_ns).encode())
+    for part in (genie.tokenizer, genie.lam):
+        for tensor in part.state_dict().values():
+            made_with.update(tensor.cpu().numpy().tobytes())
+    same = False
+    if cache.exists():
+        with np.load(cache) as kept:
+            same = "made_with" in kept and str(kept["made_with"]) == made_with.hexdigest()
+    if not same:
         clips = Clips(data, "train", genie.config.context_length)
         frames, keys, blocked = clips.windows(stride)
         device = device_of(genie)
@@ -252,7 +262,7 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
             actions.append(F.pad(acted, (1, 0), value=-1).cpu().to(torch.int16))
         latents = torch.cat(actions).numpy()
         latents[:, 1:] = pressed(latents[:, 1:], keys, blocked, genie.config.action_count)
-        np.savez(cache, ids=torch.cat(ids).numpy(), actions=latents)
+        np.savez(cache, ids=torch.cat(ids).numpy(), actions=latents, made_with=made_with.hexdigest())
     with np.load(cache) as data_:
         return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
 

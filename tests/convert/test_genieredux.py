@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from genie_cpp import Model
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import CheckpointError
 from genie_cpp.gguf_file import GGUFFile
@@ -135,6 +137,32 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
     for length in (0, 10, len(whole) // 2, len(whole) - 7):
         (world / TOKENIZER).write_bytes(whole[:length])
         refused([world / TOKENIZER, world / GUIDED], output, "is not a PyTorch checkpoint|is refused")
+
+
+def test_codes_as_long_as_embeddings(world: Path, output: Path) -> None:
+    """With codebook_dim == dim nothing lies between the two, and the files have no projections."""
+
+    def unprojected(state: Any) -> None:
+        table = state["model"]
+        width, out, bias = (table.pop(f"vq.project_{name}") for name in ("in.weight", "out.weight", "out.bias"))
+        table.pop("vq.project_in.bias")
+        for name in ("embed", "embed_avg"):
+            codes = table[f"vq._codebook.{name}"][0]
+            table[f"vq._codebook.{name}"] = (codes @ out.T + bias)[None]
+        assert width.shape[1] == out.shape[0]
+
+    convert([world / TOKENIZER, world / GUIDED], output, "f32")
+    whole = Model.open(output, backend="cpu")
+    rewrite(world / TOKENIZER, unprojected)
+    again = output.with_name("again.gguf")
+    convert([world / TOKENIZER, world / GUIDED], again, "f32")
+    model = Model.open(again, backend="cpu")
+    assert model.info.tokenizer_latent_length == model.info.stacks["tokenizer.encoder"].norm_length == 26
+    # The decoder is given the same embeddings, now straight from the codebook.
+    tokens = np.arange(64)[None] % 48
+    np.testing.assert_array_equal(model.detokenize(tokens), whole.detokenize(tokens))
+    codes = torch.load(world / TOKENIZER, weights_only=True)["model"]["vq._codebook.embed"][0]
+    assert codes.shape == (48, 26)
 
 
 def settings(folder: Path, text: str) -> None:

@@ -136,7 +136,9 @@ def test_what_is_no_session_file(model: Model, tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(StateError, match="not a session file"):
             SessionFile.from_bytes(json.dumps({**good, **change}).encode())
-    for data in (b"", b"[]", b"[" * 100_000, b"\xff", MAGIC, b"null"):
+    # Sixteen MiB of small values would take half a GiB.
+    bomb = MAGIC + b"[" + b"[]," * (5 << 20) + b"[]]}"
+    for data in (b"", b"[]", b"[" * 100_000, b"\xff", MAGIC, b"null", bomb):
         with pytest.raises(StateError, match="not a session file"):
             SessionFile.from_bytes(data)
     for change in (
