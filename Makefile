@@ -23,7 +23,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest wheel windows arm instructions sanitize asan tsan world life clean
+.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -32,6 +32,7 @@ help:
 	@echo 'make lint      ruff, mypy, clang-format, C warnings as errors, zizmor'
 	@echo 'make format    ruff and clang-format, in place'
 	@echo 'make demo      play the bundled world in an environment without torch -> demo.gif'
+	@echo 'make fuzz      random input for all that takes input; ARGS="--minutes 30" (--help: more)'
 	@echo 'make sanitize  the kernel tests under ASan + UBSan, then TSan (slow)'
 	@echo 'make bench     measure this machine beside other engines -> docs/performance.md (minutes; on an idle machine)'
 	@echo '               ARGS=--resume goes on after an interruption, ARGS="--only step,frames" measures these again'
@@ -157,7 +158,7 @@ instructions: build
 sanitize: asan tsan
 
 # A sanitized core beside the package's sources, found before the installed one: -S leaves out the editable install.
-# $(1): name, $(2): what -fsanitize takes, $(3): the runtime to load first, $(4): options
+# $(1): name, $(2): what -fsanitize takes, $(3): the runtime to load first, $(4): options, $(5): what Python runs
 define sanitized
 $(CMAKE) -S . -B build/$(1)/core -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGENIE_SANITIZE=$(2) \
   -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
@@ -166,17 +167,27 @@ $(call package,build/$(1))
 ln -s $(CURDIR)/build/$(1)/core/libgenie.so $(CURDIR)/build/$(1)/core/genie_cdef.h build/$(1)/genie_cpp/
 PYTHONPATH=build/$(1):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
   LD_PRELOAD=$$($(CC) -print-file-name=$(3)) $(4) setarch $$(uname -m) -R \
-  $(BIN)/python -S $(BIN)/pytest -s -p no:cacheprovider tests/ggml_kernels $(patsubst %,--ignore=tests/ggml_kernels/%, \
-  test_differential.py test_instructions.py) $(ARGS) # which run programs of their own, in emulators and callgrind
+  $(BIN)/python -S $(5) $(ARGS)
 endef
+
+# The tests left out run programs of their own, in emulators and callgrind.
+KERNEL_TESTS = $(BIN)/pytest -s -p no:cacheprovider tests/ggml_kernels $(patsubst %,--ignore=tests/ggml_kernels/%, \
+  test_differential.py test_instructions.py)
 
 # Python itself leaks by design, so leaks are not looked for.
 asan: build
 	$(call sanitized,asan,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1)
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1,$(KERNEL_TESTS))
 
 tsan: build
-	$(call sanitized,tsan,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:suppressions=ggml_kernels/tsan.supp)
+	$(call sanitized,tsan,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:suppressions=ggml_kernels/tsan.supp,\
+	  $(KERNEL_TESTS))
+
+# Everything that reads what others send, then the core once more under ASan and UBSan; ARGS="--minutes 30" for each.
+fuzz: build
+	$(BIN)/python tests/fuzz/fuzz.py $(ARGS)
+	$(call sanitized,asan,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1,tests/fuzz/fuzz.py --only worlds$(comma)gguf$(comma)states)
 
 world:
 	@sed -n '/^```sh/,/^```/p' examples/meadow/README.md examples/maze/README.md | grep -v '^```'

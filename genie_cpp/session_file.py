@@ -140,7 +140,7 @@ class SessionFile:
         if found := foreign.described(data[: foreign.HEAD]):
             raise StateError(f"this is {found[0]}", found[1])
         try:
-            # Every value has a comma, a colon or a bracket: more of them than the largest session has are not even read.
+            # Every value has a comma, a colon or a bracket; more than the largest session has are not even read.
             if sum(data.count(sign) for sign in b",:[{") > _MAX_VALUES:
                 raise ValueError(f"more than {_MAX_VALUES} values")
             return _checked(json.loads(data))

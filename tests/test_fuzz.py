@@ -1,0 +1,43 @@
+"""`make fuzz` for a minute, always from the same seeds: each fuzzer ends well, and one that finds a fault says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).parent / "fuzz" / "fuzz.py"
+SECONDS = {"gguf": 8, "states": 5, "sessions": 5, "pictures": 8, "worlds": 12, "http": 12, "openapi": 8}
+
+
+def fuzz(*words: object, script: Path = FUZZ) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, script, *words]
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", SECONDS)
+def test_random_input(name: str) -> None:
+    ran = fuzz("--only", name, "--seconds", SECONDS[name], "--seed", 1)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    cases = int(ran.stdout.split()[1])
+    assert cases >= 10, ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("raise ValueError('a fault')", "ValueError: a fault"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "exit code -11"),
+    ],
+)
+def test_a_fault_is_found_and_its_seed_said(fault: str, said: str, tmp_path: Path) -> None:
+    """Also one that ends the process."""
+    (tmp_path / "fuzz.py").write_text(FUZZ.read_text(encoding="utf-8"), encoding="utf-8")
+    code = f"def prepare(folder):\n    def one(seed):\n        if seed == 42:\n            {fault}\n    return one\n"
+    (tmp_path / "fuzz_states.py").write_text(code, encoding="utf-8")
+    ran = fuzz("--only", "states", "--seconds", 30, "--seed", 7, script=tmp_path / "fuzz.py")
+    assert ran.returncode == 1
+    assert said in ran.stderr and "--only states --seed 42 --count 1" in ran.stderr
+    assert "35 cases" in ran.stdout
