@@ -5,8 +5,9 @@
     python tests/fuzz/fuzz.py --only gguf --seed 4711 --count 1     one case again
 
 A case follows from its seed. Each fuzzer runs in a process of its own, which says its seed before each case: where the
-process dies, hangs or finds a fault, the seed is known, and is printed with the command that shows it again. Exit code
-1: a fault. Fuzzers are the modules below with `prepare(folder)`, which gives a function of a seed; it raises for a fault.
+process dies, hangs or finds a fault, the seed is known, and is printed with the command that shows it again. Exit
+code 1: a fault. Fuzzers are the modules beside this one with `prepare(folder)`, which gives a function of a seed; it
+raises for a fault.
 """
 
 from __future__ import annotations

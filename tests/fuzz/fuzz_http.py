@@ -96,8 +96,9 @@ def prepare(folder: Path) -> Callable[[int], None]:
         headers = [b"Host: 127.0.0.1", b"Content-Length: " + str(len(body)).encode(), b"Connection: close"]
         for _ in range(rng.randrange(3)):
             headers.append(rng.choice((
-                b"Host: [", b"Origin: http://[", b"Origin: null", b"Transfer-Encoding: chunked", b"Expect: 100-continue",
-                b"Content-Length: -1", b"Authorization: Bearer \xff\xfe", b"Content-Type: " + rng.randbytes(9),
+                b"Host: [", b"Origin: http://[", b"Origin: null", b"Transfer-Encoding: chunked",
+                b"Expect: 100-continue", b"Content-Length: -1",
+                b"Authorization: Bearer \xff\xfe", b"Content-Type: " + rng.randbytes(9),
                 b"Upgrade: websocket", b"Sec-WebSocket-Key: x", b"Range: bytes=0-", b"X: " + b"y" * 9000,
                 b"Accept-Encoding: " + b"gzip," * 500,
             )))  # fmt: skip

@@ -1,4 +1,4 @@
-"""What genie-serve's own description allows, and what it does not, by schemathesis: no 500, and answers as described."""
+"""What genie-serve's own description allows, and does not, by schemathesis: no 500, and answers as described."""
 
 from __future__ import annotations
 
