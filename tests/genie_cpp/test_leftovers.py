@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genie_cpp.frames import load_image
+from genie_cpp.gguf_file import GGUFFile
+from genie_cpp.hparams import validate
 from genie_cpp.leftovers import REPLACED, _here, clean, file_beside, folder_beside
 
 BIN = Path(sysconfig.get_path("scripts"))
@@ -65,7 +68,7 @@ def test_names_of_many_bytes(tmp_path: Path) -> None:
     folder_beside(tmp_path / name).rmdir()
 
 
-@pytest.mark.parametrize("output", ["out.webp", "frames/"])
+@pytest.mark.parametrize("output", ["out.webp", "frames/", "out.mp4"])
 def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Path], output: str) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "p.png")
     words = [BIN / "genie-run", "-m", tiny_gguf("q8_0"), "-p", "p.png", "-n", "150", "--scale", "8", "-o", output, "-y"]
@@ -82,7 +85,50 @@ def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Pat
         files = [target] if target.is_file() else sorted(target.glob("*.png"))
         assert files, "neither the old one nor the new one is there"
         for file in files[:1] + files[-1:]:
-            with Image.open(file) as image:
-                image.load()
+            assert load_image(file).shape == (128, 128, 3)
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
     assert {p.name for p in tmp_path.iterdir()} == {"p.png", output.rstrip("/")}
+
+
+def test_a_killed_conversion(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """What was there before stays, or the new file is whole."""
+    words = [BIN / "genie-convert", tiny_checkpoint, "-o", "world.gguf", "-y"]
+    started = time.monotonic()
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    whole = time.monotonic() - started
+    rng = random.Random(1)
+    for _ in range(4):
+        running = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.5, 1.0) * whole)
+        running.kill()
+        running.wait()
+        with GGUFFile.open(tmp_path / "world.gguf") as file:
+            validate(file)
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"world.gguf"}
+
+
+def test_with_few_descriptors(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Forty are enough for all of it; with eleven one clear error comes, and no half file."""
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "p.png")
+    limited = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_NOFILE, (n, n)); "
+    limited += "os.execv(sys.argv[2], sys.argv[2:])"
+
+    def run(descriptors: int, *words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", limited, str(descriptors), *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    for words in (
+        (BIN / "genie-convert", tiny_checkpoint, "-o", "world.gguf"),
+        (BIN / "genie-run", "-m", "world.gguf", "-p", "p.png", "-n", "4", "-o", "out.gif"),
+        (BIN / "genie-run", "-m", "world.gguf", "-p", "p.png", "-n", "4", "-o", "out.mp4"),
+        (BIN / "genie-info", "world.gguf"),
+    ):
+        ran = run(40, *words)
+        assert ran.returncode == 0, ran.stderr
+    before = {p.name for p in tmp_path.iterdir()}
+    for descriptors in (4, 5, 6, 8):
+        ran = run(descriptors, BIN / "genie-run", "-m", "world.gguf", "-p", "p.png", "-n", "4", "-o", "other.gif")
+        assert ran.returncode in (0, 1), ran.stderr
+        (tmp_path / "other.gif").unlink(missing_ok=True)
+        assert {p.name for p in tmp_path.iterdir()} == before

@@ -308,7 +308,7 @@ def test_threads_and_instruction_sets(
     logits: dict[str, np.ndarray] = {}
     for isa in _native.isas():
         monkeypatch.setenv("GENIE_ISA", isa)
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3, 8):
             world = World(Model.open(tmp_path / "w.gguf", threads=threads))
             world.reset(frames(g, 1)[0], seed=2)
             played.setdefault(isa, []).append(world.rollout([0, 1, 2, 3, 4] * 3).tobytes() + world.logits.tobytes())
@@ -319,7 +319,7 @@ def test_threads_and_instruction_sets(
         assert first is not None and second is not None
         logits[isa] = np.stack([first, second])
     for isa, runs in played.items():
-        assert runs[0] == runs[1] == runs[2], isa
+        assert len(set(runs)) == 1, isa
     # A last-bit difference in a float can round an int8 activation the other way; floats agree to their own precision.
     # The six sublayers of the second carry a rounding further.
     tolerance = 1e-5 if type in ("f32", "f16") else 0.02 if name == "paper" else 0.06

@@ -1,0 +1,36 @@
+"""The same bytes from any number of threads while other programs want the CPUs, on every instruction set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from genie_cpp import Model, World, _native
+
+
+@pytest.fixture(scope="module")
+def load() -> Iterator[None]:
+    """A program for each CPU that does nothing but run."""
+    command = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    yield
+    for program in busy:
+        program.kill()
+        program.wait()
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+def test_threads_under_load(isa: str, load: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENIE_ISA", isa)
+    played = set()
+    for threads in (1, 2, 3, 8):
+        world = World(Model.open("meadow", threads, "cpu"))
+        world.reset(seed=5)
+        frames = [world.step(action % world.model.info.choices) for action in range(3)]
+        played.add(np.stack(frames).tobytes() + world.save())
+    assert len(played) == 1
