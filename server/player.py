@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import StateError
-from ..frames import decode_image, fit
 from ..keys import default_keys
 from ..model import Model
 from ..sampler import Sampler
@@ -18,13 +16,14 @@ from ..session import Prompt, Session
 from ..session_file import Replay, SessionFile
 from ..version import __version__
 from . import protocol
+from .decoder import Decoder
 from .limits import Limits
 from .protocol import ProtocolError, number, whole
 
 Answer = dict[str, Any] | bytes
 REPLAY_SECONDS = 0.5  # between news of a session that is being opened
 MAX_STEPS = 64  # of the slider; more would block a frame for seconds
-_decoding = threading.Lock()  # pictures are large while they are decoded: one at a time
+_decoder = Decoder()
 
 
 def recording_kinds() -> list[str]:
@@ -38,8 +37,7 @@ def decode(data: bytes, model: Model, limits: Limits) -> Prompt:
     if len(data) > limits.picture_bytes:
         raise ProtocolError(f"the picture has {len(data)} bytes; {limits.picture_bytes} are the limit")
     hp = model.info
-    with _decoding:
-        return Prompt(fit(decode_image(data, limits.picture_pixels), hp.frame_width, hp.frame_height))
+    return Prompt(_decoder.frame(data, limits.picture_pixels, hp.frame_width, hp.frame_height))
 
 
 class Player:
