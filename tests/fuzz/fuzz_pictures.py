@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from PIL import Image, ImageCms
 
 from genie_cpp.errors import ImageError
 from genie_cpp.frames import FORMATS, decode_image, fit, load_frames
+
+ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")  # of an object in memory, which is nobody's business
 
 
 def prepare(folder: Path) -> Callable[[int], None]:
@@ -48,7 +51,7 @@ def prepare(folder: Path) -> Callable[[int], None]:
             else:
                 got = [decode_image(raw, 4_000_000)]
         except ImageError as error:
-            assert "\n" not in str(error) and "0x" not in str(error), repr(str(error))
+            assert "\n" not in str(error) and not ADDRESS.search(str(error)), repr(str(error))
             return
         for frame in got:
             assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
