@@ -25,7 +25,7 @@ from genie_cpp.worlds import locate
 
 from . import synthetic
 from .convert import size
-from .options import Backend, Force
+from .options import Backend, Force, Offline
 
 # Each measured column: its name in csv and json, its title and decimals in md, its samples.
 MEASURED: tuple[tuple[str, str, int, Callable[[Result], list[float]]], ...] = (
@@ -58,6 +58,7 @@ def bench(
     backend: Backend = "auto",
     type: Annotated[str | None, typer.Option(help="With --synthetic: f32, f16, q8_0, q4_0. [q8_0]")] = None,
     force: Force = False,
+    offline: Offline = False,
 ) -> None:
     """Measure every combination of models, threads and steps.
 

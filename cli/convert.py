@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from genie_cpp import fetched, names
 from genie_cpp.errors import CheckpointError
+
+from .options import Offline
 
 if TYPE_CHECKING:
     from genie_cpp.convert.writer import Report
@@ -22,11 +25,12 @@ def convert(
         list[Path],
         typer.Argument(
             help="Folder with config.json and model.safetensors, or a .pt beside its config.json; "
-            "or the files of another family (docs/families.md): tokenizer.pth actions.pth dynamics.pth."
+            "or the files of another family (docs/families.md): tokenizer.pth actions.pth dynamics.pth; "
+            "or a published world: tinyworlds:sonic, hf:OWNER/REPO."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")],
-    type: Annotated[str, typer.Option("--type", "-t", help="f32, f16, q8_0 or q4_0.")] = "q8_0",
+    type: Annotated[str | None, typer.Option("--type", "-t", help="f32, f16, q8_0 or q4_0. [q8_0]")] = None,
     family: Annotated[str | None, typer.Option(help="The checkpoint's family, where it is not recognised.")] = None,
     context_length: Annotated[
         int | None, typer.Option(help="Frames in the window, where the family leaves it open.", min=2, max=1024)
@@ -35,6 +39,7 @@ def convert(
         int | None, typer.Option(help="Pixels a side of a frame, where the family leaves it open.", min=1, max=16384)
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace the output if it exists.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Convert a checkpoint to a Genie GGUF. Needs genie_cpp[convert]."""
     try:
@@ -51,7 +56,14 @@ def convert(
         def progress(done: int, total: int, name: str) -> None:
             bar.update(task, completed=done, total=total, description=name)
 
-        report = run(checkpoint, output, type.lower(), yes, progress, family, context_length, frame_size)
+        paths: list[Path] = []
+        for path in checkpoint:
+            world = None if path.exists() else names.parse(str(path))
+            paths += [path] if world is None else fetched.inputs(world, console.print)
+            if world is not None:
+                type, family = type or world.type, family or world.family
+        kind = (type or names.DEFAULT_TYPE).lower()
+        report = run(paths, output, kind, yes, progress, family, context_length, frame_size)
     console.print(f"recognised {report.recognised}", soft_wrap=True)
     for line in report.assumed:
         console.print(f"assumed {line}", soft_wrap=True)

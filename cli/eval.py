@@ -72,6 +72,7 @@ def evaluate(
     ] = None,
     backend: options.Backend = "auto",
     force: options.Force = False,
+    offline: options.Offline = False,
 ) -> None:
     """Measure a world. Without --data, --against or --sweep it is --life."""
     if output not in FORMATS:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from genie_cpp import memory
+from genie_cpp import memory, names
 from genie_cpp.errors import GGUFError
 from genie_cpp.gguf_file import MAGIC, GGUFFile, quoted
 from genie_cpp.hparams import HParams, validate
@@ -22,18 +22,21 @@ from genie_cpp.model import current_isa, default_threads
 from genie_cpp.profile import CARD, KEYS, STACKS
 from genie_cpp.session_file import MAGIC as SESSION_MAGIC
 from genie_cpp.session_file import SessionFile
+from genie_cpp.worlds import bundled, locate
 
 from .convert import size
 
 
 def info(
     file: Annotated[
-        Path, typer.Argument(help="A Genie GGUF, a saved session, or a picture or animation made by genie-run.")
+        Path, typer.Argument(help="A Genie GGUF, a world's name, a saved session, or what genie-run made.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
 ) -> None:
     """Show what a model or a session holds, after checking all of it; or the command that makes a picture again."""
+    if not file.exists() and (str(file) in bundled() or names.parse(str(file)) is not None):
+        file = locate(str(file))[0]
     if _is_gguf(file):
         facts = describe(file, tensors)
         if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -14,11 +15,21 @@ def env(name: str) -> str:
 
 Models = Annotated[
     str | None,
-    typer.Option("--model", "-m", envvar=env("MODEL"), help="GGUFs or bundled worlds: a.gguf,maze. [all bundled]"),
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=env("MODEL"),
+        help="Worlds: a.gguf,maze,tinyworlds:sonic,hf:OWNER/REPO (genie-cpp worlds lists them). [all bundled]",
+    ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", envvar=env("MODEL"), help="A Genie GGUF, or a bundled world's name. [meadow]"),
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=env("MODEL"),
+        help="A Genie GGUF, or a world by name (genie-cpp worlds), or hf:OWNER/REPO. [meadow]",
+    ),
 ]
 Backend = Annotated[
     str, typer.Option(envvar=env("BACKEND"), help="auto (Metal where it is present), cpu or metal (docs/metal.md).")
@@ -26,5 +37,16 @@ Backend = Annotated[
 Force = Annotated[
     bool,
     typer.Option("--force", envvar=env("FORCE"), help="Also where a model needs more memory than is free."),
+]
+
+
+def _offline(value: bool) -> bool:
+    if value:  # before the hub's library reads it
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return value
+
+
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_offline, is_eager=True, help="Ask nothing of the network.")
 ]
 Fit = Annotated[str, typer.Option("--fit", envvar=env("FIT"), help="Fit the prompt by crop or pad.")]

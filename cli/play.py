@@ -16,7 +16,7 @@ from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 from genie_cpp.worlds import bundled
 
-from .options import Backend, Fit, Force, Models, env
+from .options import Backend, Fit, Force, Models, Offline, env
 
 
 def play(
@@ -44,6 +44,7 @@ def play(
     ] = None,
     backend: Backend = "auto",
     force: Force = False,
+    offline: Offline = False,
 ) -> None:
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
     if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):

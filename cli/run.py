@@ -125,6 +125,7 @@ def run(
     ] = None,
     backend: Backend = "auto",
     force: options.Force = False,
+    offline: options.Offline = False,
     fps: Annotated[int, typer.Option(envvar=env("FPS"), min=1, max=100, help="Frames per second of the output.")] = 10,
     scale: Annotated[int, typer.Option(envvar=env("SCALE"), min=1, max=64, help="Enlarge the output.")] = 4,
     as_json: Annotated[

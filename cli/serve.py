@@ -13,7 +13,7 @@ from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
 from genie_cpp.session import Prompt
 
-from .options import Backend, Fit, Force, Models, env
+from .options import Backend, Fit, Force, Models, Offline, env
 from .play import references
 
 
@@ -52,6 +52,7 @@ def serve(
     ] = None,
     backend: Backend = "auto",
     force: Force = False,
+    offline: Offline = False,
 ) -> None:
     """Serve worlds to programs: REST and a websocket, described at /docs and /openapi.json."""
     wanted = ("fastapi", "uvicorn", "websockets", "prometheus_client")

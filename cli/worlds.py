@@ -1,4 +1,4 @@
-"""`genie-cpp worlds`: which worlds there are."""
+"""`genie-cpp worlds`: which worlds there are, bundled, kept on this machine, and published."""
 
 from __future__ import annotations
 
@@ -8,33 +8,75 @@ from typing import Annotated, Any
 
 import typer
 
+from genie_cpp import fetched, names
+from genie_cpp.errors import ModelError
+from genie_cpp.gguf_file import quoted
 from genie_cpp.model import Model
-from genie_cpp.worlds import bundled
+from genie_cpp.worlds import bundled, locate
 
 from .convert import size
 
 
 def worlds(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    path: Annotated[
+        str | None, typer.Option("--path", help="Print where a world's file is; nothing is fetched.")
+    ] = None,
+    remove: Annotated[str | None, typer.Option("--remove", help="Remove a kept world from this machine.")] = None,
 ) -> None:
-    """List the bundled worlds; each opens by its name: genie-run -m maze."""
-    rows = [_facts(name) for name in bundled()]
+    """List worlds that open by name, as genie-run -m maze: bundled ones, those kept here, and published ones."""
+    if path is not None:
+        sys.stdout.write(f"{_where(path)}\n")
+        return
+    if remove is not None:
+        if not fetched.remove(remove):
+            raise ModelError(f"no world called {quoted(remove)} is kept here", _kept_names())
+        sys.stdout.write(f"{remove} removed\n")
+        return
+    rows = [_bundled(name) for name in bundled()] + [_kept(one) for one in fetched.kept()]
+    here = {row["name"] for row in rows}
+    rows += [_published(alias) for alias in names.aliases() if alias not in here]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
     wide = max(len(row["name"]) for row in rows)
     for row in rows:
-        about = (
-            f"{row['width']}x{row['height']}, {row['starts']} start pictures, {size(row['bytes'])}, {row['license']}"
-        )
-        sys.stdout.write(f"{row['name']:{wide}}  {about}\n{'':{wide}}  {row['description']}\n")
+        facts = [row["state"], f"{row['width']}x{row['height']}" if "width" in row else "",
+                 f"{row['starts']} start pictures" if row.get("starts") else "",
+                 size(row["bytes"]) if "bytes" in row else "", f"licence: {row['license']}"]  # fmt: skip
+        sys.stdout.write(f"{row['name']:{wide}}  {', '.join(fact for fact in facts if fact)}\n")
+        if row["description"]:
+            sys.stdout.write(f"{'':{wide}}  {row['description']}\n")
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _where(name: str) -> str:
+    if name in bundled():
+        return str(locate(name)[0])
+    found = next((one for one in fetched.kept() if one.name == name), None)
+    if found is None:
+        raise ModelError(f"no world called {quoted(name)} is kept here", _kept_names())
+    return str(found.path)
+
+
+def _kept_names() -> str:
+    kept = ", ".join(one.name for one in fetched.kept())
+    return f"kept are: {kept}" if kept else "none is kept"
+
+
+def _bundled(name: str) -> dict[str, Any]:
     model = Model.open(name, threads=1, backend="cpu")
+    return {"name": name, "state": "bundled", **_facts(model)}
+
+
+def _kept(one: fetched.Kept) -> dict[str, Any]:
+    model = Model.open(one.path, threads=1, backend="cpu")
+    licence = one.record.get("licence") or None
+    return {"name": one.name, "state": "kept here", **_facts(model), **({"license": licence} if licence else {})}
+
+
+def _facts(model: Model) -> dict[str, Any]:
     hp = model.info
     return {
-        "name": name,
         "path": str(model.path),
         "bytes": model.path.stat().st_size,
         "width": hp.frame_width,
@@ -43,4 +85,16 @@ def _facts(name: str) -> dict[str, Any]:
         "starts": len(model.starts),
         "license": str(model.metadata.get("general.license", "none stated")),
         "description": str(model.metadata.get("general.description", "")),
+    }
+
+
+def _published(alias: str) -> dict[str, Any]:
+    world = names.parse(alias)
+    assert world is not None
+    return {
+        "name": alias,
+        "state": "published, fetched when it is opened",
+        "sources": [source.repo for source in world.sources],
+        "license": world.licence,
+        "description": world.about,
     }

@@ -23,6 +23,10 @@ class CheckpointError(GenieError):
     """A checkpoint that cannot be converted."""
 
 
+class HubError(GenieError):
+    """A published world that there is not, or that cannot be fetched."""
+
+
 class ImageError(GenieError):
     """A picture that cannot be read or is of an impossible size."""
 

@@ -44,7 +44,7 @@ class Model:
     """
 
     path: Path
-    bundled: str | None  # the name of the bundled world that it is
+    called: str | None  # the name it was opened by, where that is no path: "maze", "tinyworlds:sonic"
     info: HParams
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
@@ -66,7 +66,7 @@ class Model:
         Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError for a backend that is not there.
         """
         model = Model()
-        model.path, model.bundled = locate(path)
+        model.path, model.called = locate(path)
         runs = choose(backend, threads)
         model.backend, model.isa, model.device, model.threads = runs.name, runs.isa, runs.device, runs.threads
         model._search = _native.wanted_isa()
@@ -150,7 +150,7 @@ class Model:
         return self  # read-only, and shared by all its worlds
 
     def __reduce__(self) -> tuple[Any, ...]:
-        where = self.bundled or str(self.path.resolve())
+        where = self.called or str(self.path.resolve())
         return _reopened, (where, self.sha256, self.threads or None, self.backend)
 
     @property
@@ -161,8 +161,8 @@ class Model:
     @property
     def reference(self) -> str:
         """What `-m` and `World.load` take to open it again: a bundled world's name, or a path."""
-        if self.bundled:
-            return self.bundled
+        if self.called:
+            return self.called
         text = str(self.path)
         # A file called as a bundled world is found by its path only.
         return os.path.join(os.curdir, text) if text in bundled() else text

@@ -1,11 +1,13 @@
-"""The worlds that ship with the package, by name, and the pictures that a world may start from."""
+"""Worlds by name: those that ship with the package and published ones; and the pictures that a world may start from."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import sys
 from pathlib import Path
 
+from . import fetched, names
 from .errors import ImageError, ModelError
 from .frames import FORMATS
 from .gguf_file import quoted
@@ -26,10 +28,11 @@ def bundled() -> dict[str, Path]:
 
 
 def locate(model: str | Path | None) -> tuple[Path, str | None]:
-    """What `-m` means: (a file, the name of the bundled world that it is). None: the default world; a bare name is a
-    bundled world's wherever there is one, so that it means the same in every folder (`./maze` is a file).
+    """What `-m` means: (a file, the name that it was called by, where that is no path). None: the default world; a bare
+    name is a bundled world's wherever there is one, so that it means the same in every folder (`./maze` is a file). A
+    published world (names.py) is fetched and converted the first time.
 
-    Raises ModelError where it is neither a world's name nor a file.
+    Raises ModelError where it is neither a world's name nor a file; HubError, CheckpointError for a published one.
     """
     if model is None:
         name, path = next(iter(bundled().items()))
@@ -38,14 +41,20 @@ def locate(model: str | Path | None) -> tuple[Path, str | None]:
     worlds = bundled() if text == path.name and not path.suffix else {}
     if isinstance(model, str) and text in worlds:
         return worlds[text], text
+    if isinstance(model, str) and not path.exists() and (published := names.parse(text)) is not None:
+        return fetched.open_published(published, _say), text
     if worlds and not path.exists():
-        near = difflib.get_close_matches(text, worlds, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = difflib.get_close_matches(text, [*worlds, *names.aliases()], 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ModelError(
             f"there is no world called {quoted(text)}, and no such file",
-            f"{hint}bundled worlds: {', '.join(worlds)}; or give a path, world.gguf",
+            f"{hint}bundled worlds: {', '.join(worlds)}; published ones: genie-cpp worlds; or give a path, world.gguf",
         )
     return path, None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def starts(model: Path) -> list[Path]:

@@ -34,10 +34,10 @@ def test_a_file_called_as_a_bundled_world_is_found_by_its_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "meadow").write_bytes(tiny_gguf("q8_0").read_bytes())
-    assert Model.open("meadow", threads=1).bundled == "meadow"
+    assert Model.open("meadow", threads=1).called == "meadow"
     for given in ("./meadow", Path("meadow")):
         model = Model.open(given, threads=1)
-        assert model.bundled is None and Model.open(model.reference, threads=1).sha256 == model.sha256
+        assert model.called is None and Model.open(model.reference, threads=1).sha256 == model.sha256
 
 
 def test_a_file_written_to_while_it_loads_is_refused(
