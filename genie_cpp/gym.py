@@ -26,6 +26,7 @@ from .model import Frame, Model
 from .sampler import Sampler
 from .session import Prompt
 from .world import World
+from .worlds import locate
 
 ID = "genie_cpp/World-v0"
 _models: weakref.WeakValueDictionary[tuple[Any, ...], Model] = weakref.WeakValueDictionary()
@@ -121,13 +122,13 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
 
 def shared_model(path: str | Path | None, threads: int | None, backend: str = "auto") -> Model:
     """A model that is open already in some environment, or newly opened. Raises what `Model.open` raises."""
-    real = None if path is None else Path(path).resolve()
-    stat = None if real is None else real.stat()
-    key = (real, threads, backend, stat and (stat.st_mtime_ns, stat.st_size))
+    file, called = locate(path)
+    stat = file.stat()
+    key = (file.resolve(), threads, backend, stat.st_mtime_ns, stat.st_size)
     with _opening:
         model = _models.get(key)
         if model is None:
-            model = _models[key] = Model.open(path, threads, backend)
+            model = _models[key] = Model.open(called or file, threads, backend)
         return model
 
 

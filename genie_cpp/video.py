@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -60,8 +61,10 @@ def iter_video(path: Path, name: str, most_pixels: int) -> Iterator[NDArray[np.u
             ffmpeg.wait()
         if count == 0 or code:
             complaints.seek(0)
-            text = complaints.read(2000).decode("utf-8", "replace").strip().splitlines()
-            why = text[-1].replace(str(path.absolute()), "")[:120] if text else "it holds no pictures"
+            text = complaints.read(2000).decode("utf-8", "replace").replace(str(path.absolute()), name)
+            # Where in its memory a part of ffmpeg stands is nobody's business.
+            lines = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", text).strip().splitlines()
+            why = lines[0][:120] if lines else "it holds no pictures"
             raise ImageError(f"{name} is not a film that can be read: {why}", "mp4, mov, webm and mkv work")
 
 

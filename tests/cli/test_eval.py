@@ -99,7 +99,7 @@ def test_interrupted_it_prints_what_it_has(place: Path, signal_: signal.Signals)
 def test_worlds_are_listed_and_open_by_name(tmp_path: Path) -> None:
     listed = json.loads(command("genie-cpp", "worlds", "--json", cwd=tmp_path).stdout)
     assert listed[0]["name"] == "meadow"
-    for world in listed:
+    for world in (world for world in listed if world["state"] == "bundled"):
         assert world["starts"] >= 12 and world["license"] == "MIT"
         done = command("genie-run", "-m", world["name"], "-n", 2, "-o", f"{world['name']}.png", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -92,3 +92,11 @@ def test_a_vector_env_shares_one_model(path: Path) -> None:
         gymnasium.make(ID, model=Model.open(path), prompt=PICTURE).unwrapped.model is not envs.envs[0].unwrapped.model
     )
     envs.close()
+
+
+def test_a_world_by_its_name() -> None:
+    """As everywhere: a bundled world's name, or a path; one model is opened once."""
+    envs = [gymnasium.make(ID, model="maze", threads=1) for _ in range(2)]
+    assert envs[0].reset(seed=1)[0].shape == (64, 96, 3)
+    assert envs[0].unwrapped.model is envs[1].unwrapped.model
+    assert envs[0].unwrapped.model.reference == "maze"
