@@ -38,6 +38,9 @@ def convert(
     frame_size: Annotated[
         int | None, typer.Option(help="Pixels a side of a frame, where the family leaves it open.", min=1, max=16384)
     ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Heads of attention, where the family leaves it open.", min=1, max=512)
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace the output if it exists.")] = False,
     offline: Offline = False,
 ) -> None:
@@ -63,7 +66,7 @@ def convert(
             if world is not None:
                 type, family = type or world.type, family or world.family
         kind = (type or names.DEFAULT_TYPE).lower()
-        report = run(paths, output, kind, yes, progress, family, context_length, frame_size)
+        report = run(paths, output, kind, yes, progress, family, context_length, frame_size, heads)
     console.print(f"recognised {report.recognised}", soft_wrap=True)
     for line in report.assumed:
         console.print(f"assumed {line}", soft_wrap=True)

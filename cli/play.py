@@ -20,6 +20,9 @@ from .options import Backend, Fit, Force, Models, Offline, env
 
 
 def play(
+    world: Annotated[
+        str | None, typer.Argument(help="What to play, as -m: a.gguf, maze, tinyworlds:sonic. [all bundled worlds]")
+    ] = None,
     model: Models = None,
     prompt_frame: Annotated[
         Path | None,
@@ -49,7 +52,9 @@ def play(
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
     if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
         raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
-    models = [Model.open(name, threads, backend, force) for name in references(model)]
+    if world is not None and model is not None:
+        raise typer.BadParameter("the world is named twice: with -m, and without")
+    models = [Model.open(name, threads, backend, force) for name in references(world or model)]
     prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
     if terminal:
         from .terminal import play_in_terminal

@@ -76,11 +76,12 @@ def convert(
     family: str | None = None,
     context_length: int | None = None,
     frame_size: int | None = None,
+    heads: int | None = None,
 ) -> Report:
     """Convert a checkpoint: a file or folder, or the several that a world is spread over. type: f32, f16, q8_0 or q4_0.
 
     family: one of `families.NAMES`; by default it is recognised. context_length: frames in the window, and
-    frame_size: pixels a side, for families that leave them open (docs/families.md).
+    frame_size: pixels a side, heads: of attention, for families that leave them open (docs/families.md).
 
     The output appears whole or not at all. Raises CheckpointError for the checkpoint, OutputError for the output.
     """
@@ -88,7 +89,7 @@ def convert(
         raise CheckpointError(f"unknown type {quoted(type)}", f"choose among {', '.join(TYPES)}")
     _check_output(output, overwrite)
     source = load(
-        [checkpoint] if isinstance(checkpoint, Path) else checkpoint, family, Told(context_length, frame_size)
+        [checkpoint] if isinstance(checkpoint, Path) else checkpoint, family, Told(context_length, frame_size, heads)
     )
     if output.exists() and any(os.path.samefile(output, path) for path in source.files):
         raise OutputError(f"{quoted(str(output))} is the checkpoint itself", "name another output")

@@ -12,7 +12,7 @@ and joins FAMILIES.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from genie_cpp.gguf_file import quoted
 
 from .. import native
 from ..files import import_torch, load_pickle
-from . import genieredux, one_x_gpt, tinyworlds
+from . import genieredux, layout, one_x_gpt, tinyworlds
 from .part import Part, Told
 
 
@@ -42,9 +42,7 @@ class Family(Protocol):
 FAMILIES: tuple[Family, ...] = (tinyworlds, genieredux, one_x_gpt)
 NOTHING = Told()
 NAMES = ("native", *(family.NAME for family in FAMILIES))
-_STATE, _WEIGHTS, _HUB = "state.pt", "model_state_dict.pt", "model.safetensors"
 _OPTIMIZERS = {"optimizer_state_dict", "optimizer_states", "optim"}
-_CONFIG_LIMIT = 1 << 20
 _TABLES = ("model", "state_dict", "model_state_dict")
 
 
@@ -60,18 +58,21 @@ def load(paths: Sequence[Path], family: str | None = None, told: Told = NOTHING)
         raise CheckpointError(f"the window must hold 2…1024 frames, not {context_length}", "3 is usual")
     if frame_size is not None and not 1 <= frame_size <= 16384:
         raise CheckpointError(f"frames have 1…16384 pixels a side, not {frame_size}", "64 is usual")
-    found = [file for path in paths for file in _expand(path)]
+    notes: list[str] = []
+    if told.heads is not None and not 1 <= told.heads <= 512:
+        raise CheckpointError(f"attention has 1…512 heads, not {told.heads}", "8 are usual")
+    found = [file for path in paths for file in layout.expand(path, notes)]
     if family == "native" or (family is None and len(paths) == 1 and not found):
         if len(paths) != 1:
             raise CheckpointError(f"a native checkpoint is one folder, not {len(paths)}", "give its folder")
-        for name, value in (("context_length", context_length), ("frame_size", frame_size)):
+        for name, value in (("context_length", context_length), ("frame_size", frame_size), ("heads", told.heads)):
             if value is not None:
                 raise CheckpointError(
                     f"a native checkpoint has its own {name}", f"leave --{name.replace('_', '-')} out"
                 )
         return native.load(paths[0])
     for path in paths:
-        if not _expand(path):
+        if not layout.expand(path, []):
             native.find_weights(path)  # says why it is nothing at all
             raise CheckpointError(f"{quoted(str(path))} is a native checkpoint among others", "convert it alone")
     wanted = [one for one in FAMILIES if family in (None, one.NAME)]
@@ -79,7 +80,8 @@ def load(paths: Sequence[Path], family: str | None = None, told: Told = NOTHING)
     for one in wanted:
         kinds = [_kind(one, part) for part in parts]
         if any(kinds):
-            return _load(one, dict(zip(parts, kinds, strict=True)), told)
+            made = _load(one, dict(zip(parts, kinds, strict=True)), told)
+            return dataclasses.replace(made, assumed=(*notes, *made.assumed))
     looked = "; ".join(f"{one.NAME}: {one.LOOKED_FOR}" for one in wanted)
     names = ", ".join(list(parts[0].tensors)[:4])
     raise CheckpointError(
@@ -115,43 +117,14 @@ def _kind(family: Family, part: Part) -> str | None:
     return next((kind for kind, (sign, _) in family.PARTS.items() if sign in part.tensors), None)
 
 
-def _expand(path: Path) -> list[Path]:
-    """The files with weights that a path stands for; none where it is for the native reader (or for nobody)."""
-    if path.is_file():
-        if path.suffix == ".safetensors":
-            return [path] if _foreign(path.parent / "config.json") else []
-        # A Lightning checkpoint brings its settings, if any, inside.
-        native_too = path.suffix != ".ckpt" and (path.parent / "config.json").is_file()
-        return [] if native_too or path.suffix not in (".pt", ".pth", ".ckpt") else [path]
-    if path.is_dir() and _foreign(path / "config.json"):
-        inside = [path / _HUB] if (path / _HUB).is_file() else []
-        return inside + sorted(entry for entry in path.iterdir() if entry.suffix == ".ckpt" and entry.is_file())
-    if not path.is_dir() or (path / "config.json").exists() or (path / "model.safetensors").exists():
-        return []
-    if (path / _WEIGHTS).is_file():
-        return [path / _WEIGHTS]
-    inside = sorted(entry for entry in path.iterdir() if entry.suffix in (".pt", ".pth") and entry.is_file())
-    return inside + sorted(entry / _WEIGHTS for entry in path.iterdir() if (entry / _WEIGHTS).is_file())
-
-
-def _foreign(config: Path) -> bool:
-    """Settings that are not of the native format; broken ones count as native, whose reader says what is wrong."""
-    try:
-        with config.open("rb") as file:
-            data = json.loads(file.read(_CONFIG_LIMIT))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(data, dict) and not {"format", "tokenizer", "lam", "dynamics"} & set(data)
-
-
 def _open_safetensors(path: Path) -> Part:
     """The weights of a folder with config.json, as the Hugging Face hub has them."""
     shapes, get = native._open_safetensors(path)
-    config = path.parent / "config.json"
-    settings = json.loads(config.read_bytes()[:_CONFIG_LIMIT])
+    found = layout.settings_of(path.parent)
+    assert found is not None  # or it were not taken for one of these
     torch = import_torch()
     tensors = {name: torch.from_numpy(get(name).copy()) for name in shapes}
-    return Part(path.parent if path.name == _HUB else path, (path, config), tensors, _plain(settings))
+    return Part(path.parent if path.name == layout.HUB else path, (path, found[0]), tensors, _plain(found[1]))
 
 
 def _plain(settings: object) -> dict[str, Any]:
@@ -174,11 +147,11 @@ def _open(path: Path, inert: Sequence[str]) -> Part:
                 data, settings = data[key], data
                 break
     files: tuple[Path, ...] = (path,)
-    if path.name == _WEIGHTS and (path.parent / _STATE).is_file():
-        beside = load_pickle(path.parent / _STATE, inert)
-        settings, files = beside if isinstance(beside, dict) else {}, (path, path.parent / _STATE)
+    if path.name == layout.WEIGHTS and (path.parent / layout.STATE).is_file():
+        beside = load_pickle(path.parent / layout.STATE, inert)
+        settings, files = beside if isinstance(beside, dict) else {}, (path, path.parent / layout.STATE)
     if isinstance(data, dict) and ({"state", "param_groups"} <= set(data) or _OPTIMIZERS & set(data)):
-        raise CheckpointError(f"{where} holds an optimizer's state and no weights", f"give {_WEIGHTS}")
+        raise CheckpointError(f"{where} holds an optimizer's state and no weights", f"give {layout.WEIGHTS}")
     if isinstance(data, dict) and data and all(isinstance(table, dict) for table in data.values()):
         # The models of a world, each with a table of its own.
         data = {f"{of}.{name}": tensor for of, table in data.items() for name, tensor in table.items()}
@@ -187,5 +160,5 @@ def _open(path: Path, inert: Sequence[str]) -> Part:
         raise CheckpointError(f"{where} is not a table of tensors by name", "save model.state_dict()")
     # Compiled models have a prefix before every name.
     tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in data.items()}
-    shown = path.parent if path.name == _WEIGHTS else path
+    shown = path.parent if path.name == layout.WEIGHTS else path
     return Part(shown, files, tensors, _plain(settings.get("config")))

@@ -52,6 +52,7 @@ def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
+    told.heads_are_known(NAME)
     parts = {kind: _with_settings(part) for kind, part in parts.items()}
     tokenizer, dynamics = _Codec(parts["tokenizer"], ""), _Dynamics(parts["dynamics"])
     parts["tokenizer"].check({**tokenizer.shapes(), **tokenizer.decoder.shapes(), **tokenizer.pixels()}, ())

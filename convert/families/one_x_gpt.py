@@ -46,6 +46,7 @@ def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
 
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
+    told.heads_are_known(NAME)
     assumed: list[str] = []
     dynamics, tokenizer = _Dynamics(parts["dynamics"], assumed), _Tokenizer(parts["tokenizer"])
     hp = _hparams(dynamics, tokenizer, told, assumed)

@@ -27,6 +27,12 @@ class Told:
 
     context_length: int | None = None  # frames in the window
     frame_size: int | None = None  # pixels a side
+    heads: int | None = None  # of attention
+
+    def heads_are_known(self, family: str) -> None:
+        """For a family whose files say it. Raises CheckpointError where the caller does too."""
+        if self.heads is not None:
+            raise CheckpointError(f"the files of a {family} world say how many heads it has", "leave --heads out")
 
 
 @dataclass(frozen=True, eq=False)

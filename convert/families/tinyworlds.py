@@ -62,10 +62,10 @@ def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
     elif lam is None:
         assumed.append("no actions: the world goes on by itself")
     sizes = {
-        "tokenizer.encoder": _Stack(tokenizer, "encoder.transformer.", assumed),
-        "tokenizer.decoder": _Stack(tokenizer, "decoder.transformer.", assumed),
-        **({} if lam is None else {LAM: _Stack(lam, "encoder.transformer.", assumed)}),
-        "dynamics": _Stack(dynamics, "transformer.", assumed),
+        "tokenizer.encoder": _Stack(tokenizer, "encoder.transformer.", told, assumed),
+        "tokenizer.decoder": _Stack(tokenizer, "decoder.transformer.", told, assumed),
+        **({} if lam is None else {LAM: _Stack(lam, "encoder.transformer.", told, assumed)}),
+        "dynamics": _Stack(dynamics, "transformer.", told, assumed),
     }
     hp = _hparams(tokenizer, lam, dynamics, sizes, told, assumed)
     read = _tensors(hp, tokenizer, lam, dynamics, sizes)
@@ -80,7 +80,7 @@ def _modulated(dynamics: Part) -> bool:
 class _Stack:
     """One transformer: its sizes from its shapes, held to every tensor it must have."""
 
-    def __init__(self, part: Part, prefix: str, assumed: list[str]) -> None:
+    def __init__(self, part: Part, prefix: str, told: Told, assumed: list[str]) -> None:
         self.part, self.prefix = part, prefix
         first = f"{prefix}blocks.0."
         self.experts: int | None = None
@@ -104,9 +104,13 @@ class _Stack:
         self.blocks = part.number("num_blocks", len({n.split(".")[len(prefix.split("."))] for n in self._names()}))
         if not 1 <= self.blocks <= 512:
             raise CheckpointError(f"{part.where} has {self.blocks} blocks", "512 are the most")
-        if "num_heads" not in part.config:
-            assumed.append(f"{_HEADS} attention heads in {part.path.name!r}, whose settings could not be read")
-        self.heads = part.number("num_heads", _HEADS)
+        if "num_heads" not in part.config and told.heads is None:
+            assumed.append(
+                f"{_HEADS} attention heads in {part.path.name!r}, whose settings could not be read (--heads)"
+            )
+        self.heads = part.number("num_heads", told.heads or _HEADS)
+        if told.heads not in (None, self.heads):
+            raise CheckpointError(f"{part.where} has {self.heads} heads, not {told.heads}", "leave --heads out")
         if self.width % self.heads:
             raise CheckpointError(
                 f"{part.where}: {self.heads} heads do not divide a width of {self.width}",

@@ -211,7 +211,7 @@ class GenieConfig:
     def load(path: Path) -> GenieConfig:
         """Read `config.json`. Raises ConfigError naming the key that is missing, unknown or out of range."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8-sig"))
+            data = json.loads(path.read_bytes())
         except (ValueError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path.name} is not JSON: {error}") from None
         if not isinstance(data, dict) or data.pop("format", None) != "genie":
