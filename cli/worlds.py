@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from genie_cpp import fetched, names
 from genie_cpp.errors import ModelError
-from genie_cpp.gguf_file import quoted
-from genie_cpp.model import Model
-from genie_cpp.worlds import bundled, locate
+from genie_cpp.gguf_file import GGUFFile, quoted
+from genie_cpp.hparams import validate
+from genie_cpp.worlds import bundled, locate, starts
 
 from .convert import size
 
@@ -64,27 +65,26 @@ def _kept_names() -> str:
 
 
 def _bundled(name: str) -> dict[str, Any]:
-    model = Model.open(name, threads=1, backend="cpu")
-    return {"name": name, "state": "bundled", **_facts(model)}
+    return {"name": name, "state": "bundled", **_facts(locate(name)[0])}
 
 
 def _kept(one: fetched.Kept) -> dict[str, Any]:
-    model = Model.open(one.path, threads=1, backend="cpu")
     licence = one.record.get("licence") or None
-    return {"name": one.name, "state": "kept here", **_facts(model), **({"license": licence} if licence else {})}
+    return {"name": one.name, "state": "kept here", **_facts(one.path), **({"license": licence} if licence else {})}
 
 
-def _facts(model: Model) -> dict[str, Any]:
-    hp = model.info
+def _facts(path: Path) -> dict[str, Any]:
+    with GGUFFile.open(path) as file:
+        hp, metadata = validate(file, finite=False), dict(file.metadata)
     return {
-        "path": str(model.path),
-        "bytes": model.path.stat().st_size,
+        "path": str(path),
+        "bytes": path.stat().st_size,
         "width": hp.frame_width,
         "height": hp.frame_height,
         "actions": list(hp.action_names or ()) or hp.action_count,
-        "starts": len(model.starts),
-        "license": str(model.metadata.get("general.license", "none stated")),
-        "description": str(model.metadata.get("general.description", "")),
+        "starts": len(starts(path)),
+        "license": str(metadata.get("general.license", "none stated")),
+        "description": str(metadata.get("general.description", "")),
     }
 
 

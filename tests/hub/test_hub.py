@@ -356,3 +356,35 @@ def test_paths_and_other_words_are_none_of_it() -> None:
     for text in ("world.gguf", "meadow", "C:\\worlds\\a.gguf", "a:b", "tinyworlds:", "./tinyworlds:sonic"):
         assert parse(text) is None
     assert {"tinyworlds:sonic", "genieredux", "genieredux-g", "genie-35m", "genie-138m"} <= set(aliases())
+
+
+def test_a_page_from_an_empty_home(hub: Hub, home: Path, tmp_path: Path) -> None:
+    """`genie-play tinyworlds:sonic`: a page that plays; the second start asks nobody and does not wait."""
+    from websockets.sync.client import connect
+    from websockets.typing import Subprotocol
+
+    settings = {**os.environ, **surroundings(hub, home)}
+    for start in (1, 2):
+        hub.requests.clear()
+        began = time.monotonic()
+        with subprocess.Popen(
+            [str(BIN / "genie-play"), "tinyworlds:sonic", "--port", "0", "--no-open"], env=settings, cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as program:  # fmt: skip
+            try:
+                assert program.stdout is not None
+                found = re.search(r"http://(127\.0\.0\.1:\d+)", program.stdout.readline())
+                assert found, program.stderr and program.stderr.read()
+                print(f"start {start}: {time.monotonic() - began:.1f} s")
+                with connect(f"ws://{found[1]}/ws", subprotocols=[Subprotocol("genie-play.1")]) as page:
+                    hello = json.loads(page.recv())
+                    assert hello["models"][0]["name"] == "tinyworlds golden"
+                    page.send(json.dumps({"type": "model", "index": 0}))
+                    json.loads(page.recv())
+                    page.send(json.dumps({"type": "reset"}))
+                    assert isinstance(page.recv(), bytes)
+                    page.send(json.dumps({"type": "step", "action": 1}))
+                    assert isinstance(page.recv(), bytes)
+            finally:
+                program.terminate()
+        assert (hub.requests == []) == (start == 2)
