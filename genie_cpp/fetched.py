@@ -229,6 +229,8 @@ def _inputs(listings: Sequence[Listing], paths: Sequence[list[Path]]) -> list[Pa
 
 def _convert(paths: Sequence[Path], output: Path, type: str, family: str | None, say: Say) -> None:
     """In a process of its own: what plays needs no PyTorch. Raises CheckpointError with its words."""
+    if getattr(sys, "frozen", False):  # there is no Python to start, only this program once more
+        raise HubError("a packed program cannot convert", "convert it with genie-convert, and open the GGUF")
     code = "from genie_cpp.cli.main import main_convert; main_convert()"
     words = [sys.executable, "-c", code, *map(str, paths), "-o", str(output), "-t", type]
     ran = subprocess.run(words + (["--family", family] if family else []), capture_output=True, text=True)

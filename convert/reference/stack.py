@@ -5,6 +5,9 @@ Shapes: B batch, T frames, P tokens per frame, E embedding, H heads, D key lengt
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -113,6 +116,15 @@ class Experts(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+# What each kind of FFN does to its hidden values: the plain ones, and those that a second matrix gates.
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+GATED: dict[str, Callable[[Tensor], Tensor]] = {"swiglu": F.silu, "geglu": F.gelu}
+
+
 class FeedForward(nn.Module):
     """up -> activation -> down; the gated kinds multiply by a second projection (act(gate x) * up x).
 
@@ -133,8 +145,7 @@ class FeedForward(nn.Module):
             return nn.Linear(wide, tall, bias=c.bias)
 
         self.up = linear(c.embedding_length, c.feed_forward_length)
-        gated = c.ffn in ("swiglu", "geglu")
-        self.gate = linear(c.embedding_length, c.feed_forward_length) if gated else None
+        self.gate = linear(c.embedding_length, c.feed_forward_length) if c.ffn in GATED else None
         self.down = linear(c.feed_forward_length, c.embedding_length)
 
     def forward(self, y: Tensor, visible_TT: Tensor) -> Tensor:
@@ -146,13 +157,10 @@ class FeedForward(nn.Module):
         return (share[..., None] * self._run(y[..., None, :].expand(*wanted.shape, -1))).sum(-2)
 
     def _run(self, y: Tensor) -> Tensor:
-        up = self.up(y)
+        # A kind that is not among these is an error, not one of them.
         if self.gate is not None:
-            gate = self.gate(y)
-            return self.down((F.silu(gate) if self.kind == "swiglu" else F.gelu(gate)) * up)
-        if self.kind == "relu":
-            return self.down(F.relu(up))
-        return self.down(F.gelu(up, approximate="tanh" if self.kind == "gelu_tanh" else "none"))
+            return self.down(GATED[self.kind](self.gate(y)) * self.up(y))
+        return self.down(PLAIN[self.kind](self.up(y)))
 
 
 class Peg(nn.Module):
