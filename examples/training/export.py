@@ -4,7 +4,8 @@ python examples/training/export.py --config examples/meadow/config.json --runs r
     --data data/meadow --names stay,left,right,up,down
 
 With --names, each latent action is called as the true action that the latent action model mostly takes for it, on
-episodes never trained on; "mixed" where that is less than two thirds of the time, "unused" where there are none.
+episodes never trained on; "mixed" where that is less than two thirds of the time, "unused" where there are none. Of several
+that do the same the one that does nothing else comes first: it is what the name then means.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ from genie_cpp.convert.reference.model import Genie
 
 @torch.no_grad()
 def action_names(genie: Genie, data: Path, names: list[str]) -> list[str]:
-    """A name for each latent action, from the true actions of the test episodes."""
+    """A name for each latent action, from the true actions of the test episodes; the purest come first from then on."""
     length = genie.config.context_length
     frames, actions, blocked = Clips(data, "test", length).windows(4 * length)
     table = np.zeros((genie.config.action_count, len(names)), int)
     for clip, true, wall in zip(frames, actions, blocked, strict=True):
         np.add.at(table, (genie.lam.infer(to_float(clip)[None])[0].numpy()[~wall], true[~wall]), 1)
     share = table.max(1) / np.maximum(table.sum(1), 1)
+    if genie.dynamics.action_embd is not None:
+        order = np.argsort(-share, kind="stable")
+        for rows in (genie.lam.vq.codebook, genie.dynamics.action_embd.weight):
+            rows.copy_(rows[torch.from_numpy(order)])
+        table, share = table[order], share[order]
     found = [names[k] if s >= 2 / 3 else "mixed" for k, s in zip(table.argmax(1), share, strict=True)]
     return [name if row.any() else "unused" for name, row in zip(found, table, strict=True)]
 

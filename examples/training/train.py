@@ -267,6 +267,37 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
         return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
 
 
+def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int) -> Tensor:
+    """[M, T] latent actions, in which those that move the picture alike stand for each other at random.
+
+    A latent action model with more codes than there are actions gives one action several, by what it sees besides. In
+    play a name means one of them always, so the dynamics must have seen each of them everywhere. What a latent does is
+    the step by which the tokens of most of its pairs of frames move; a pair that clearly moved otherwise is given a
+    latent that does that.
+    """
+    grid = ids_MTP.unflatten(2, (rows, columns))
+    now, before = grid[:, 1:], F.pad(grid[:, :-1], (1, 1, 1, 1), value=-1)
+    steps = [(y, x) for y in range(3) for x in range(3)]
+    shown = []
+    for y, x in steps:  # the share of tokens inside that stood one step away a frame before
+        here = before[..., y : y + rows, x : x + columns]
+        seen = here >= 0
+        shown.append(((now == here) & seen).sum((-2, -1)) / seen.sum((-2, -1)))
+    match, latents = torch.stack(shown, -1), actions_MT[:, 1:].long()
+    count = int(latents.max()) + 1
+    does = torch.stack([match[latents == k].mean(0).argmax() for k in range(count)])
+    best = match.argmax(-1)
+    usual = match.gather(-1, does[latents][..., None])[..., 0]
+    wrong = usual < match.max(-1).values - 0.1
+    wanted = torch.where(wrong, best, does[latents])
+    given = latents.clone()
+    for step in does.unique():
+        alike, those = (does == step).nonzero().flatten(), wanted == step
+        given[those] = alike[torch.randint(len(alike), (int(those.sum()),))]
+    print(f"latents that do the same: {does.tolist()}; {float(wrong.float().mean()):.4f} of all did something else")
+    return torch.cat([actions_MT[:, :1], given.to(actions_MT.dtype)], 1)
+
+
 def optimizers_of(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices inside blocks, AdamW for all else and for a latent action model.
 
@@ -398,6 +429,9 @@ def main() -> None:
         "--walks", type=int, default=0, help="of its own, played through the C core; 0: none (dynamics)"
     )
     parser.add_argument("--every", type=int, default=300, help="steps after which these are played anew (dynamics)")
+    parser.add_argument(
+        "--alike", action="store_true", help="take latents for each other that move the picture alike (dynamics)"
+    )
     parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
@@ -423,6 +457,8 @@ def main() -> None:
         load_part(genie.tokenizer, args.output / "tokenizer")
         load_part(genie.lam, args.output / "lam")
         ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
+        if args.alike:
+            actions = moved_alike(ids, actions, *reversed(genie.dynamics.stack.grid))
         played = Played(genie, ids.cpu(), actions.cpu(), args.stride, args.walks, args.every) if args.walks else None
         run(
             model,
