@@ -4,8 +4,8 @@ python examples/training/export.py --config examples/meadow/config.json --runs r
     --data data/meadow --names stay,left,right,up,down
 
 With --names, each latent action is called as the true action that the latent action model mostly takes for it, on
-episodes never trained on; "mixed" where that is less than two thirds of the time, "unused" where there are none. Of several
-that do the same the one that does nothing else comes first: it is what the name then means.
+episodes never trained on; "mixed" where that is less than two thirds of the time, "unused" where there are none. Of
+several that do the same the one that does nothing else comes first: it is what the name then means.
 """
 
 from __future__ import annotations

@@ -105,11 +105,22 @@ class Nearest:
 
     def holds(self, frames: NDArray[np.uint8], places_T: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Is the picture of that place the nearest of all, or as near as the nearest? [T]."""
-        x = frames[:, self._mask].reshape(len(frames), -1).astype(np.float32) - 128
-        distance = self._norm - 2 * (x @ self._flat.T)
-        own = distance[np.arange(len(x)), places_T]
+        distance = self._distance(frames)
+        own = distance[np.arange(len(frames)), places_T]
         slack = 1e-4 * np.abs(self._norm).max()
         return own <= distance.min(1) + slack
+
+    def among(self, frame: NDArray[np.uint8], places: NDArray[np.integer[Any]]) -> int:
+        """Which of some places is the nearest to a frame; the first of equals."""
+        return int(places[self._distance(frame[None], places)[0].argmin()])
+
+    def _distance(
+        self, frames: NDArray[np.uint8], places: NDArray[np.integer[Any]] | slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """[T, K], less what is the same for every picture."""
+        x = frames[:, self._mask].reshape(len(frames), -1).astype(np.float32) - 128
+        found: NDArray[np.float32] = self._norm[places] - 2 * (x @ self._flat[places].T)
+        return found
 
 
 def pixels_of(mover: tuple[int, int, int, int], height: int, width: int) -> NDArray[np.bool_]:

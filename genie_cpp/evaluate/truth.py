@@ -155,7 +155,8 @@ def _long_play(world: World, play: Play, meant: NDArray[np.int64], walks: int, w
 
 def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch: Watch = unwatched) -> dict[str, Any]:
     """A world that is a place is held to its map: mixed walks with true actions; of their last fifth, the share of
-    frames whose nearest picture of all places is the true one, the PSNR outside the mover, and what is met."""
+    frames whose nearest picture of all places is the true one, the PSNR outside the mover, and what is met. Of all
+    frames, the share of steps that did what the action says, from wherever the world was (`steps_right`)."""
     assert play.places is not None and play.pictures is not None
     length = min(FULL_WALK, play.frames.shape[1] - 1)
     first = length * 4 // 5
@@ -163,11 +164,14 @@ def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch:
     pixels = measures.pixels_of(play.mover, height, width)
     nearest = Nearest(play.pictures, pixels)
     looks = Poses(play) if play.mover[2] > play.mover[0] else None
-    right, db, met, poses = [], [], [], list[bool]()
+    leads = _leads(play)
+    right, db, met, poses, steps = [], [], [], list[bool](), list[bool]()
     by_landmark: dict[int, list[bool]] = {}
     for seed, video, actions in watch(_walks(play, walks, length), f"{length} frames on the map", walks):
         world.reset(video[0], seed=seed)
-        played = world.rollout(meant[actions].tolist())[first:]
+        whole = world.rollout(meant[actions].tolist())
+        steps += _steps(whole, int(play.places[seed, 0]), actions, leads, nearest)
+        played = whole[first:]
         places = play.places[seed, first + 1 : length + 1]
         true = play.pictures[places]
         right.append(nearest.holds(played, places))
@@ -186,12 +190,41 @@ def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch:
         "place_right": share,
         "place_right_error": error,
         "place_db": float(np.mean(np.concatenate(db))),
+        "steps_right": float(np.mean(steps)) if steps else 1.0,
         "landmarks_met": float(np.mean(met)) if met else 1.0,
         "landmarks_missed": [play.landmark_names[k] for k, hits in sorted(by_landmark.items()) if np.mean(hits) < 0.5],
         "landmarks_seen": len(by_landmark),
     }
     if poses:
         found["mover_right"] = float(np.mean(poses))
+    return found
+
+
+def _leads(play: Play) -> dict[int, dict[int, int]]:
+    """Of each place that was walked through: action -> the place that it led to."""
+    assert play.places is not None
+    found: dict[int, dict[int, int]] = {}
+    for places, actions in zip(play.places.tolist(), play.actions.tolist(), strict=True):
+        for before, action, after in zip(places[:-1], actions, places[1:], strict=True):
+            found.setdefault(before, {})[action] = after
+    return found
+
+
+def _steps(
+    frames: NDArray[np.uint8], at: int, actions: NDArray[np.uint8], leads: dict[int, dict[int, int]], nearest: Nearest
+) -> list[bool]:
+    """Whether each action did what it does, wherever the world had come to: of the places next to the last one, the
+    nearest is that to which the action leads."""
+    found = []
+    for frame, action in zip(frames, actions.tolist(), strict=True):
+        around = leads.get(at, {})
+        if action not in around:
+            break  # nobody walked there
+        beside = np.array(sorted({at, *around.values()}))
+        now = nearest.among(frame, beside)
+        if len(beside) > 1:
+            found.append(now == around[action])
+        at = now
     return found
 
 

@@ -33,7 +33,7 @@ def test_a_world_that_knows_the_game_keeps_its_map(ring: Play) -> None:
     found = kept(ring)
     assert found["place_frames"] == "33-40"
     assert (found["place_right"], found["landmarks_met"], found["mover_right"]) == (1, 1, 1)
-    assert found["place_db"] == 100
+    assert found["place_db"] == 100 and found["steps_right"] == 1
     assert found["landmarks_missed"] == []
 
 
@@ -42,6 +42,7 @@ def test_a_world_that_is_elsewhere_is_found_out(ring: Play) -> None:
     assert found["place_right"] == 0
     assert found["place_db"] < 15
     assert found["landmarks_missed"] == ["the far column"]
+    assert found["steps_right"] < 1
 
 
 def test_a_mover_that_faces_the_wrong_way_is_found_out(ring: Play) -> None:
