@@ -52,11 +52,11 @@ def tree(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(_places(value))
         if not places:
-            return rng.choice(ODD)
+            return copy.deepcopy(rng.choice(ODD))
         holder, key = rng.choice(places)
         kind = rng.random()
         if kind < 0.5:
-            holder[key] = rng.choice(ODD)
+            holder[key] = copy.deepcopy(rng.choice(ODD))  # what is put in may be changed in turn
         elif kind < 0.7:
             other, at = rng.choice(places)
             holder[key] = copy.deepcopy(other[at])
