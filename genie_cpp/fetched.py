@@ -93,19 +93,28 @@ def open_published(world: Published, say: Say) -> Path:
         return found.path
     hub.library()
     folder = root()
-    for part in ("worlds", "names", "sources"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
     from filelock import FileLock
 
-    with FileLock(folder / "names" / f"{_slug(world.name)}.lock"):
-        found = find(world.name)  # another process may have made it meanwhile
-        return found.path if found is not None else _made(world, say)
+    try:
+        _folders()
+        with FileLock(folder / "names" / f"{_slug(world.name)}.lock"):
+            found = find(world.name)  # another process may have made it meanwhile
+            return found.path if found is not None else _made(world, say)
+    except OSError as error:
+        raise HubError(
+            f"{world.name} cannot be kept in {quoted(str(folder))}: {error.strerror or error}",
+            "free some space there, or set GENIE_CACHE to another folder",
+        ) from None
+
+
+def _folders() -> None:
+    for part in ("worlds", "names", "sources"):
+        (root() / part).mkdir(parents=True, exist_ok=True)
 
 
 def inputs(world: Published, say: Say) -> list[Path]:
     """What genie-convert makes a published world of, fetched and checked. Raises HubError."""
-    for part in ("worlds", "names", "sources"):
-        (root() / part).mkdir(parents=True, exist_ok=True)
+    _folders()
     listings, paths = _fetched(world, say)
     return _inputs(listings, paths)
 
@@ -184,6 +193,7 @@ def _chosen(world: Published, found: Listing) -> Listing:
     ggufs = [file for file in inside if file.name.lower().endswith(".gguf")]
     if ggufs:
         fitting = [file for file in ggufs if world.type is None or world.type in file.name.lower().replace("-", "_")]
+        fitting = ggufs if len(ggufs) == 1 else fitting
         if len(fitting) != 1:
             names = ", ".join(quoted(PurePosixPath(file.name).name)[1:-1] for file in ggufs[:6])
             raise HubError(

@@ -388,3 +388,30 @@ def test_a_page_from_an_empty_home(hub: Hub, home: Path, tmp_path: Path) -> None
             finally:
                 program.terminate()
         assert (hub.requests == []) == (start == 2)
+
+
+@pytest.mark.parametrize("which", ["HF_HOME", "GENIE_CACHE"])
+def test_a_full_disk(which: str, run: Run, hub: Hub, home: Path, tmp_path: Path) -> None:
+    """A real small file system, of the hub's cache or of the conversions."""
+    big = Path(json.loads(run("genie-cpp", "worlds", "--json").stdout)[0]["path"])
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = shutil.which("mount")
+    words = [mount or "", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if mount is None or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("only root may make a small file system")
+    try:
+        ran = played(run, "tinyworlds:sonic", **{which: str(place)})
+        refused(ran, "no space left|cannot be (fetched|written)|cannot write", ".", home)
+        assert not list(place.glob("worlds/*"))
+        hub.repositories["models/some/world"] = {"mine.gguf": big.read_bytes()}
+        refused(played(run, "hf:some/world", **{which: str(place)}), "no space|cannot be (fetched|kept)", ".", home)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert played(run, "tinyworlds:sonic").returncode == 0
+
+
+def test_the_only_gguf_of_a_repository(run: Run, hub: Hub, tiny_gguf: Callable[[str], Path]) -> None:
+    """Whatever it is called and whatever type was asked for."""
+    hub.repositories["models/some/world"] = {"mine.gguf": tiny_gguf("q8_0").read_bytes(), "README.md": b"x"}
+    assert played(run, "hf:some/world:q4_0", "-p", PICTURE).returncode == 0
