@@ -77,7 +77,7 @@ def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Pat
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
     whole = time.monotonic() - started
     target = tmp_path / output
-    for _ in range(6):
+    for _ in range(4):
         running = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.2, 1.0) * whole)
         running.kill()
@@ -97,7 +97,7 @@ def test_a_killed_conversion(tmp_path: Path, tiny_checkpoint: Path) -> None:
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
     whole = time.monotonic() - started
     rng = random.Random(1)
-    for _ in range(4):
+    for _ in range(2):
         running = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.5, 1.0) * whole)
         running.kill()
@@ -127,7 +127,7 @@ def test_with_few_descriptors(tmp_path: Path, tiny_checkpoint: Path) -> None:
         ran = run(40, *words)
         assert ran.returncode == 0, ran.stderr
     before = {p.name for p in tmp_path.iterdir()}
-    for descriptors in (4, 5, 6, 8):
+    for descriptors in (4, 6):
         ran = run(descriptors, BIN / "genie-run", "-m", "world.gguf", "-p", "p.png", "-n", "4", "-o", "other.gif")
         assert ran.returncode in (0, 1), ran.stderr
         (tmp_path / "other.gif").unlink(missing_ok=True)
