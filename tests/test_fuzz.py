@@ -1,4 +1,4 @@
-"""`make fuzz` for a minute, starting included, always from the same seeds: each fuzzer ends well, and one that finds a fault says so."""
+"""`make fuzz` for a minute, from the same seeds: each fuzzer ends well, and one that finds a fault says so."""
 
 from __future__ import annotations
 
