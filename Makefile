@@ -23,12 +23,13 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
+.PHONY: help venv build test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
 	@echo 'make build     build the C core again where it changed'
 	@echo 'make test      pytest; ARGS="-k name" for a part'
+	@echo 'make slow      the tests that take long'
 	@echo 'make lint      ruff, mypy, clang-format, C warnings as errors, zizmor'
 	@echo 'make format    ruff and clang-format, in place'
 	@echo 'make demo      play the bundled world in an environment without torch -> demo.gif'
@@ -60,6 +61,10 @@ venv build: $(VENV)/.built
 
 test: build
 	$(BIN)/pytest $(ARGS)
+
+# Tests that take long; every night.
+slow: build
+	$(BIN)/pytest -m slow $(ARGS)
 
 # The package as it installs: genie_cpp with convert, cli and server inside. $(1): the folder it is made in.
 define package

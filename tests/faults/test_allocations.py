@@ -85,8 +85,8 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("type", ["f32", "q8_0"])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("type", [pytest.param("f32", marks=pytest.mark.slow), "q8_0"])
 def test_each_fails_once(type: str, threads: int, shim: Path, tiny_gguf: Callable[[str], Path]) -> None:
     env = {**os.environ, "LD_PRELOAD": str(shim), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(tiny_gguf(type)), str(threads), str(shim)]

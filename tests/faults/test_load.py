@@ -24,7 +24,9 @@ def load() -> Iterator[None]:
         program.wait()
 
 
-@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize(
+    "isa", [isa if k == 0 else pytest.param(isa, marks=pytest.mark.slow) for k, isa in enumerate(_native.isas())]
+)
 def test_threads_under_load(isa: str, load: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENIE_ISA", isa)
     played = set()

@@ -68,7 +68,9 @@ def test_names_of_many_bytes(tmp_path: Path) -> None:
     folder_beside(tmp_path / name).rmdir()
 
 
-@pytest.mark.parametrize("output", ["out.webp", "frames/", "out.mp4"])
+@pytest.mark.parametrize(
+    "output", ["frames/", *(pytest.param(name, marks=pytest.mark.slow) for name in ("out.webp", "out.mp4"))]
+)
 def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Path], output: str) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "p.png")
     words = [BIN / "genie-run", "-m", tiny_gguf("q8_0"), "-p", "p.png", "-n", "150", "--scale", "8", "-o", output, "-y"]
@@ -90,6 +92,7 @@ def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Pat
     assert {p.name for p in tmp_path.iterdir()} == {"p.png", output.rstrip("/")}
 
 
+@pytest.mark.slow
 def test_a_killed_conversion(tmp_path: Path, tiny_checkpoint: Path) -> None:
     """What was there before stays, or the new file is whole."""
     words = [BIN / "genie-convert", tiny_checkpoint, "-o", "world.gguf", "-y"]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import sys
 from genie_cpp import World
@@ -16,6 +18,7 @@ print(getattr(sys, "frozen", False), world.step("right").shape, len(world.prompt
 """
 
 
+@pytest.mark.slow
 def test_a_packed_program_plays(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=ERROR", "program.py"]

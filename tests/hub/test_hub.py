@@ -137,6 +137,7 @@ def test_the_same_as_converting_by_hand(run: Run, hub: Hub, home: Path, tmp_path
     assert kept.read_bytes() == (tmp_path / "by-hand.gguf").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["genieredux", "genieredux-g", "genie-35m"])
 def test_other_aliases(name: str, run: Run, hub: Hub) -> None:
     golden = GOLDEN / "genieredux"
@@ -157,6 +158,7 @@ def test_other_aliases(name: str, run: Run, hub: Hub) -> None:
     assert not any("video.bin" in request for request in hub.requests)
 
 
+@pytest.mark.slow
 def test_anything_on_the_hub(
     run: Run, hub: Hub, home: Path, tiny_gguf: Callable[[str], Path], tiny_checkpoint: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_wrong_bytes_of_the_right_length(run: Run, hub: Hub, home: Path) -> None
     assert played(run, "tinyworlds:sonic").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_blob_that_was_damaged_in_the_cache(run: Run, hub: Hub, home: Path) -> None:
     assert played(run, "tinyworlds:sonic").returncode == 0
     for blob in (home / "hf").rglob("blobs/*"):
@@ -225,6 +228,7 @@ def test_a_blob_that_was_damaged_in_the_cache(run: Run, hub: Hub, home: Path) ->
     assert ran.returncode == 1 and "offline it cannot be fetched anew" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_file_that_was_replaced_upstream(run: Run, hub: Hub, home: Path) -> None:
     """What is kept goes on; removed and fetched again it is the new commit. One commit with other files is refused."""
     assert played(run, "tinyworlds:sonic").returncode == 0
@@ -242,6 +246,7 @@ def test_a_file_that_was_replaced_upstream(run: Run, hub: Hub, home: Path) -> No
     assert ran.returncode == 1 and "is another file than when it was first seen" in ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
@@ -273,6 +278,7 @@ def test_no_network_and_offline(run: Run, hub: Hub, home: Path) -> None:
     assert hub.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/etc/evil.pth", "sonic/../../evil.pth", "C:\\evil.pth"])
 def test_names_that_lead_elsewhere(name: str, run: Run, hub: Hub, home: Path) -> None:
     hub.names = [name]
@@ -280,6 +286,7 @@ def test_names_that_lead_elsewhere(name: str, run: Run, hub: Hub, home: Path) ->
     assert not list(home.rglob("evil*"))
 
 
+@pytest.mark.slow
 def test_a_slow_hub_and_two_at_once(run: Run, hub: Hub, home: Path) -> None:
     """Both play; one converted, the other waited."""
     hub.seconds = 0.05
@@ -300,6 +307,7 @@ def test_a_slow_hub_and_two_at_once(run: Run, hub: Hub, home: Path) -> None:
     assert len(list((home / "genie" / "worlds").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_no_room(run: Run, hub: Hub, home: Path) -> None:
     """A file may grow to 30 kB only: fetching fails as on a full disk, and leaves nothing that would be believed."""
@@ -318,11 +326,13 @@ def test_no_room(run: Run, hub: Hub, home: Path) -> None:
     assert played(run, "tinyworlds:sonic").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_converted(run: Run, hub: Hub, home: Path) -> None:
     hub.repositories[SONIC]["sonic/sonic_dynamics_step_97500_2025.pth"] = b"x" * 5000
     refused(played(run, "tinyworlds:sonic"), "sonic_dynamics.*(is not a PyTorch checkpoint|is refused)", ".", home)
 
 
+@pytest.mark.slow
 def test_a_world_without_the_data_of_its_pictures(run: Run, hub: Hub) -> None:
     del hub.repositories[DATA]
     ran = played(run, "tinyworlds:sonic", "-p", PICTURE)
@@ -391,6 +401,7 @@ def test_a_page_from_an_empty_home(hub: Hub, home: Path, tmp_path: Path) -> None
         assert (hub.requests == []) == (start == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["HF_HOME", "GENIE_CACHE"])
 def test_a_full_disk(which: str, run: Run, hub: Hub, home: Path, tmp_path: Path) -> None:
     """A real small file system, of the hub's cache or of the conversions."""
@@ -412,6 +423,7 @@ def test_a_full_disk(which: str, run: Run, hub: Hub, home: Path, tmp_path: Path)
     assert played(run, "tinyworlds:sonic").returncode == 0
 
 
+@pytest.mark.slow
 def test_the_only_gguf_of_a_repository(run: Run, hub: Hub, tiny_gguf: Callable[[str], Path]) -> None:
     """Whatever it is called and whatever type was asked for."""
     hub.repositories["models/some/world"] = {"mine.gguf": tiny_gguf("q8_0").read_bytes(), "README.md": b"x"}
