@@ -21,10 +21,10 @@ from genie_cpp.errors import BenchError
 from genie_cpp.gguf_file import GGUFFile, quoted
 from genie_cpp.model import default_threads
 from genie_cpp.sampler import Sampler
+from genie_cpp.words import size
 from genie_cpp.worlds import locate
 
 from . import synthetic
-from .convert import size
 from .options import Backend, Force, Offline
 
 # Each measured column: its name in csv and json, its title and decimals in md, its samples.

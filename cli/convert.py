@@ -13,6 +13,7 @@ from rich.table import Table
 
 from genie_cpp import fetched, names
 from genie_cpp.errors import CheckpointError
+from genie_cpp.words import size
 
 from .options import Offline
 
@@ -92,12 +93,3 @@ def closing_line(report: Report) -> str:
     ratio = report.bytes_before / max(report.bytes_after, 1)
     name = "".join(c if c.isprintable() else "?" for c in str(report.output))
     return f"{name}: {report.parameters:,} parameters, {size(report.file_bytes)}, {ratio:.2f} times smaller than fp32"
-
-
-def size(count: float) -> str:
-    """Bytes in words, 1024 at a time."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

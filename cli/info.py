@@ -22,9 +22,8 @@ from genie_cpp.model import current_isa, default_threads
 from genie_cpp.profile import CARD, KEYS, STACKS
 from genie_cpp.session_file import MAGIC as SESSION_MAGIC
 from genie_cpp.session_file import SessionFile
+from genie_cpp.words import size
 from genie_cpp.worlds import bundled, locate
-
-from .convert import size
 
 
 def info(

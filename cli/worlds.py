@@ -13,9 +13,8 @@ from genie_cpp import fetched, names
 from genie_cpp.errors import ModelError
 from genie_cpp.gguf_file import GGUFFile, quoted
 from genie_cpp.hparams import validate
+from genie_cpp.words import size
 from genie_cpp.worlds import bundled, locate, starts
-
-from .convert import size
 
 
 def worlds(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from genie_cpp import foreign
 from genie_cpp.errors import CheckpointError
 from genie_cpp.gguf_file import quoted
+from genie_cpp.words import one_line
 
 _SETTINGS_LIMIT = 1 << 20
 INSTALL = "pip install 'genie_cpp[convert]'"
@@ -118,9 +119,3 @@ def _needed(torch: Any, path: Path) -> list[str]:
         return names
     except Exception:  # an old format, or damage: torch.load says what is wrong
         return []
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of another library's message, safe for a terminal."""
-    text = str(error).strip()
-    return quoted(text.splitlines()[0] if text else type(error).__name__, 120)[1:-1]

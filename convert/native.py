@@ -19,8 +19,9 @@ from genie_cpp.gguf_file import TensorType, quoted
 from genie_cpp.hparams import HParams, StackParams, expected_tensors
 from genie_cpp.profile import STACKS
 from genie_cpp.sampler import Sampler
+from genie_cpp.words import one_line
 
-from .files import INSTALL, as_float32, import_torch, load_pickle, one_line
+from .files import INSTALL, as_float32, import_torch, load_pickle
 from .reference.config import ConfigError, GenieConfig, StackConfig
 
 # The LAM decoder exists for training only; play does not need it.

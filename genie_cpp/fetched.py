@@ -19,17 +19,19 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import hub
 from .errors import CheckpointError, HubError
+from .frames import MAX_PIXELS
 from .gguf_file import quoted
 from .hub import Listed, Listing
+from .leftovers import file_beside, folder_beside
 from .names import DEFAULT_TYPE, Published, Source
 from .version import __version__
+from .words import one_line, size
 
 Say = Callable[[str], None]
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".json", ".yaml")
@@ -92,36 +94,36 @@ def open_published(world: Published, say: Say) -> Path:
     if found is not None:
         return found.path
     hub.library()
-    folder = root()
     from filelock import FileLock
 
-    try:
-        _folders()
-        with FileLock(folder / "names" / f"{_slug(world.name)}.lock"):
-            found = find(world.name)  # another process may have made it meanwhile
-            return found.path if found is not None else _made(world, say)
-    except OSError as error:
-        raise HubError(
-            f"{world.name} cannot be kept in {quoted(str(folder))}: {error.strerror or error}",
-            "free some space there, or set GENIE_CACHE to another folder",
-        ) from None
-
-
-def _folders() -> None:
-    for part in ("worlds", "names", "sources"):
-        (root() / part).mkdir(parents=True, exist_ok=True)
+    with _folders(world), FileLock(root() / "names" / f"{_slug(world.name)}.lock"):
+        found = find(world.name)  # another process may have made it meanwhile
+        return found.path if found is not None else _made(world, say)
 
 
 def inputs(world: Published, say: Say) -> list[Path]:
     """What genie-convert makes a published world of, fetched and checked. Raises HubError."""
-    _folders()
-    listings, paths = _fetched(world, say)
-    return _inputs(listings, paths)
+    with _folders(world):
+        return _inputs(*_fetched(world, say))
+
+
+@contextlib.contextmanager
+def _folders(world: Published) -> Iterator[None]:
+    """The folders that all is kept in; what they do not take is a HubError."""
+    try:
+        for part in ("worlds", "names", "sources"):
+            (root() / part).mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise HubError(
+            f"{world.name} cannot be kept in {quoted(str(root()))}: {error.strerror or error}",
+            "free some space there, or set GENIE_CACHE to another folder",
+        ) from None
 
 
 def _fetched(world: Published, say: Say) -> tuple[list[Listing], list[list[Path]]]:
-    listings = [_chosen(world, _listing(world, source)) for source in world.sources]
-    say(f"{world.name}: {_size(sum(file.size for one in listings for file in one.files))} to fetch"
+    listings = [_chosen(world, _listing(source)) for source in world.sources]
+    say(f"{world.name}: {size(sum(file.size for one in listings for file in one.files))} to fetch"
         + (f", licence: {world.licence}" if world.licence else ""))  # fmt: skip
     return listings, [[hub.fetch(one, file) for file in one.files] for one in listings]
 
@@ -154,7 +156,7 @@ def _made(world: Published, say: Say) -> Path:
     return target / "world.gguf"
 
 
-def _listing(world: Published, source: Source) -> Listing:
+def _listing(source: Source) -> Listing:
     """What a source has: asked of the hub, or offline what was seen of it before. What was seen is held to: files of a
     commit do not change."""
     record = _name_file(f"{source.kind}:{source.repo}@{source.revision or ''}", "sources")
@@ -263,16 +265,17 @@ def _starts(source: Source, folder: Path, say: Say) -> None:
         from PIL import Image
 
         found = _chosen_frames(source)
-        say(f"start pictures: {_size(found.files[0].size)} to fetch of {source.repo}")
+        say(f"start pictures: {size(found.files[0].size)} to fetch of {source.repo}")
         path = hub.fetch(found, found.files[0])
         with h5py.File(path, "r") as file:
             frames = file["frames"]
-            if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+            ok = frames.ndim == 4 and frames.shape[3] == 3 and frames.dtype == np.uint8 and len(frames) > 0
+            if not ok or frames.shape[1] * frames.shape[2] > MAX_PIXELS:
                 raise HubError(f"{source.files[0]} has no frames [N, H, W, 3]", "start from a picture of your own")
             places = sorted({int(i) for i in np.linspace(0, len(frames) - 1, _STARTS + 2)[1:-1]})
             pictures = [np.asarray(frames[place]) for place in places]
     except (HubError, ImportError, OSError, KeyError, AttributeError) as error:
-        say(f"no start pictures ({hub._line(error)}): give one with --prompt-frame")
+        say(f"no start pictures ({one_line(error)}): give --prompt-frame, or remove the world and open it again")
         return
     folder.mkdir()
     for number, (place, picture) in enumerate(zip(places, pictures, strict=True)):
@@ -287,7 +290,7 @@ def _chosen_frames(source: Source) -> Listing:
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when all went well, and goes where not."""
-    made = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    made = folder_beside(target)
     try:
         yield made
         with contextlib.suppress(FileNotFoundError):
@@ -316,11 +319,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = file_beside(path)
     part.write_text(json.dumps(data, indent=1), encoding="utf-8")
     os.replace(part, path)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"

@@ -29,7 +29,8 @@ MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
 STDIN = Path("-")
 PIPED_LIMIT = 256 << 20  # bytes
-_piped: dict[Path, bytes] = {}  # a pipe can be read once
+# A pipe can be read once, and a picture is wanted twice: as pixels and hashed. By path: what came, and what for it served.
+_piped: dict[Path, tuple[bytes, set[str]]] = {}
 
 
 def load_image(path: Path) -> Frame:
@@ -59,7 +60,7 @@ def decode_image(data: bytes, most_pixels: int = MAX_PIXELS) -> Frame:
 def iter_frames(path: Path) -> Iterator[Frame]:
     """The frames of a picture, an animation or a film one by one, each as `load_image`; one is in memory at a time."""
     name = "standard input" if path == STDIN else str(path)
-    data = _from_pipe(path, name)
+    data = _from_pipe(path, name, "pixels")
     source = path if data is None else io.BytesIO(data)
     head = data if data is not None else _head(path)
     return _iter_video(source, name) if video.is_video(head) else _iter_frames(source, name, MAX_PIXELS)
@@ -73,10 +74,12 @@ def _head(path: Path) -> bytes:
         return b""  # whoever reads it next says why
 
 
-def _from_pipe(path: Path, name: str) -> bytes | None:
-    """All that a pipe or standard input gives, read once; None for a file. Raises ImageError."""
-    if path in _piped:
-        return _piped[path]
+def _from_pipe(path: Path, name: str, use: str) -> bytes | None:
+    """All that a pipe or standard input gives; None for a file. A named pipe is read anew when it is wanted for the same
+    use again, standard input never. Raises ImageError."""
+    if path in _piped and (path == STDIN or use not in _piped[path][1]):
+        _piped[path][1].add(use)
+        return _piped[path][0]
     try:
         if path != STDIN and not (stat.S_ISFIFO(path.stat().st_mode) or stat.S_ISSOCK(path.stat().st_mode)):
             return None
@@ -89,7 +92,7 @@ def _from_pipe(path: Path, name: str) -> bytes | None:
         return None if path != STDIN else b""
     if len(data) > PIPED_LIMIT:
         raise ImageError(f"{name} gives more than {PIPED_LIMIT >> 20} MiB", "give a file's name")
-    _piped[path] = data
+    _piped[path] = data, {use}
     return data
 
 
@@ -254,7 +257,7 @@ def describe_fit(image: Frame, width: int, height: int, how: str) -> str:
 def sha256(path: Path) -> str:
     """Hash of a file's bytes, or of what came through a pipe, hexadecimal. Raises ImageError when it cannot be read."""
     try:
-        data = _from_pipe(path, str(path))
+        data = _from_pipe(path, str(path), "hash")
         if data is not None:
             return hashlib.sha256(data).hexdigest()
         digest = hashlib.sha256()

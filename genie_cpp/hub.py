@@ -20,6 +20,7 @@ from typing import Any
 from .errors import HubError
 from .gguf_file import quoted
 from .names import Source
+from .words import one_line
 
 INSTALL = "pip install 'genie_cpp[hub]'"
 
@@ -143,7 +144,7 @@ def _told(source: Source) -> Iterator[None]:
         what = "this is offline" if offline() else "the hub cannot be reached"
         raise HubError(f"{source.repo} was not fetched before, and {what}", "connect once to fetch it") from None
     except errors.EntryNotFoundError as error:
-        raise HubError(f"a file of {source.repo} is not there any more: {_line(error)}", f"see {where}") from None
+        raise HubError(f"a file of {source.repo} is not there any more: {one_line(error)}", f"see {where}") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status == 401:
@@ -154,16 +155,12 @@ def _told(source: Source) -> Iterator[None]:
             raise HubError("the hub has had too many requests from here", f"try again {after}") from None
         raise HubError(f"the hub answers {status} for {source.repo}", "try again later") from None
     except (errors.HTTPError, ConnectionError, TimeoutError) as error:
-        raise HubError(f"the hub cannot be reached: {_line(error)}", "check the connection and try again") from None
+        raise HubError(f"the hub cannot be reached: {one_line(error)}", "check the connection and try again") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise HubError(
                 f"there is no space left for {source.repo}", "free some, or set HF_HOME to another disk"
             ) from None
         raise HubError(
-            f"{source.repo} cannot be fetched: {_line(error)}", "try again; what was fetched is kept"
+            f"{source.repo} cannot be fetched: {one_line(error)}", "try again; what was fetched is kept"
         ) from None
-
-
-def _line(error: BaseException) -> str:
-    return quoted(" ".join(str(error).split()) or type(error).__name__, 160)[1:-1]

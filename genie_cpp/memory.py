@@ -17,6 +17,7 @@ from .errors import NativeError
 from .gguf_file import TensorInfo, quoted
 from .hparams import HParams, expected_tensors
 from .profile import CONVS
+from .words import size
 
 _RESERVE = 32 << 20  # for frames, logits and Python itself
 
@@ -78,7 +79,7 @@ def check(wanted: Need, path: str) -> None:
     free = available()
     if free is not None and wanted.total + _RESERVE > free:
         raise NativeError(
-            f"{quoted(path)} needs {_size(wanted.total)} of memory, of which {_size(max(free - _RESERVE, 0))} are free",
+            f"{quoted(path)} needs {size(wanted.total)} of memory, of which {size(max(free - _RESERVE, 0))} are free",
             "close other programs, or go on all the same with --force (Model.open(force=True))",
         )
 
@@ -116,7 +117,3 @@ def _free_on_windows() -> int | None:
     status.length = ctypes.sizeof(Status)
     kernel = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
     return status.free if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else None
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import HubError
-from .gguf_file import quoted
+from .gguf_file import TensorType, quoted
 
-TYPES = ("f32", "f16", "q8_0", "q4_0")
+TYPES = tuple(kind.name.lower() for kind in TensorType)
 DEFAULT_TYPE = "q8_0"
 _REMOTE = re.compile(
     r"hf:(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?P<sub>(?:/[\w. +-]+)*)"

@@ -11,17 +11,16 @@ become embeddings. Widths and lengths are padded with zeros to whole quantizatio
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from genie_cpp.errors import CheckpointError, ModelError
-from genie_cpp.gguf_file import TensorType, quoted
+from genie_cpp.gguf_file import TensorType
 from genie_cpp.hparams import HParams, StackParams
 from genie_cpp.profile import LAM
 
-from ..files import import_torch, load_yaml
+from ..files import import_torch
 from ..native import Checkpoint
 from .part import Part, Read, Told, checkpoint, frame_side
 
@@ -53,7 +52,7 @@ def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
     Raises CheckpointError naming what is missing, misshapen or does not fit together.
     """
     told.heads_are_known(NAME)
-    parts = {kind: _with_settings(part) for kind, part in parts.items()}
+    parts = {kind: part.with_settings(_SETTINGS) for kind, part in parts.items()}
     tokenizer, dynamics = _Codec(parts["tokenizer"], ""), _Dynamics(parts["dynamics"])
     parts["tokenizer"].check({**tokenizer.shapes(), **tokenizer.decoder.shapes(), **tokenizer.pixels()}, ())
     assumed = [f"attention scores times {_SCALE}"]
@@ -63,24 +62,6 @@ def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
     read = _tensors(hp, tokenizer, dynamics)
     kind = "GenieRedux, with its latent action model" if dynamics.lam else "GenieRedux-G"
     return checkpoint(hp, {"general.name": kind.split(",")[0]}, read, parts, kind, assumed)
-
-
-def _with_settings(part: Part) -> Part:
-    """The part with what `config.yaml` beside its file says, nested names dotted."""
-    beside = part.files[0].parent / _SETTINGS
-    if not beside.is_file():
-        return part
-    return dataclasses.replace(part, files=(*part.files, beside), config=load_yaml(beside))
-
-
-def _flag(part: Part, name: str) -> bool | None:
-    """A yes or no of the settings, None where they are silent. Raises CheckpointError for anything else."""
-    value = part.config.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise CheckpointError(
-            f"{part.where}: {_SETTINGS} says {name}: {quoted(str(value), 60)}, which is neither true nor false", _ALIKE
-        )
-    return value
 
 
 def _padded(length: int) -> int:
@@ -318,8 +299,8 @@ class _Dynamics:
         self.rows, self.token_width = part.shape(f"{self.at}token_emb.weight", 2)
         self.positions = part.shape(f"{self.at}pos_emb.weight", 2)[0]
         one_hot = self.blocks.width - self.token_width
-        self.adds_codes = _flag(part, "dynamics.use_token")
-        embedded = _flag(part, "dynamics.use_action_embeddings") and _flag(part, "dynamics.is_guided") is not False
+        self.adds_codes = part.flag("dynamics.use_token")
+        embedded = part.flag("dynamics.use_action_embeddings") and part.flag("dynamics.is_guided") is not False
         # Without the settings the width betrays them: nobody has as many actions as a token has values.
         if one_hot > 0 and (embedded or one_hot == self.token_width):
             raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from genie_cpp.errors import CheckpointError
 from genie_cpp.gguf_file import quoted
 from genie_cpp.hparams import HParams, expected_tensors
 
-from ..files import as_float32, import_torch
+from ..files import as_float32, import_torch, load_yaml
 from ..native import Checkpoint
 
 Read = Callable[[], Any]  # gives a tensor (torch) of the GGUF
@@ -52,6 +53,13 @@ class Part:
     def where(self) -> str:
         return quoted(str(self.path))
 
+    def with_settings(self, name: str) -> Part:
+        """The part with what a YAML file beside its own says, if there is one; nested names dotted."""
+        beside = self.files[0].parent / name
+        if not beside.is_file():
+            return self
+        return dataclasses.replace(self, files=(*self.files, beside), config=load_yaml(beside))
+
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
         """Shape of a tensor that must be there. Raises CheckpointError naming it."""
         if name not in self.tensors:
@@ -78,6 +86,16 @@ class Part:
             raise CheckpointError(
                 f"{self.where}: its settings say {key} {quoted(str(value), 60)}, which is not a whole number from 1 on",
                 "only one number is understood here",
+            )
+        return value
+
+    def flag(self, key: str) -> bool | None:
+        """A yes or no of the settings, None where they are silent. Raises CheckpointError for anything else."""
+        value = self.config.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise CheckpointError(
+                f"{self.where}: its settings say {key}: {quoted(str(value), 60)}, which is neither true nor false",
+                "only one of them is understood here",
             )
         return value
 

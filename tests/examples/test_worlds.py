@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genie_cpp import Model, World
@@ -61,3 +62,20 @@ def test_its_start_pictures_are_of_the_game(world: tuple[str, Model, Play]) -> N
 def test_every_latent_action_has_a_name(world: tuple[str, Model, Play]) -> None:
     _, model, _ = world
     assert model.info.action_names and not {"mixed", "unused"} & set(model.info.action_names)
+
+
+def test_a_patch_of_meadow_has_one_code_wherever_it_stands(world: tuple[str, Model, Play]) -> None:
+    """So that a picture that moves by whole patches is the same tokens moved (docs/architecture.md)."""
+    name, model, play = world
+    if name != "meadow":
+        pytest.skip("Maze's tokenizer still knows where a patch stands")
+    assert play.pictures is not None
+    patch = model.info.tokenizer_patch_size
+    K, H, W, _ = play.pictures.shape
+    patches = play.pictures.reshape(K, H // patch, patch, W // patch, patch, 3).swapaxes(2, 3).reshape(-1, patch**2 * 3)
+    different, which = np.unique(patches, axis=0, return_inverse=True)
+    codes = model.tokenize(play.pictures).reshape(-1)
+    pairs = np.unique(np.stack([which.reshape(-1), codes], 1), axis=0)
+    print(f"{len(different)} patches, {len(np.unique(codes))} codes")
+    assert len(pairs) == len(different)
+    assert len(np.unique(codes)) >= 0.99 * len(different)

@@ -31,7 +31,7 @@ def files(family: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name != "expected.npz")
 
 
-def taken(model: Model, threads: int) -> tuple[int, int]:
+def taken(model: Model) -> tuple[int, int]:
     """(bytes that the core holds for the weights, and for one world)."""
     convs = sum(network.state().n_bytes for network in model._convs.values())
     return model.n_bytes, sum(model.state(name).n_bytes for name in model.info.stacks) + convs
@@ -39,7 +39,7 @@ def taken(model: Model, threads: int) -> tuple[int, int]:
 
 def held_to(model: Model, threads: int) -> None:
     needs = memory.need(model.info, model.tensors, threads)
-    weights, world = taken(model, threads)
+    weights, world = taken(model)
     beside = sum(4 * array.size for array in (model._codebook, model._actions) if array is not None)
     beside += sum(array.nbytes for array in model._head.values())
     beside += 0 if model._head_up is None else model._head_up[0].nbytes

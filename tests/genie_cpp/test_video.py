@@ -183,7 +183,7 @@ def test_pictures_and_films_through_standard_input(kind: str, films: Path, tmp_p
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
+def test_a_named_pipe_is_read_once_for_a_picture_and_its_hash(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     encoded = io.BytesIO()
     Image.fromarray(pictures()[0]).save(encoded, "PNG")
@@ -193,3 +193,9 @@ def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
     writer.join()
     (tmp_path / "same.png").write_bytes(encoded.getvalue())
     assert sha256(tmp_path / "pipe.png") == sha256(tmp_path / "same.png")
+    other = io.BytesIO()
+    Image.fromarray(255 - pictures()[0]).save(other, "PNG")
+    writer = threading.Thread(target=(tmp_path / "pipe.png").write_bytes, args=(other.getvalue(),))
+    writer.start()
+    np.testing.assert_array_equal(load_image(tmp_path / "pipe.png"), 255 - pictures()[0])  # the next one that comes
+    writer.join()
