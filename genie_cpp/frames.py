@@ -29,7 +29,7 @@ MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
 STDIN = Path("-")
 PIPED_LIMIT = 256 << 20  # bytes
-# A pipe can be read once, and a picture is wanted twice: as pixels and hashed. By path: what came, and what for it served.
+# A pipe can be read once, and a picture is wanted twice, as pixels and hashed: what came, and what for it served.
 _piped: dict[Path, tuple[bytes, set[str]]] = {}
 
 
@@ -75,8 +75,10 @@ def _head(path: Path) -> bytes:
 
 
 def _from_pipe(path: Path, name: str, use: str) -> bytes | None:
-    """All that a pipe or standard input gives; None for a file. A named pipe is read anew when it is wanted for the same
-    use again, standard input never. Raises ImageError."""
+    """All that a pipe or standard input gives; None for a file. Raises ImageError.
+
+    A named pipe is read anew when it is wanted for the same use again, standard input never.
+    """
     if path in _piped and (path == STDIN or use not in _piped[path][1]):
         _piped[path][1].add(use)
         return _piped[path][0]
