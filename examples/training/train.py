@@ -163,6 +163,7 @@ def dynamics_step(
     own: float,
     share: float,
     played: Played | None = None,
+    rarity: Tensor | None = None,
 ) -> Losses:
     pick = torch.randint(len(ids), (batch,), device=ids.device)
     clean, action = ids[pick].long(), actions[pick].long()
@@ -192,12 +193,21 @@ def dynamics_step(
     old = hidden & ~new
     error = F.cross_entropy(logits.float().flatten(0, 2), clean.flatten(), reduction="none").view(clean.shape)
     weight = old + new * (old.sum() / new.sum().clamp(min=1)).clamp(1, 1 + 11 * min(1.0, share / 0.3))
+    if rarity is not None:
+        weight = weight * rarity[clean]
     right = logits.argmax(-1) == clean
     return {
         "loss": (error * weight).sum() / weight.sum(),
         "accuracy": (right & old).sum() / old.sum().clamp(min=1),
         "accuracy_new": (right & new).sum() / new.sum().clamp(min=1),
     }
+
+
+def rarity_of(ids: Tensor, vocabulary: int) -> Tensor:
+    """[vocabulary]: 1 for a code of common frequency or above, up to 4 for rare ones, which make up landmarks."""
+    seen = torch.bincount(ids.flatten().long(), minlength=vocabulary).float()
+    usual = seen[seen > 0].mean()
+    return (usual / seen.clamp(min=1)).sqrt().clamp(1, 4)
 
 
 def waves(rows: int, columns: int, length: int) -> Tensor:
@@ -432,6 +442,7 @@ def main() -> None:
     parser.add_argument(
         "--alike", action="store_true", help="take latents for each other that move the picture alike (dynamics)"
     )
+    parser.add_argument("--rare", action="store_true", help="weigh codes more that are seldom seen (dynamics)")
     parser.add_argument("--even", action="store_true", help="weigh slow and fast changes alike (lam)")
     parser.add_argument("--mirror", action="store_true", help="mirror half of the clips (lam)")
     parser.add_argument("--stride", type=int, default=8, help="frames between tokenized windows (dynamics)")
@@ -459,12 +470,13 @@ def main() -> None:
         ids, actions = (x.to(args.device) for x in tokenized(genie, args.data, args.output, args.stride))
         if args.alike:
             actions = moved_alike(ids, actions, *reversed(genie.dynamics.stack.grid))
+        rarity = rarity_of(ids, config.tokenizer.codebook_size) if args.rare else None
         played = Played(genie, ids.cpu(), actions.cpu(), args.stride, args.walks, args.every) if args.walks else None
         run(
             model,
             # First the game; what it makes of its own frames is worth something only when it is nearly right.
             lambda share: dynamics_step(
-                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0, share, played
+                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0, share, played, rarity
             ),
             path,
             args.minutes,
