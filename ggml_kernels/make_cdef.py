@@ -1,8 +1,8 @@
-"""Write the part of genie.h between its CFFI marks: what cffi's ABI mode reads."""
+"""Write the parts of the public headers between their CFFI marks: what cffi's ABI mode reads."""
 
 import sys
 from pathlib import Path
 
-header, output = map(Path, sys.argv[1:])
-text = header.read_text(encoding="utf-8").split("/* CFFI BEGIN */")[1].split("/* CFFI END */")[0]
-output.write_text(text.strip() + "\n", encoding="utf-8")
+*headers, output = map(Path, sys.argv[1:])
+texts = [header.read_text(encoding="utf-8").split("/* CFFI BEGIN */")[1] for header in headers]
+output.write_text("\n".join(text.split("/* CFFI END */")[0].strip() + "\n" for text in texts), encoding="utf-8")

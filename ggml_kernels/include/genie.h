@@ -39,7 +39,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 9
+#define GENIE_ABI_VERSION 10
 
 typedef enum {
     GENIE_OK = 0,
@@ -54,14 +54,31 @@ typedef enum {
 /* ggml's numbers. Q8_0: blocks of 32 {f16 d; int8 q[32]}; Q4_0: {f16 d; uint8 nibbles[16]}, value (n - 8) * d. */
 typedef enum { GENIE_TYPE_F32 = 0, GENIE_TYPE_F16 = 1, GENIE_TYPE_Q4_0 = 2, GENIE_TYPE_Q8_0 = 8 } genie_type;
 
-typedef enum { GENIE_NORM_RMS = 0, GENIE_NORM_LAYER = 1, GENIE_NORM_NONE = 2 } genie_norm_kind;
+/* In every enum of kinds, _COUNT is one more than the last: values from it on are out of range. */
+typedef enum {
+    GENIE_NORM_RMSNORM = 0,
+    GENIE_NORM_LAYERNORM = 1,
+    GENIE_NORM_NONE = 2,
+    GENIE_NORM_COUNT = 3
+} genie_norm_kind;
+
+/* x + f(norm(x)), or norm(x + f(x)). */
+typedef enum {
+    GENIE_NORM_POSITION_PRE = 0,
+    GENIE_NORM_POSITION_POST = 1,
+    GENIE_NORM_POSITION_COUNT = 2
+} genie_norm_position;
+
+/* What the keys and values of an attention sublayer read; queries always read the norm. */
+typedef enum { GENIE_KV_INPUT_NORM = 0, GENIE_KV_INPUT_RESIDUAL = 1, GENIE_KV_INPUT_COUNT = 2 } genie_kv_input;
 
 typedef enum {
     GENIE_FFN_GELU = 0,
     GENIE_FFN_GELU_TANH = 1,
     GENIE_FFN_RELU = 2,
     GENIE_FFN_SWIGLU = 3, /* silu(gate) * up */
-    GENIE_FFN_GEGLU = 4   /* gelu(gate) * up */
+    GENIE_FFN_GEGLU = 4,  /* gelu(gate) * up */
+    GENIE_FFN_COUNT = 5
 } genie_ffn_kind;
 
 typedef enum {
@@ -69,17 +86,49 @@ typedef enum {
     GENIE_SUBLAYER_TEMPORAL = 1,  /* a token sees its own position in the frames up to now */
     GENIE_SUBLAYER_SPACETIME = 2, /* a token sees all tokens of the frames up to now */
     GENIE_SUBLAYER_FFN = 3,
-    GENIE_SUBLAYER_PEG = 4 /* x + depthwise convolution of x, 3 x 3 tokens of this frame and the two before; no norm */
+    GENIE_SUBLAYER_PEG = 4, /* x + depthwise convolution of x, 3 x 3 tokens of this frame and the two before; no norm */
+    GENIE_SUBLAYER_COUNT = 5
 } genie_sublayer_kind;
 
 /* How an action reaches its frame: its embedding is added to every token, or it picks the row of every norm (FiLM). */
-typedef enum { GENIE_CONDITIONING_ADD = 0, GENIE_CONDITIONING_FILM = 1 } genie_conditioning;
+typedef enum {
+    GENIE_CONDITIONING_ADD = 0,
+    GENIE_CONDITIONING_FILM = 1,
+    GENIE_CONDITIONING_COUNT = 2
+} genie_conditioning;
 
 /* One position for the token plus one for the time; one for each token of each frame; none. */
-typedef enum { GENIE_POSITION_SEPARATE = 0, GENIE_POSITION_JOINT = 1, GENIE_POSITION_NONE = 2 } genie_position_kind;
+typedef enum {
+    GENIE_POSITION_SEPARATE = 0,
+    GENIE_POSITION_JOINT = 1,
+    GENIE_POSITION_NONE = 2,
+    GENIE_POSITION_COUNT = 3
+} genie_position_kind;
+
+/* What is added to the scores of spatial attention: nothing, or a bias by the offset of the two tokens. */
+typedef enum {
+    GENIE_SPATIAL_BIAS_NONE = 0,
+    GENIE_SPATIAL_BIAS_RELATIVE = 1,
+    GENIE_SPATIAL_BIAS_COUNT = 2
+} genie_spatial_bias;
+
+/* And to those of temporal attention: nothing, or a slope per frame of distance. */
+typedef enum {
+    GENIE_TEMPORAL_BIAS_NONE = 0,
+    GENIE_TEMPORAL_BIAS_ALIBI = 1,
+    GENIE_TEMPORAL_BIAS_COUNT = 2
+} genie_temporal_bias;
+
+/* DUAL: features have mean 0 and variance 1 before INPUT, and a layer norm after it. */
+typedef enum { GENIE_INPUT_NORM_NONE = 0, GENIE_INPUT_NORM_DUAL = 1, GENIE_INPUT_NORM_COUNT = 2 } genie_input_norm;
 
 /* What the first frame of a window has weights of its own for. */
-typedef enum { GENIE_FIRST_NONE = 0, GENIE_FIRST_INPUT = 1, GENIE_FIRST_OUTPUT = 2 } genie_first_frame;
+typedef enum {
+    GENIE_FIRST_FRAME_NONE = 0,
+    GENIE_FIRST_FRAME_INPUT = 1,
+    GENIE_FIRST_FRAME_OUTPUT = 2,
+    GENIE_FIRST_FRAME_COUNT = 3
+} genie_first_frame;
 
 /* What genie_stack_set may set. Slots up to OUTPUT_BIAS and from POS on belong to the stack (block = sublayer = -1). */
 typedef enum {
@@ -121,14 +170,25 @@ typedef enum {
     GENIE_SLOT_TEMPORAL_BIAS = 35, /* F32 [1, H]: what a frame of distance takes off a score (ALiBi's slopes) */
     GENIE_SLOT_INPUT_NORM = 36,    /* F32 [E]; input_norm */
     GENIE_SLOT_INPUT_NORM_BIAS = 37,
-    GENIE_SLOT_INPUT_FIRST = 38, /* as INPUT, for the first frame; FIRST_INPUT */
+    GENIE_SLOT_INPUT_FIRST = 38, /* as INPUT, for the first frame; FIRST_FRAME_INPUT */
     GENIE_SLOT_INPUT_FIRST_BIAS = 39,
     GENIE_SLOT_INPUT_FIRST_NORM = 40,
     GENIE_SLOT_INPUT_FIRST_NORM_BIAS = 41,
-    GENIE_SLOT_OUTPUT_FIRST = 42, /* as OUTPUT; FIRST_OUTPUT */
+    GENIE_SLOT_OUTPUT_FIRST = 42, /* as OUTPUT; FIRST_FRAME_OUTPUT */
     GENIE_SLOT_OUTPUT_FIRST_BIAS = 43,
     GENIE_SLOT_COUNT = 44
 } genie_slot;
+
+/* One sublayer of a block. What its kind has no use for is not looked at. */
+typedef struct {
+    int32_t kind;              /* genie_sublayer_kind */
+    int32_t norm;              /* genie_norm_kind; NONE: it reads the residual itself */
+    int32_t norm_position;     /* genie_norm_position */
+    int32_t kv_input;          /* genie_kv_input; RESIDUAL not with POST */
+    int32_t ffn;               /* genie_ffn_kind */
+    int32_t expert_count;      /* X: FFNs, of which a token takes some; 0: one that all take */
+    int32_t expert_used_count; /* those of the largest ROUTER outputs, weighted with a softmax over them; 1..X */
+} genie_sublayer;
 
 typedef struct {
     int32_t block_count, embedding_length, head_count, key_length, feed_forward_length;
@@ -138,39 +198,48 @@ typedef struct {
     int32_t input_rows;     /* rows of TOKEN_EMBD, or 0 */
     int32_t action_count;   /* actions, or 0 */
     int32_t output_length;  /* O, or 0: no head, the output is [P, E] */
-    int32_t norm;           /* genie_norm_kind of the sublayers, not NONE */
-    int32_t ffn;            /* genie_ffn_kind */
-    int32_t qk_norm;        /* of q and k per head, 0: none, 1: RMS, 2: layer norm with bias */
+    int32_t qk_norm;        /* genie_norm_kind of q and k, per head */
     int32_t bias;           /* 0 or 1 */
-    int32_t post_norm;      /* 0: x + f(norm(x)); 1: norm(x + f(x)) */
     int32_t output_norm;    /* genie_norm_kind before the head */
     int32_t conditioning;   /* genie_conditioning */
     int32_t grid_width;     /* C: tokens per row of a frame; P = R C. For PEG and SPATIAL_BIAS, otherwise 0 will do */
     int32_t norm_length;    /* values of an embedding that norms look at, the rest being zero; 0: all */
     int32_t position;       /* genie_position_kind */
-    int32_t raw_kv;         /* 1: keys and values read x, and only queries norm(x); not with post_norm */
-    int32_t spatial_bias;   /* 1: scores of spatial attention have a bias, the same in every block */
-    int32_t temporal_bias;  /* 1: and those of temporal attention */
-    int32_t input_norm;     /* 1: features have mean 0 and variance 1 before INPUT, and a layer norm after it */
+    int32_t spatial_bias;   /* genie_spatial_bias */
+    int32_t temporal_bias;  /* genie_temporal_bias */
+    int32_t input_norm;     /* genie_input_norm */
     int32_t first_frame;    /* genie_first_frame */
-    int32_t unnormed;       /* bit 1 << kind: sublayers of this genie_sublayer_kind have no norm */
     int32_t factor_count;   /* K in 1..4: an id is K digits, each with rows of its own in TOKEN_EMBD and in OUTPUT */
-    int32_t expert_count;   /* X: FFNs of a sublayer, of which a token takes some; 0: one that all take */
-    int32_t expert_used_count; /* those of the largest ROUTER outputs, weighted with a softmax over them; 1..X */
     float norm_epsilon;
     float qk_norm_epsilon; /* 0: norm_epsilon */
     int32_t sublayer_count;
-    int32_t sublayers[8]; /* genie_sublayer_kind, in order, the same in every block */
+    genie_sublayer sublayers[8]; /* in order, the same in every block */
 } genie_stack_params;
+
+/* Which masked tokens are filled first. */
+typedef enum {
+    GENIE_ORDER_CONFIDENCE = 0,
+    GENIE_ORDER_RANDOM = 1,
+    GENIE_ORDER_LARGEST_PROBABILITY = 2,
+    GENIE_ORDER_COUNT = 3
+} genie_order;
+
+/* How many of them by which step. */
+typedef enum {
+    GENIE_SCHEDULE_COSINE = 0,
+    GENIE_SCHEDULE_EXPONENTIAL = 1,
+    GENIE_SCHEDULE_COSINE_CEIL = 2,
+    GENIE_SCHEDULE_COUNT = 3
+} genie_schedule;
 
 /* docs/sampling.md is the specification. */
 typedef struct {
     int32_t steps;     /* N >= 1 */
-    int32_t order;     /* 0 confidence, 1 random, 2 largest-probability */
+    int32_t order;     /* genie_order */
     float temperature; /* >= 0; 0 takes the likeliest token */
     float noise;       /* >= 0; Gumbel noise on the confidence, falling to 0 at the last step */
     double threshold;  /* 0…1; a token of at least this probability is filled at once; 0: none is */
-    int32_t schedule;  /* 0 cosine, 1 exponential, 2 cosine-ceil */
+    int32_t schedule;  /* genie_schedule */
 } genie_sampler;
 
 typedef struct genie_pool genie_pool;
@@ -179,6 +248,9 @@ typedef struct genie_state genie_state;
 
 uint32_t genie_abi_version(void);
 const char *genie_status_text(int32_t status);
+
+/* What was wrong with the last call of this thread that failed, in words, such as "head_count must be in 1..512". */
+const char *genie_last_error(void);
 
 /* The i-th instruction set built in and runnable here, best first; NULL past the last. */
 const char *genie_isa_name(int32_t i);
@@ -251,7 +323,8 @@ typedef enum {
     /* x + conv2(silu(norm2(conv1(silu(norm1(x)))))), x through a 1 x 1 where channels change; NORM.., W, W2, SHORTCUT
      */
     GENIE_CONV_RESIDUAL = 4,
-    GENIE_CONV_NORM = 5 /* silu(norm(x)); NORM.. */
+    GENIE_CONV_NORM = 5, /* silu(norm(x)); NORM.. */
+    GENIE_CONV_COUNT = 6
 } genie_conv_kind;
 
 /* Matrices are [out, in], their columns row, column, channel of the kernel. */
@@ -310,34 +383,6 @@ genie_status genie_fsq_nearest(int32_t bins, int32_t length, const float *z_ML, 
 
 /* Philox4x32-10: out[4 i ..] of counter (i, c1, c2, c3). */
 void genie_philox(uint64_t seed, uint32_t c1, uint32_t c2, uint32_t c3, int32_t blocks, uint32_t *out);
-
-/*
- * One matrix product y_MR = x_MC w_RC^T, for tests and benchmarks: packed once, run `repeats` times, activations
- * quantized each time.
- */
-genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32_t rows, int32_t columns, const void *w,
-                          size_t bytes, const float *x_MC, int32_t m, int32_t repeats, float *y_MR);
-
-/*
- * One attention, for tests and benchmarks: q_QHD over k_KHD, v_KHD, scale 1/sqrt(D), plus bias_HQK (NULL: none); few 1:
- * the kernel for one query, whose keys are one `slope` apart: key j has -slope (K - 1 - j) added;
- * few 2: the same, each query with its own keys and values, k_QKHD and v_QKHD, as a temporal window has them; few 3: as
- * 1, in a window with room for more; bf16:
- * with operands rounded to it (GENIE_ERROR_ISA where the CPU does not, D % 16 == 0), and with few the last key is the
- * query's own. The kernel runs `repeats` times on one thread.
- */
-genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int32_t heads, int32_t key_length,
-                             const float *q_QHD, const float *k_KHD, const float *v_KHD, const float *bias_HQK,
-                             float slope, int32_t few, int32_t bf16, int32_t repeats, float *y_QHD);
-
-/*
- * Arithmetic only, for benchmarks: on every thread of the pool `rounds` (up to 2^36) of the instructions that products
- * with weights of this type end in, without memory. The caller's clock makes it a peak. operations: done by all threads
- * together, 2 per multiply-add; 0 where there is nothing to measure (scalar). type GENIE_PEAK_BLOCKS: all instructions
- * that blocks of Q8_0 take, their scales included (AVX-512 VNNI and AVX2; 0 elsewhere).
- */
-typedef enum { GENIE_PEAK_BLOCKS = 256 } genie_peak_kind;
-genie_status genie_peak(const char *isa, genie_pool *pool, int32_t type, int64_t rounds, int64_t *operations);
 
 /* CFFI END */
 

@@ -4,6 +4,7 @@
  * run, then sleeps. With fewer CPUs than threads nobody spins: whoever is waited for may be waiting for this very CPU.
  */
 #include "threads.h"
+#include "error.h"
 
 #include "memory.h"
 #include "pool.h"
@@ -169,13 +170,13 @@ static void destroy(genie_pool *pool, int locks) {
 
 genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
     if (out == NULL)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL");
     *out = NULL;
     if (thread_count < 1 || thread_count > MAX_THREADS)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "thread_count must be in 1..1024");
     genie_pool *pool = genie_alloc(sizeof *pool);
     if (pool == NULL)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     pool->thread_count = thread_count;
     pool->spins = thread_count <= genie_cpus();
     pool->started = 0;
@@ -199,7 +200,7 @@ genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
     }
     if (status != GENIE_OK) {
         destroy(pool, locks);
-        return status;
+        return genie_fail(status, status == GENIE_ERROR_MEMORY ? "out of memory" : "a thread could not be started");
     }
     *out = pool;
     return GENIE_OK;

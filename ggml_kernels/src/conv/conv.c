@@ -1,4 +1,5 @@
 /* Building a convolutional network, and the room it runs in. */
+#include "../base/error.h"
 #include "conv.h"
 
 #include <string.h>
@@ -38,30 +39,35 @@ static int lay_steps(const genie_conv_params *p, const genie_conv_layer *layers,
 
 genie_status genie_conv_create(const char *isa, const genie_conv_params *params, const genie_conv_layer *layers,
                                int32_t layer_count, genie_conv **conv) {
-    if (params == NULL || layers == NULL || conv == NULL || !in_range(layer_count, 1, MAX_LAYERS) ||
-        !in_range(params->height, 1, MAX_SIDE) || !in_range(params->width, 1, MAX_SIDE) ||
-        !in_range(params->channels, 1, MAX_CHANNELS) || !in_range(params->group_count, 1, MAX_CHANNELS) ||
-        !(params->norm_epsilon > 0 && params->norm_epsilon <= 0.1f))
-        return GENIE_ERROR_ARGUMENT;
+    if (params == NULL || layers == NULL || conv == NULL)
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL");
+    if (!in_range(layer_count, 1, MAX_LAYERS))
+        return genie_fail(GENIE_ERROR_ARGUMENT, "layer_count is out of range");
+    if (!in_range(params->height, 1, MAX_SIDE) || !in_range(params->width, 1, MAX_SIDE))
+        return genie_fail(GENIE_ERROR_ARGUMENT, "height or width is out of range");
+    if (!in_range(params->channels, 1, MAX_CHANNELS) || !in_range(params->group_count, 1, MAX_CHANNELS))
+        return genie_fail(GENIE_ERROR_ARGUMENT, "channels or group_count is out of range");
+    if (!(params->norm_epsilon > 0 && params->norm_epsilon <= 0.1f))
+        return genie_fail(GENIE_ERROR_ARGUMENT, "norm_epsilon must be > 0 and <= 0.1");
     *conv = NULL;
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL)
-        return GENIE_ERROR_ISA;
+        return genie_fail(GENIE_ERROR_ISA, "unknown instruction set, or this CPU does not have it");
     genie_conv *c = genie_alloc(sizeof *c);
     if (c == NULL)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     *c = (genie_conv){.params = *params,
                       .kernels = kernels,
                       .step_count = layer_count,
                       .steps = genie_alloc((size_t)layer_count * sizeof *c->steps)};
     if (c->steps == NULL) {
         genie_release(c);
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     }
     memset(c->steps, 0, (size_t)layer_count * sizeof *c->steps);
     if (!lay_steps(params, layers, layer_count, c->steps)) {
         genie_conv_free(c);
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a layer is of no known kind, or does not fit the one before it");
     }
     *conv = c;
     return GENIE_OK;
@@ -106,13 +112,13 @@ int genie_conv_slot_shape(const genie_conv_step *s, int32_t slot, int32_t *rows,
 genie_status genie_conv_set(genie_conv *conv, genie_pool *pool, int32_t layer, int32_t slot, int32_t type, int64_t rows,
                             int64_t columns, const void *data, size_t bytes) {
     if (conv == NULL || pool == NULL || data == NULL || conv->sealed || !in_range(layer, 0, conv->step_count - 1))
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL, the network is sealed, or there is no such layer");
     genie_conv_step *s = &conv->steps[layer];
     int32_t want_rows, want_columns;
     int is_matrix;
     if (!genie_conv_slot_shape(s, slot, &want_rows, &want_columns, &is_matrix) || rows != want_rows ||
         columns != want_columns || s->matrix[slot] != NULL || s->vector[slot] != NULL)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "the layer has no such weight, it is of another shape, or it is there");
     if (is_matrix) {
         const genie_status status = genie_matrix_create(conv->kernels, pool, &conv->arena, type, want_rows,
                                                         want_columns, data, bytes, &s->matrix[slot]);
@@ -122,12 +128,12 @@ genie_status genie_conv_set(genie_conv *conv, genie_pool *pool, int32_t layer, i
     }
     const size_t want_bytes = (size_t)columns * sizeof(float);
     if (type != GENIE_TYPE_F32 || bytes != want_bytes)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a vector must be float32, and as long as its shape says");
     if (!genie_weights_finite(type, data, bytes))
-        return GENIE_ERROR_FINITE;
+        return genie_fail(GENIE_ERROR_FINITE, "a weight is infinite or not a number");
     s->vector[slot] = genie_arena_take(&conv->arena, want_bytes);
     if (s->vector[slot] == NULL)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     memcpy(s->vector[slot], data, want_bytes);
     conv->bytes += want_bytes;
     return GENIE_OK;
@@ -135,7 +141,7 @@ genie_status genie_conv_set(genie_conv *conv, genie_pool *pool, int32_t layer, i
 
 genie_status genie_conv_seal(genie_conv *conv) {
     if (conv == NULL || conv->sealed)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "there is no network, or it is sealed");
     for (int32_t i = 0; i < conv->step_count; i++) {
         genie_conv_step *s = &conv->steps[i];
         for (int32_t slot = 0; slot < GENIE_CONV_SLOT_COUNT; slot++) {
@@ -144,7 +150,7 @@ genie_status genie_conv_seal(genie_conv *conv) {
             if (!genie_conv_slot_shape(s, slot, &rows, &columns, &is_matrix))
                 continue;
             if (is_matrix ? s->matrix[slot] == NULL : s->vector[slot] == NULL)
-                return GENIE_ERROR_STATE;
+                return genie_fail(GENIE_ERROR_STATE, "a weight is missing");
         }
         if (s->vector[GENIE_CONV_SLOT_BIAS] != NULL)
             genie_matrix_set_bias(s->matrix[GENIE_CONV_SLOT_WEIGHT], s->vector[GENIE_CONV_SLOT_BIAS]);
@@ -236,10 +242,10 @@ static void lay_out(genie_conv_state *s, const room *r, char *base) {
 
 genie_status genie_conv_need(const genie_conv *conv, int32_t thread_count, size_t *state_bytes) {
     if (conv == NULL || state_bytes == NULL || !in_range(thread_count, 1, 1024))
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL, or thread_count is not in 1..1024");
     const room r = measure(conv);
     if (!r.fits)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     genie_conv_state measured = {.conv = conv, .thread_count = thread_count};
     lay_out(&measured, &r, NULL);
     *state_bytes = measured.bytes;
@@ -248,22 +254,22 @@ genie_status genie_conv_need(const genie_conv *conv, int32_t thread_count, size_
 
 genie_status genie_conv_state_create(const genie_conv *conv, int32_t thread_count, genie_conv_state **state) {
     if (conv == NULL || state == NULL || !in_range(thread_count, 1, 1024))
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL, or thread_count is not in 1..1024");
     *state = NULL;
     if (!conv->sealed)
-        return GENIE_ERROR_STATE;
+        return genie_fail(GENIE_ERROR_STATE, "the network is not sealed");
     const room r = measure(conv);
     if (!r.fits)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     genie_conv_state *s = genie_alloc(sizeof *s);
     if (s == NULL)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     *s = (genie_conv_state){.conv = conv, .thread_count = thread_count};
     lay_out(s, &r, NULL);
     s->block = genie_alloc(s->bytes);
     if (s->block == NULL) {
         genie_release(s);
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     }
     lay_out(s, &r, s->block);
     *state = s;

@@ -3,6 +3,7 @@
  * output pixels, whose rows are gathered as they are needed; each thread takes strips of its own, so that no barrier
  * stands inside one. Sums of a norm are kept per row of pixels and added in order: no result depends on the threads.
  */
+#include "../base/error.h"
 #include "conv.h"
 
 #include <math.h>
@@ -215,7 +216,8 @@ genie_status genie_conv_run(const genie_conv *conv, genie_conv_state *state, gen
                             float *y_HWC) {
     if (conv == NULL || state == NULL || pool == NULL || x_HWC == NULL || y_HWC == NULL || state->conv != conv ||
         genie_pool_threads(pool) > state->thread_count)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT,
+                          "a pointer is NULL, the state is of another network, or the pool is too large");
     pass c = {.conv = conv, .state = state, .pool = pool, .x_HWC = x_HWC, .y_HWC = y_HWC};
     genie_pool_run(pool, run_pass, &c);
     return GENIE_OK;

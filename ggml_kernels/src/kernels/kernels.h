@@ -4,7 +4,7 @@
 
 #include "genie.h"
 
-#define GENIE_MAX_KEY_LENGTH 1024
+#define GENIE_MAX_KEY_LENGTH 1024 /* as genie_stack_params has them */
 #define GENIE_MAX_CONTEXT 1024
 #define GENIE_KEY_PANEL 32
 #define GENIE_PAST_PANEL 16
@@ -14,6 +14,21 @@
 /* Keys in a panel of a window in bf16 for so many frames. */
 static inline int32_t genie_past_panel(int32_t frames) {
     return frames <= GENIE_SHORT_PAST ? GENIE_SHORT_PAST : GENIE_PAST_PANEL;
+}
+
+/* Whether an FFN has a second matrix, whose product gates the first's. A kind without a case here is a warning. */
+static inline int genie_ffn_gated(int32_t kind) {
+    switch ((genie_ffn_kind)kind) {
+    case GENIE_FFN_SWIGLU:
+    case GENIE_FFN_GEGLU:
+        return 1;
+    case GENIE_FFN_GELU:
+    case GENIE_FFN_GELU_TANH:
+    case GENIE_FFN_RELU:
+    case GENIE_FFN_COUNT:
+        break;
+    }
+    return 0;
 }
 
 /* Kernels of the matmul folder (layout of packed panels included); defined in kernels/matmul/matmul_kernels.h. */

@@ -33,7 +33,7 @@ typedef struct {
 static queries queries_of(const pass *c) {
     const int32_t heads = c->stack->params.head_count;
     queries all = {0, heads, 1};
-    if (!c->own) {
+    if (!c->by_row) {
         all.chunks = (c->rows + QUERY_CHUNK - 1) / QUERY_CHUNK;
         genie_share(heads * all.chunks, c->thread, c->threads, &all.begin, &all.end);
     }
@@ -41,7 +41,7 @@ static queries queries_of(const pass *c) {
 }
 
 static query_span span_of(const pass *c, const queries *all, int32_t item) {
-    if (c->own)
+    if (c->by_row)
         return (query_span){item, c->begin, c->end - c->begin};
     const int32_t first = item % all->chunks * QUERY_CHUNK, left = c->rows - first;
     return (query_span){item / all->chunks, first, left < QUERY_CHUNK ? left : QUERY_CHUNK};
@@ -60,12 +60,12 @@ static void normed_heads(const pass *c, const float *weight, const float *bias, 
 
 /* The norm of every head of one row of queries, or of keys, in place, where the stack has it. */
 static void norm_query(const pass *c, const genie_weights *w, float *q) {
-    if (c->stack->params.qk_norm)
+    if (c->stack->params.qk_norm != GENIE_NORM_NONE)
         normed_heads(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q);
 }
 
 static void norm_key(const pass *c, const genie_weights *w, float *k) {
-    if (c->stack->params.qk_norm)
+    if (c->stack->params.qk_norm != GENIE_NORM_NONE)
         normed_heads(c, w->vector[GENIE_SLOT_K_NORM], w->vector[GENIE_SLOT_K_NORM_BIAS], k);
 }
 
@@ -83,7 +83,7 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
             memcpy(past_v + own, s->v + (size_t)i * (size_t)HD, (size_t)HD * sizeof(float));
         }
         norm_key(c, w, past_k + own);
-        if (c->remembering)
+        if (c->keep_only)
             continue;
         if (s->length == 0) { /* of a single key all is its value */
             memcpy(s->att + (size_t)i * (size_t)HD, past_v, (size_t)HD * sizeof(float));
@@ -126,9 +126,9 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
         kernels->to_bf16(s->v + row, HD, v16);
         uint16_t *kp = (uint16_t *)cache->k + token * slots, *vp = (uint16_t *)cache->v + token * slots;
         const size_t window = slots * (size_t)D;
-        if (s->length == 0 && !c->remembering) {
+        if (s->length == 0 && !c->keep_only) {
             memcpy(s->att + row, s->v + row, (size_t)HD * sizeof(float)); /* of a single key all is its value */
-        } else if (!c->remembering) {
+        } else if (!c->keep_only) {
             norm_query(c, w, s->q + row);
             kernels->to_bf16(s->q + row, HD, q16);
             kernels->attention_past_bf16(q16, k16, v16, kp, vp, window, panel, s->length, p->head_count, D, scale,
@@ -148,8 +148,8 @@ static void spatial_attention_bf16(pass *c, const genie_weights *w) {
     const int32_t H = p->head_count, D = p->key_length, HD = H * D, P = p->token_count;
     const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
-    c->turn ^= 1; /* others may be at the last one yet */
-    uint16_t *k16 = s->k16[c->turn], *v16 = s->v16[c->turn];
+    c->buffer ^= 1; /* others may be at the last one yet */
+    uint16_t *k16 = s->k16[c->buffer], *v16 = s->v16[c->buffer];
     for (int32_t i = c->begin; i < c->end; i++) {
         const size_t row = (size_t)i * (size_t)HD;
         norm_key(c, w, s->k + row);
@@ -163,7 +163,7 @@ static void spatial_attention_bf16(pass *c, const genie_weights *w) {
             kernels->keys_bf16(s->k + (size_t)i * (size_t)HD + (size_t)(h * D), HD, n, i % GENIE_KEY_PANEL, D,
                                k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D));
     }
-    if (c->parting && c->stack->bias_HPP == NULL)
+    if (c->last_mixing && c->stack->bias_HPP == NULL)
         genie_keep_masked(c); /* all tokens are keys, but who asks are these */
     for (int32_t i = c->begin; i < c->end; i++) {
         float *q = s->q + genie_token_of(c, i) * (size_t)HD;
@@ -213,15 +213,16 @@ static void wide_attention(const pass *c, const genie_weights *w, int biased, fl
     genie_pool_barrier(c->pool);
 }
 
-void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache) {
+void genie_attend(pass *c, const genie_weights *w, const genie_cache *cache) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t E = p->embedding_length, HD = p->head_count * p->key_length, T = p->context_length, rows = c->rows;
     genie_activations a = genie_room(c, s->activations, E);
     const float *x = genie_sublayer_input(c, w, w->matrix[GENIE_SLOT_Q], a);
-    const float *kv = p->raw_kv ? c->x_PE : x;
-    const genie_activations b = p->raw_kv ? genie_room(c, s->raw, E) : a;
-    if (p->raw_kv)
+    const int32_t kind = w->sublayer->kind, raw = w->sublayer->kv_input == GENIE_KV_INPUT_RESIDUAL;
+    const float *kv = raw ? c->x_PE : x;
+    const genie_activations b = raw ? genie_room(c, s->raw, E) : a;
+    if (raw)
         genie_quantize(c, w->matrix[GENIE_SLOT_K], kv, E, b);
     genie_phase(c);
     float *k = s->k, *v = s->v;
@@ -234,7 +235,7 @@ void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cac
     } else if (kind == GENIE_SUBLAYER_SPACETIME) {
         v = (float *)cache->v + (size_t)s->length * (size_t)p->token_count * (size_t)HD;
     }
-    const int unasked = c->remembering || (kind == GENIE_SUBLAYER_TEMPORAL && s->length == 0);
+    const int unasked = c->keep_only || (kind == GENIE_SUBLAYER_TEMPORAL && s->length == 0);
     if (!unasked)
         genie_product(c, w->matrix[GENIE_SLOT_Q], a, x, E, s->q, HD, 0);
     genie_product(c, w->matrix[GENIE_SLOT_K], b, kv, E, k, stride, 0);
@@ -250,7 +251,7 @@ void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cac
         wide_attention(c, w, 1, s->kt, rows, 0, v, rows);
     else
         wide_attention(c, w, 0, cache->k, rows * T, s->length * rows, cache->v, (s->length + 1) * rows);
-    if (c->remembering)
+    if (c->keep_only)
         return;
     a = genie_room(c, s->activations, HD);
     genie_quantize(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a);

@@ -27,16 +27,16 @@ static void embed_features(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *w = &c->stack->own;
     const int32_t E = p->embedding_length, N = p->input_length;
-    const int first = p->first_frame == GENIE_FIRST_INPUT && c->state->length == 0;
+    const int first = p->first_frame == GENIE_FIRST_FRAME_INPUT && c->state->length == 0;
     const genie_matrix *matrix = w->matrix[first ? GENIE_SLOT_INPUT_FIRST : GENIE_SLOT_INPUT];
     const genie_activations a = genie_room(c, c->state->activations, N);
-    const float *features = p->input_norm ? standardise(c) : c->features_PN;
+    const float *features = p->input_norm == GENIE_INPUT_NORM_DUAL ? standardise(c) : c->features_PN;
     genie_quantize(c, matrix, features, N, a);
     genie_phase(c);
     genie_product(c, matrix, a, features, N, c->x_PE, E, 0);
     genie_phase(c);
-    if (p->input_norm)
-        genie_norm_rows(c, GENIE_NORM_LAYER, w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM : GENIE_SLOT_INPUT_NORM],
+    if (p->input_norm == GENIE_INPUT_NORM_DUAL)
+        genie_norm_rows(c, GENIE_NORM_LAYERNORM, w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM : GENIE_SLOT_INPUT_NORM],
                         w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM_BIAS : GENIE_SLOT_INPUT_NORM_BIAS], c->x_PE);
 }
 

@@ -9,7 +9,7 @@ typedef struct {
 } ffn;
 
 /* y = or += down(act(gate x, up x)) for the rows of a pass; x was quantized into `a` where the matrices are. */
-static void run_ffn(const pass *c, ffn f, genie_activations a, const float *x, float *y, int accumulate) {
+static void run_ffn(const pass *c, int32_t kind, ffn f, genie_activations a, const float *x, float *y, int accumulate) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
     const int32_t E = p->embedding_length, F = p->feed_forward_length;
@@ -19,7 +19,7 @@ static void run_ffn(const pass *c, ffn f, genie_activations a, const float *x, f
         genie_product(c, f.gate, a, x, E, s->gate, F, 0);
     genie_phase(c);
     for (int32_t i = c->begin; i < c->end; i++)
-        c->stack->kernels->ffn_activation(p->ffn, s->gate + (size_t)i * (size_t)F, s->up + (size_t)i * (size_t)F, F);
+        c->stack->kernels->ffn_activation(kind, s->gate + (size_t)i * (size_t)F, s->up + (size_t)i * (size_t)F, F);
     a = genie_room(c, s->activations, F);
     genie_quantize(c, f.down, s->up, F, a);
     genie_phase(c);
@@ -48,10 +48,10 @@ static void choose(const float *router_X, int32_t X, int32_t K, int32_t *expert_
 }
 
 /* Where each token's input and output stand in the order by expert, for tokens begin..end-1; `place` is the first. */
-static void order_by_expert(genie_state *s, int32_t K, int32_t begin, int32_t end, const int32_t *count_X,
+static void order_by_expert(genie_state *s, int32_t X, int32_t K, int32_t begin, int32_t end, const int32_t *count_X,
                             int32_t place) {
     int32_t next_X[GENIE_MAX_EXPERTS];
-    for (int32_t e = 0; e < s->stack->params.expert_count; place += count_X[e++])
+    for (int32_t e = 0; e < X; place += count_X[e++])
         next_X[e] = place;
     for (int32_t i = begin * K; i < end * K; i++) {
         s->place_PK[i] = next_X[s->expert_PK[i]]++;
@@ -66,7 +66,7 @@ static void order_by_expert(genie_state *s, int32_t K, int32_t begin, int32_t en
 static void run_experts(const pass *c, const genie_weights *w) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
-    const int32_t X = p->expert_count, K = p->expert_used_count;
+    const int32_t X = w->sublayer->expert_count, K = w->sublayer->expert_used_count;
     const size_t E = (size_t)p->embedding_length;
     const genie_matrix *router = w->matrix[GENIE_SLOT_ROUTER];
     const genie_activations none = genie_room(c, s->activations, p->embedding_length); /* a router is of floats */
@@ -78,12 +78,12 @@ static void run_experts(const pass *c, const genie_weights *w) {
         choose(s->router_PX + (size_t)i * (size_t)X, X, K, s->expert_PK + i * K, s->share_PK + i * K);
     genie_phase(c);
 
-    const int32_t begin = c->own ? c->begin : 0, end = c->own ? c->end : c->rows;
+    const int32_t begin = c->by_row ? c->begin : 0, end = c->by_row ? c->end : c->rows;
     int32_t count_X[GENIE_MAX_EXPERTS] = {0};
     for (int32_t i = begin * K; i < end * K; i++)
         count_X[s->expert_PK[i]]++;
-    if (c->own || c->thread == 0)
-        order_by_expert(s, K, begin, end, count_X, begin * K);
+    if (c->by_row || c->thread == 0)
+        order_by_expert(s, X, K, begin, end, count_X, begin * K);
     genie_phase(c);
 
     int32_t place = begin * K;
@@ -92,7 +92,7 @@ static void run_experts(const pass *c, const genie_weights *w) {
             continue;
         pass some = *c;
         some.rows = count_X[e];
-        if (c->own)
+        if (c->by_row)
             some.end = begin + count_X[e]; /* no more than there are, for a token takes an expert once */
         else
             genie_share(some.rows, c->thread, c->threads, &some.begin, &some.end);
@@ -101,7 +101,7 @@ static void run_experts(const pass *c, const genie_weights *w) {
         const ffn f = {w->experts[0][e], w->experts[1] == NULL ? NULL : w->experts[1][e], w->experts[2][e]};
         const genie_activations a = genie_room(&some, s->activations, p->embedding_length);
         genie_quantize(&some, f.up, s->routed_PE, p->embedding_length, a);
-        run_ffn(&some, f, a, s->routed_PE, s->expert_KPE + (size_t)(place - begin) * E, 0);
+        run_ffn(&some, w->sublayer->ffn, f, a, s->routed_PE, s->expert_KPE + (size_t)(place - begin) * E, 0);
     }
 
     for (int32_t i = c->begin; i < c->end; i++) {
@@ -121,7 +121,7 @@ void genie_feed_forward(const pass *c, const genie_weights *w) {
         const ffn f = {w->matrix[GENIE_SLOT_UP], w->matrix[GENIE_SLOT_GATE], w->matrix[GENIE_SLOT_DOWN]};
         const int32_t E = c->stack->params.embedding_length;
         const genie_activations a = genie_room(c, c->state->activations, E);
-        run_ffn(c, f, a, genie_sublayer_input(c, w, f.up, a), c->x_PE, 1);
+        run_ffn(c, w->sublayer->ffn, f, a, genie_sublayer_input(c, w, f.up, a), c->x_PE, 1);
     }
     genie_sublayer_end(c, w);
 }

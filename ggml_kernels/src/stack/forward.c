@@ -4,133 +4,20 @@
  * within the frame; otherwise rows are shared for what is done row by row, and output channels for products, with
  * barriers between. No sum is ever split across threads, so the ways give the same bytes.
  */
+#include "../base/error.h"
 #include "pass.h"
 
 #include <string.h>
-
-enum { OWN_ROWS = 32 }; /* a thread; fewer would read all weights for too little */
-
-void genie_share_rows(pass *c, int32_t rows) {
-    c->rows = rows;
-    c->own = rows >= OWN_ROWS * c->threads;
-    int32_t begin, end, all_begin, all_end;
-    genie_share((rows + 1) / 2, c->thread, c->threads, &begin, &end); /* values of two rows share words */
-    genie_share((c->stack->params.token_count + 1) / 2, c->thread, c->threads, &all_begin, &all_end);
-    c->back = c->own ? 2 * (all_begin - begin) : 0;
-    c->end = (2 * end < rows ? 2 * end : rows) + c->back;
-    c->begin = 2 * begin + c->back < c->end ? 2 * begin + c->back : c->end; /* none, behind an odd last row */
-}
-
-genie_activations genie_room(const pass *c, void *storage, int32_t columns) {
-    uint8_t *rows = storage;
-    if (!c->own)
-        return genie_activations_place(rows, c->rows, columns);
-    return genie_activations_place(rows + (size_t)c->begin * c->state->activation_row, c->end - c->begin, columns);
-}
-
-void genie_quantize(const pass *c, const genie_matrix *w, const float *x, int32_t columns, genie_activations a) {
-    if (genie_matrix_quantized(w))
-        genie_activations_quantize(c->stack->kernels, x + (size_t)c->begin * (size_t)columns, columns,
-                                   c->end - c->begin, columns, c->own ? a : genie_activations_row(a, columns, c->begin),
-                                   0, 1);
-}
-
-void genie_product(const pass *c, const genie_matrix *w, genie_activations a, const float *x, int32_t columns, float *y,
-                   int32_t y_stride, int accumulate) {
-    if (c->own)
-        genie_matrix_run(w, a, x + (size_t)c->begin * (size_t)columns, columns, c->end - c->begin,
-                         y + (size_t)c->begin * (size_t)y_stride, y_stride, accumulate, 0, 1);
-    else
-        genie_matrix_run(w, a, x, columns, c->rows, y, y_stride, accumulate, c->thread, c->threads);
-}
-
-static void norm_row(const pass *c, int32_t kind, const float *weight, const float *bias, const float *x, float *y) {
-    const genie_stack_params *p = &c->stack->params;
-    const int32_t n = genie_norm_length(p);
-    for (int32_t e = n; e < p->embedding_length; e++)
-        y[e] = 0;
-    if (kind == GENIE_NORM_LAYER)
-        c->stack->kernels->layer_norm(x, weight, bias, p->norm_epsilon, n, y);
-    else
-        c->stack->kernels->rms_norm(x, weight, p->norm_epsilon, n, y);
-}
-
-void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE) {
-    const size_t E = (size_t)c->stack->params.embedding_length;
-    for (int32_t i = c->begin; i < c->end; i++)
-        norm_row(c, kind, weight, bias, c->x_PE + (size_t)i * E, y_PE + (size_t)i * E);
-}
-
-/* Where a sublayer's norm has its weights; with FiLM the frame's action picks the row of them. */
-static size_t norm_at(const pass *c) {
-    const genie_stack_params *p = &c->stack->params;
-    const int32_t row = p->conditioning != GENIE_CONDITIONING_FILM ? 0 : c->action < 0 ? p->action_count : c->action;
-    return (size_t)row * (size_t)p->embedding_length;
-}
-
-static void sublayer_norm(const pass *c, const genie_weights *w, float *y_PE) {
-    const float *bias = w->vector[GENIE_SLOT_NORM_BIAS];
-    genie_norm_rows(c, c->stack->params.norm, w->vector[GENIE_SLOT_NORM] + norm_at(c),
-                    bias == NULL ? NULL : bias + norm_at(c), y_PE);
-}
-
-const float *genie_sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
-                                  genie_activations a) {
-    const genie_stack_params *p = &c->stack->params;
-    const int32_t E = p->embedding_length;
-    if (p->post_norm || w->vector[GENIE_SLOT_NORM] == NULL) {
-        genie_quantize(c, matrix, c->x_PE, E, a);
-        return c->x_PE;
-    }
-    if (!genie_matrix_quantized(matrix)) {
-        sublayer_norm(c, w, c->y_PE);
-        return c->y_PE;
-    }
-    /* A few rows are quantized while their norms are at hand, which are not kept otherwise. */
-    enum { FEW = 8 };
-    const float *weight = w->vector[GENIE_SLOT_NORM] + norm_at(c), *bias = w->vector[GENIE_SLOT_NORM_BIAS];
-    float *y = c->y_PE + (size_t)c->begin * (size_t)E;
-    for (int32_t i = c->begin; i < c->end; i += FEW) {
-        const int32_t n = c->end - i < FEW ? c->end - i : FEW;
-        for (int32_t j = 0; j < n; j++)
-            norm_row(c, p->norm, weight, bias == NULL ? NULL : bias + norm_at(c), c->x_PE + (size_t)(i + j) * (size_t)E,
-                     y + (size_t)j * (size_t)E);
-        genie_activations_quantize(c->stack->kernels, y, E, n, E,
-                                   genie_activations_row(a, E, c->own ? i - c->begin : i), 0, 1);
-    }
-    return c->y_PE; /* which a quantized matrix does not read */
-}
-
-void genie_sublayer_end(const pass *c, const genie_weights *w) {
-    if (c->stack->params.post_norm && w->vector[GENIE_SLOT_NORM] != NULL)
-        sublayer_norm(c, w, c->x_PE);
-}
 
 /* The first sublayer from which on no token sees another of its frame. */
 static int32_t first_apart(const genie_stack_params *p) {
     int32_t i = p->block_count * p->sublayer_count;
     for (; i > 0; i--) {
-        const int32_t kind = p->sublayers[(i - 1) % p->sublayer_count];
+        const int32_t kind = genie_sublayer_at(p, i - 1)->kind;
         if (kind != GENIE_SUBLAYER_TEMPORAL && kind != GENIE_SUBLAYER_FFN)
             break;
     }
     return i;
-}
-
-void genie_keep_masked(pass *c) {
-    const genie_state *s = c->state;
-    if (!c->masked_only || c->position != NULL || s->masked == c->rows)
-        return;
-    const size_t E = (size_t)c->stack->params.embedding_length;
-    genie_share_rows(c, s->masked);
-    genie_pool_barrier(c->pool); /* rows may come from what was another thread's share */
-    c->position = s->masked_P;
-    for (int32_t i = c->begin; i < c->end; i++)
-        memcpy(c->y_PE + (size_t)i * E, c->x_PE + genie_token_of(c, i) * E, E * sizeof(float));
-    genie_pool_barrier(c->pool);
-    float *moved = c->y_PE;
-    c->y_PE = c->x_PE;
-    c->x_PE = moved;
 }
 
 /* What comes out in the end, normed. */
@@ -145,7 +32,7 @@ static const float *final_rows(const pass *c) {
 }
 
 static const genie_matrix *head_of(const pass *c) {
-    const int first = c->stack->params.first_frame == GENIE_FIRST_OUTPUT && c->state->length == 0;
+    const int first = c->stack->params.first_frame == GENIE_FIRST_FRAME_OUTPUT && c->state->length == 0;
     return c->stack->own.matrix[first ? GENIE_SLOT_OUTPUT_FIRST : GENIE_SLOT_OUTPUT];
 }
 
@@ -177,14 +64,14 @@ static void sample_own_rows(const pass *c) {
         const int32_t end = c->end - first < ROWS ? c->end : first + ROWS;
         genie_matrix_run(head_of(c), genie_activations_row(a, E, first - c->begin), x + (size_t)first * (size_t)E, E,
                          end - first, logits, O, 0, 0, 1);
-        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, first - c->back,
-                          end - c->back, c->begin, logits, 0, c->sampled_P);
+        genie_sample_rows(c->stack->kernels, c->sampler, c->step, c->seed, c->frame, c->state, first - c->offset,
+                          end - c->offset, c->begin, logits, 0, c->sampled_P);
     }
 }
 
 /* The last part of a MaskGIT step. */
 static void sample(const pass *c) {
-    if (c->own && c->masked_only) {
+    if (c->by_row && c->masked_only) {
         sample_own_rows(c);
     } else {
         const size_t O = (size_t)c->stack->params.output_length;
@@ -219,9 +106,9 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     const int32_t apart = first_apart(p);
     genie_embed(c);
     for (int32_t i = 0; i < sublayers; i++) {
-        const int32_t kind = p->sublayers[i % p->sublayer_count];
-        c->parting = i == apart - 1;
-        c->remembering = c->output_PO == NULL && i == sublayers - 1 && kind == GENIE_SUBLAYER_TEMPORAL;
+        const int32_t kind = genie_sublayer_at(p, i)->kind;
+        c->last_mixing = i == apart - 1;
+        c->keep_only = c->output_PO == NULL && i == sublayers - 1 && kind == GENIE_SUBLAYER_TEMPORAL;
         if (i == apart)
             genie_keep_masked(c);
         if (kind == GENIE_SUBLAYER_PEG)
@@ -229,7 +116,7 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
         else if (kind == GENIE_SUBLAYER_FFN)
             genie_feed_forward(c, &c->stack->sublayer[i]);
         else
-            genie_attend(c, kind, &c->stack->sublayer[i], &s->cache[i]);
+            genie_attend(c, &c->stack->sublayer[i], &s->cache[i]);
     }
     if (apart == sublayers)
         genie_keep_masked(c);
@@ -242,16 +129,18 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
 static genie_status check(const genie_stack *stack, const genie_state *state, const genie_pool *pool,
                           const int32_t *ids_P, const float *features_PN, int32_t action) {
     if (stack == NULL || state == NULL || pool == NULL || state->stack != stack)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL, or the state is of another stack");
     const genie_stack_params *p = &stack->params;
     if (state->length >= p->context_length)
-        return GENIE_ERROR_STATE;
-    if ((p->input_length > 0 ? features_PN == NULL : ids_P == NULL) || action < -1 || action >= p->action_count)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_STATE, "the window is full");
+    if (p->input_length > 0 ? features_PN == NULL : ids_P == NULL)
+        return genie_fail(GENIE_ERROR_ARGUMENT, "there is no input");
+    if (action < -1 || action >= p->action_count)
+        return genie_fail(GENIE_ERROR_ARGUMENT, "action must be in -1..action_count - 1");
     const int32_t ids = p->factor_count == 1 ? p->input_rows : genie_mask_id(p) + 1;
     for (int32_t i = 0; p->input_length == 0 && i < p->token_count; i++)
         if (ids_P[i] < 0 || ids_P[i] >= ids)
-            return GENIE_ERROR_ARGUMENT;
+            return genie_fail(GENIE_ERROR_ARGUMENT, "an id is out of range");
     return GENIE_OK;
 }
 
@@ -281,8 +170,9 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
     if (status != GENIE_OK)
         return status;
     const genie_stack_params *p = &stack->params;
-    if (!genie_sampler_ok(p, sampler, step))
-        return GENIE_ERROR_ARGUMENT;
+    const char *fault = genie_sampler_fault(p, sampler, step);
+    if (fault != NULL)
+        return genie_fail(GENIE_ERROR_ARGUMENT, fault);
     genie_find_masked(state, ids_P);
     if (state->masked == 0 && logits_PO == NULL)
         return GENIE_OK;

@@ -24,28 +24,28 @@ typedef struct {
     int32_t thread, threads;
     float *x_PE, *y_PE; /* residual stream, and its normed copy: `rows` rows */
     int32_t rows;
-    const int32_t *position; /* the token of row `back` and of those after it; NULL: rows are tokens */
+    const int32_t *position; /* the token of row `offset` and of those after it; NULL: rows are tokens */
     int32_t begin, end;      /* this thread's rows, the first an even one */
-    int32_t back;            /* this thread's row `begin` is the (begin - back)th of all */
-    int own;                 /* products too are shared by rows; else by output channels, with barriers around them */
-    int turn;                /* which of k16 and v16 the last spatial sublayer filled */
-    int parting;             /* after this sublayer no token sees another of its frame */
-    int remembering;         /* of this sublayer nothing is wanted but what its window keeps */
+    int32_t offset;          /* this thread's row `begin` is the (begin - offset)th of all */
+    int by_row;              /* products too are shared by rows; else by output channels, with barriers around them */
+    int buffer;              /* which of k16 and v16 the last spatial sublayer filled */
+    int last_mixing;         /* after this sublayer no token sees another of its frame */
+    int keep_only;           /* of this sublayer nothing is wanted but what its window keeps */
 } pass;
 
 /*
- * What follows is about `rows` rows. Those that are a thread's own begin where they do when all tokens are rows: what
- * the buffers have there is in this core's cache, and what other threads' have is not.
+ * From here on the pass is about `rows` rows, and each thread gets its share of them. A thread's rows begin at the same
+ * place of the buffers as its tokens do, because that part of them is in its core's cache.
  */
 void genie_share_rows(pass *c, int32_t rows);
 
 static inline size_t genie_token_of(const pass *c, int32_t row) {
-    return (size_t)(c->position == NULL ? row : c->position[row - c->back]);
+    return (size_t)(c->position == NULL ? row : c->position[row - c->offset]);
 }
 
 /* Between a product and what is done row by row before or after it. */
 static inline void genie_phase(const pass *c) {
-    if (!c->own)
+    if (!c->by_row)
         genie_pool_barrier(c->pool);
 }
 
@@ -77,7 +77,7 @@ void genie_embed(const pass *c);
 void genie_keep_masked(pass *c);
 
 /* An attention sublayer, whole. */
-void genie_attend(pass *c, int32_t kind, const genie_weights *w, const genie_cache *cache);
+void genie_attend(pass *c, const genie_weights *w, const genie_cache *cache);
 
 /* An FFN sublayer, whole: one FFN, or experts. */
 void genie_feed_forward(const pass *c, const genie_weights *w);

@@ -1,4 +1,5 @@
 /* MaskGIT scoring and sampling: docs/sampling.md, steps 2 to 5. */
+#include "../base/error.h"
 #include "stack.h"
 
 #include "../base/philox.h"
@@ -71,9 +72,9 @@ static int32_t filled(const genie_sampler *sampler, int32_t step, int32_t tokens
     if (step == sampler->steps - 1)
         return n;
     int32_t fill, least = 0;
-    if (sampler->schedule != 1) {
+    if (sampler->schedule != GENIE_SCHEDULE_EXPONENTIAL) {
         const double kept = total * cos(pi / 2 * (double)(step + 1) / steps);
-        fill = n - (int32_t)(sampler->schedule == 0 ? floor(kept) : ceil(kept));
+        fill = n - (int32_t)(sampler->schedule == GENIE_SCHEDULE_COSINE ? floor(kept) : ceil(kept));
     } else {
         fill = (int32_t)ceil(total * expm1(5.0 * (double)step / steps) / expm1(5.0)) - (tokens - n);
         least = tokens / 16 > 1 ? tokens / 16 : 1;
@@ -94,7 +95,8 @@ static int32_t first_at(const float *logits, int32_t codes, float top) {
 static int32_t sample_factor(const genie_kernels *kernels, const genie_sampler *sampler, double u, distribution *d,
                              double *log_p, double *quality) {
     const float temperature = sampler->temperature;
-    const int largest = sampler->order == 2, log_p_wanted = sampler->order == 0 || sampler->threshold > 0;
+    const int largest = sampler->order == GENIE_ORDER_LARGEST_PROBABILITY;
+    const int log_p_wanted = sampler->order == GENIE_ORDER_CONFIDENCE || sampler->threshold > 0;
     float top = 0;
     int32_t digit;
     if (temperature > 0) {
@@ -130,9 +132,9 @@ static void sample_position(const genie_kernels *kernels, const genie_sampler *s
         const double u = sampler->temperature > 0 ? genie_uniform(seed, at, s, frame, k == 0 ? 0 : (uint32_t)k + 1) : 0;
         token += place * sample_factor(kernels, sampler, u, d, &log_p, &quality);
     }
-    if (sampler->order != 2)
+    if (sampler->order != GENIE_ORDER_LARGEST_PROBABILITY)
         quality = log_p;
-    if (sampler->order == 1)
+    if (sampler->order == GENIE_ORDER_RANDOM)
         quality = genie_uniform(seed, at, s, frame, 1);
     else if (noise > 0)
         quality += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
@@ -186,11 +188,24 @@ void genie_fill_best(const genie_sampler *sampler, int32_t step, genie_state *st
     }
 }
 
-int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step) {
-    return sampler != NULL && p->input_length == 0 && p->input_rows == p->output_length + 1 && sampler->steps >= 1 &&
-           step >= 0 && step < sampler->steps && sampler->order >= 0 && sampler->order <= 2 && sampler->schedule >= 0 &&
-           sampler->schedule <= 2 && sampler->temperature >= 0 && sampler->temperature <= 100 && sampler->noise >= 0 &&
-           sampler->noise <= 100 && sampler->threshold >= 0 && sampler->threshold <= 1;
+const char *genie_sampler_fault(const genie_stack_params *p, const genie_sampler *sampler, int32_t step) {
+    if (sampler == NULL)
+        return "a pointer is NULL";
+    if (p->input_length > 0 || p->input_rows != p->output_length + 1)
+        return "only a stack of tokens whose last is the mask can be sampled from";
+    if (sampler->steps < 1 || step < 0 || step >= sampler->steps)
+        return "step must be in 0..steps - 1";
+    if (sampler->order < 0 || sampler->order >= GENIE_ORDER_COUNT)
+        return "order is not a genie_order";
+    if (sampler->schedule < 0 || sampler->schedule >= GENIE_SCHEDULE_COUNT)
+        return "schedule is not a genie_schedule";
+    if (!(sampler->temperature >= 0 && sampler->temperature <= 100))
+        return "temperature must be in 0..100";
+    if (!(sampler->noise >= 0 && sampler->noise <= 100))
+        return "noise must be in 0..100";
+    if (!(sampler->threshold >= 0 && sampler->threshold <= 1))
+        return "threshold must be in 0..1";
+    return NULL;
 }
 
 typedef struct {
@@ -218,13 +233,15 @@ static void run_fill(void *context, int32_t thread, int32_t threads) {
 genie_status genie_maskgit_fill(const genie_stack *stack, genie_state *state, genie_pool *pool,
                                 const genie_sampler *sampler, int32_t step, uint64_t seed, uint32_t frame,
                                 const float *logits_PO, int32_t *ids_P) {
-    if (stack == NULL || state == NULL || pool == NULL || state->stack != stack || logits_PO == NULL || ids_P == NULL ||
-        !genie_sampler_ok(&stack->params, sampler, step))
-        return GENIE_ERROR_ARGUMENT;
+    if (stack == NULL || state == NULL || pool == NULL || state->stack != stack || logits_PO == NULL || ids_P == NULL)
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL, or the state is of another stack");
+    const char *fault = genie_sampler_fault(&stack->params, sampler, step);
+    if (fault != NULL)
+        return genie_fail(GENIE_ERROR_ARGUMENT, fault);
     const genie_stack_params *p = &stack->params;
     for (int32_t i = 0; i < p->token_count; i++)
         if (ids_P[i] < 0 || ids_P[i] > genie_mask_id(p))
-            return GENIE_ERROR_ARGUMENT;
+            return genie_fail(GENIE_ERROR_ARGUMENT, "an id is out of range");
     genie_find_masked(state, ids_P);
     filling f = {state, pool, sampler, step, seed, frame, logits_PO, ids_P};
     genie_pool_run(pool, run_fill, &f);

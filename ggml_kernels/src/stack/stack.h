@@ -9,6 +9,7 @@
 
 /* Weights of one sublayer, or of the stack itself, by slot; unused slots are NULL. */
 typedef struct {
+    const genie_sublayer *sublayer; /* NULL: the stack itself */
     genie_matrix *matrix[GENIE_SLOT_COUNT];
     float *vector[GENIE_SLOT_COUNT];
     genie_matrix **experts[3]; /* UP, GATE and DOWN of every expert, [X]; `matrix` has those of the first */
@@ -69,22 +70,37 @@ struct genie_state {
     int32_t masked;
     void *activations;     /* quantized rows of the widest input, */
     size_t activation_row; /* so many bytes each */
-    void *raw;             /* raw_kv: those of what keys and values read */
+    void *raw;             /* those of what keys and values read, where that is the residual */
     void *block;           /* the one allocation behind all of the above */
     size_t bytes;
 };
 
 enum { GENIE_MAX_EXPERTS = 256 };
-enum { GENIE_PEG_TAPS = 27 }; /* 3 frames, rows and columns */
+enum { GENIE_PEG_TAPS = 27 };   /* 3 frames, rows and columns */
+enum { GENIE_LIMIT = 1 << 24 }; /* numbers up to here are exact as floats */
+
+/* What this folder takes for granted of the public header. */
+_Static_assert(GENIE_SLOT_GATE == GENIE_SLOT_UP + 1 && GENIE_SLOT_DOWN == GENIE_SLOT_UP + 2, "genie_weights.experts");
+_Static_assert(sizeof(genie_sublayer) == 7 * sizeof(int32_t), "a sublayer is its seven numbers and no padding");
+_Static_assert(GENIE_KEY_PANEL % 2 == 0 && GENIE_PAST_PANEL % 2 == 0, "values lie in pairs");
+_Static_assert(GENIE_MAX_CONTEXT % GENIE_PAST_PANEL == 0, "a window is whole panels");
 
 static inline int32_t genie_round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
 /* Frames that a narrow window has room for. */
 static inline int32_t genie_past_slots(int32_t frames) { return genie_round_up(frames, genie_past_panel(frames)); }
 
-/* Whether a sublayer of this kind (-1: the stack itself) must have this slot, and its shape. */
-int genie_slot_shape(const genie_stack_params *p, int32_t sublayer_kind, int32_t slot, int32_t *rows, int32_t *columns,
-                     int *is_matrix);
+/* What is wrong with parameters, in words; NULL: nothing. */
+const char *genie_params_fault(const genie_stack_params *p);
+
+/* Whether a sublayer (NULL: the stack itself) must have this slot, and its shape. */
+int genie_slot_shape(const genie_stack_params *p, const genie_sublayer *sublayer, int32_t slot, int32_t *rows,
+                     int32_t *columns, int *is_matrix);
+
+/* The i-th sublayer of all blocks. */
+static inline const genie_sublayer *genie_sublayer_at(const genie_stack_params *p, int32_t i) {
+    return &p->sublayers[i % p->sublayer_count];
+}
 
 /* Values that norms look at. */
 static inline int32_t genie_norm_length(const genie_stack_params *p) {
@@ -98,8 +114,8 @@ int genie_bias_bytes(const genie_stack_params *p, size_t *bytes);
 /* The matrix slot a bias belongs to, or -1. */
 int32_t genie_bias_of(int32_t slot);
 
-/* Whether a sampler's settings are in range, and the stack is one of tokens whose last is the mask. */
-int genie_sampler_ok(const genie_stack_params *p, const genie_sampler *sampler, int32_t step);
+/* What is wrong with a sampler's settings, or with sampling from this stack, in words; NULL: nothing. */
+const char *genie_sampler_fault(const genie_stack_params *p, const genie_sampler *sampler, int32_t step);
 
 /* Codes of one factor, and of all of them together, which is the mask id too. */
 static inline int32_t genie_factor_size(const genie_stack_params *p) { return p->output_length / p->factor_count; }

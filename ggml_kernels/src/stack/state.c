@@ -1,4 +1,5 @@
 /* The window of past frames, and the scratch of one pass: one allocation, laid out twice (measured, then placed). */
+#include "../base/error.h"
 #include "stack.h"
 
 #include <string.h>
@@ -33,7 +34,7 @@ static void lay_out(genie_state *state, arena *a) {
     state->cache = arena_take(a, (size_t)count, sizeof *state->cache);
     for (int32_t i = 0; i < count; i++) {
         genie_cache cache = {NULL, NULL};
-        const int32_t kind = p->sublayers[i % p->sublayer_count];
+        const int32_t kind = genie_sublayer_at(p, i)->kind;
         if (kind == GENIE_SUBLAYER_TEMPORAL) {
             const size_t slots = narrow ? (size_t)genie_past_slots(p->context_length) : T;
             cache.k = arena_take(a, P * slots * HD, narrow ? half : f);
@@ -50,7 +51,7 @@ static void lay_out(genie_state *state, arena *a) {
     const size_t R = P + P % 2; /* the last pair of rows may be packed where it has one token */
     state->x_PE = arena_take(a, R * E, f);
     state->y_PE = arena_take(a, R * E, f);
-    state->features_PN = arena_take(a, p->input_norm ? R * (size_t)p->input_length : 0, f);
+    state->features_PN = arena_take(a, p->input_norm == GENIE_INPUT_NORM_DUAL ? R * (size_t)p->input_length : 0, f);
     state->q = arena_take(a, R * HD, f);
     state->k = arena_take(a, R * HD, f);
     state->v = arena_take(a, R * HD, f);
@@ -64,7 +65,15 @@ static void lay_out(genie_state *state, arena *a) {
     state->own16 = arena_take(a, narrow ? 2 * R * HD : 0, half);
     state->up = arena_take(a, R * F, f);
     state->gate = arena_take(a, R * F, f);
-    const size_t X = (size_t)p->expert_count, K = (size_t)p->expert_used_count, each = sizeof(int32_t);
+    int32_t most_experts = 0, most_used = 0, raw = 0; /* of all sublayers */
+    for (int32_t i = 0; i < p->sublayer_count; i++) {
+        const genie_sublayer *sublayer = &p->sublayers[i];
+        const int ffn = sublayer->kind == GENIE_SUBLAYER_FFN;
+        most_experts = max_i32(most_experts, ffn ? sublayer->expert_count : 0);
+        most_used = max_i32(most_used, ffn ? sublayer->expert_used_count : 0);
+        raw |= !ffn && sublayer->kv_input == GENIE_KV_INPUT_RESIDUAL;
+    }
+    const size_t X = (size_t)most_experts, K = (size_t)most_used, each = sizeof(int32_t);
     state->router_PX = arena_take(a, R * X, f);
     state->share_PK = arena_take(a, R * K, f);
     state->routed_PE = arena_take(a, X > 0 ? R * E : 0, f);
@@ -83,30 +92,30 @@ static void lay_out(genie_state *state, arena *a) {
     const size_t row = genie_activations_bytes(1, widest);
     state->activation_row = row > SIZE_MAX - 63 ? row : (row + 63) / 64 * 64;
     state->activations = arena_take(a, R, state->activation_row);
-    state->raw = arena_take(a, p->raw_kv ? R : 0, state->activation_row);
+    state->raw = arena_take(a, raw ? R : 0, state->activation_row);
 }
 
 genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
     if (stack == NULL || state == NULL)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL");
     *state = NULL;
     if (!stack->sealed)
-        return GENIE_ERROR_STATE;
+        return genie_fail(GENIE_ERROR_STATE, "the stack is not sealed");
     genie_state measured = {.stack = stack};
     arena a = {NULL, 0, 0};
     lay_out(&measured, &a);
     if (a.overflow)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     genie_state *s = genie_alloc(sizeof *s);
     if (s == NULL)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     memset(s, 0, sizeof *s);
     s->stack = stack;
     s->bytes = a.used;
     s->block = genie_alloc_zeroed(a.used); /* padding keys must be finite */
     if (s->block == NULL) {
         genie_release(s);
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     }
     a = (arena){s->block, 0, 0};
     lay_out(s, &a);
@@ -116,9 +125,9 @@ genie_status genie_state_create(const genie_stack *stack, genie_state **state) {
 
 genie_status genie_stack_need(const genie_stack *stack, size_t *seal_bytes, size_t *state_bytes) {
     if (stack == NULL || seal_bytes == NULL || state_bytes == NULL)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL");
     if (!genie_bias_bytes(&stack->params, seal_bytes))
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     /* Which of the two attentions it will be is known only with the weights. */
     *state_bytes = 0;
     for (int narrow = 0; narrow < 2; narrow++) {
@@ -128,7 +137,7 @@ genie_status genie_stack_need(const genie_stack *stack, size_t *seal_bytes, size
         arena a = {NULL, 0, 0};
         lay_out(&measured, &a);
         if (a.overflow)
-            return GENIE_ERROR_MEMORY;
+            return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
         *state_bytes = a.used > *state_bytes ? a.used : *state_bytes;
     }
     return GENIE_OK;
@@ -147,21 +156,21 @@ int32_t genie_state_length(const genie_state *state) { return state->length; }
 
 genie_status genie_state_truncate(genie_state *state, int32_t length) {
     if (state == NULL || length < 0 || length > state->length)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "length must be in 0..the frames in the window");
     state->length = length;
     return GENIE_OK;
 }
 
 genie_status genie_state_copy(genie_state *to, const genie_state *from) {
     if (to == NULL || from == NULL || to->stack != from->stack)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "both states must be of the same stack");
     if (to == from)
         return GENIE_OK;
     const genie_stack_params *p = &to->stack->params;
     const size_t P = (size_t)p->token_count, T = (size_t)p->context_length;
     const size_t HD = (size_t)p->head_count * (size_t)p->key_length;
     for (int32_t i = 0; i < p->block_count * p->sublayer_count; i++) {
-        const int32_t kind = p->sublayers[i % p->sublayer_count];
+        const int32_t kind = genie_sublayer_at(p, i)->kind;
         if (from->cache[i].k == NULL)
             continue;
         if (kind == GENIE_SUBLAYER_PEG) {

@@ -6,7 +6,7 @@ static float gelu_scalar(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067
 static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, int32_t n) {
     for (int32_t i = 0; i < n; i++) {
         const float x = up[i];
-        switch (kind) {
+        switch ((genie_ffn_kind)kind) {
         case GENIE_FFN_GELU:
             up[i] = gelu_scalar(x);
             break;
@@ -19,8 +19,11 @@ static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, in
         case GENIE_FFN_SWIGLU:
             up[i] = gate[i] / (1.0f + expf(-gate[i])) * x;
             break;
-        default:
+        case GENIE_FFN_GEGLU:
             up[i] = gelu_scalar(gate[i]) * x;
+            break;
+        case GENIE_FFN_COUNT: /* no kind; a stack of one is not made */
+            break;
         }
     }
 }

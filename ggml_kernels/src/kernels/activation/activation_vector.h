@@ -26,7 +26,7 @@ static inline vf vf_gelu(vf x) {
 
 static inline vf vf_activate(int32_t kind, vf gate, vf x) {
     const vf zero = {0};
-    switch (kind) {
+    switch ((genie_ffn_kind)kind) {
     case GENIE_FFN_GELU:
         return vf_gelu(x);
     case GENIE_FFN_GELU_TANH: /* (1 + tanh u) / 2 = 1 / (1 + e^(-2u)) */
@@ -35,13 +35,16 @@ static inline vf vf_activate(int32_t kind, vf gate, vf x) {
         return vf_larger(x, zero);
     case GENIE_FFN_SWIGLU:
         return gate / (1.0f + vf_exp(-gate)) * x;
-    default:
+    case GENIE_FFN_GEGLU:
         return vf_gelu(gate) * x;
+    case GENIE_FFN_COUNT: /* no kind; a stack of one is not made */
+        break;
     }
+    return x;
 }
 
 static void ffn_activation_vector(int32_t kind, const float *gate, float *up, int32_t n) {
-    const int gated = kind == GENIE_FFN_SWIGLU || kind == GENIE_FFN_GEGLU;
+    const int gated = genie_ffn_gated(kind);
     int32_t i = 0;
     for (; i + VL <= n; i += VL) {
         const vf x = vf_load(up + i);

@@ -1,4 +1,5 @@
 /* The matrix object: packing, and sharing a product among threads. What a panel is, the ISA's kernels know. */
+#include "../../base/error.h"
 #include "matmul.h"
 #include "matmul_kernels.h"
 #include "../kernels.h"
@@ -179,24 +180,25 @@ genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool
                                  int32_t type, int32_t rows, int32_t columns, const void *data, size_t bytes,
                                  genie_matrix **out) {
     if (out == NULL)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL");
     *out = NULL;
     if (kernels == NULL || data == NULL || rows < 1 || rows > MAX_SIDE || columns < 1 || columns > MAX_SIDE)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a matrix has no data, or too many rows or columns");
     const struct genie_matmul_format *format = format_of(kernels->matmul, type);
     const size_t row_bytes = row_bytes_of(type, columns);
     size_t want, bias_bytes;
     if (format == NULL || row_bytes == 0 || !genie_mul(row_bytes, (size_t)rows, &want) || bytes != want)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT,
+                          "a matrix is of no known type, or its bytes are not those of its shape");
     const size_t packed_bytes = packed_size(kernels, type, rows, columns, &bias_bytes);
     if (packed_bytes == 0)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     const int32_t panels = (rows + format->panel_channels - 1) / format->panel_channels;
     genie_matrix *w = genie_arena_take(arena, sizeof *w);
     uint8_t *packed = genie_arena_take(arena, packed_bytes);
     float *bias = genie_arena_take(arena, bias_bytes);
     if (w == NULL || packed == NULL || bias == NULL)
-        return GENIE_ERROR_MEMORY;
+        return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
     *w = (genie_matrix){.format = format,
                         .type = type,
                         .rows = rows,
@@ -214,14 +216,14 @@ genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool
     else
         genie_pool_run(pool, pack_share, &context);
     if (atomic_load(&context.infinite))
-        return GENIE_ERROR_FINITE;
+        return genie_fail(GENIE_ERROR_FINITE, "a weight is infinite or not a number");
     *out = w;
     return GENIE_OK;
 }
 
 genie_status genie_matrix_set_bias(genie_matrix *matrix, const float *bias_R) {
     if (matrix == NULL)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a bias has no matrix");
     if (bias_R == NULL)
         memset(matrix->bias, 0, (size_t)matrix->rows * sizeof(float));
     else

@@ -1,6 +1,8 @@
 /* genie_matmul: one product from weights in file format, for tests and benchmarks. */
+#include "../../base/error.h"
 #include "matmul.h"
 #include "../kernels.h"
+#include "genie_bench.h"
 #include "../../base/memory.h"
 
 typedef struct {
@@ -41,9 +43,9 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
                           size_t bytes, const float *x_MC, int32_t m, int32_t repeats, float *y_MR) {
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL)
-        return GENIE_ERROR_ISA;
+        return genie_fail(GENIE_ERROR_ISA, "unknown instruction set, or this CPU does not have it");
     if (pool == NULL || x_MC == NULL || y_MR == NULL || m < 1 || m > 1 << 24 || repeats < 1)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL, or m or repeats are out of range");
     genie_matrix *matrix;
     genie_arena arena = {NULL, 0, 0};
     const genie_status status = genie_matrix_create(kernels, pool, &arena, type, rows, columns, w, bytes, &matrix);
@@ -64,7 +66,7 @@ genie_status genie_matmul(const char *isa, genie_pool *pool, int32_t type, int32
         storage = genie_alloc(genie_activations_bytes(m, columns));
         if (storage == NULL) {
             genie_arena_free(&arena);
-            return GENIE_ERROR_MEMORY;
+            return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
         }
         p.activations = genie_activations_place(storage, m, columns);
     }

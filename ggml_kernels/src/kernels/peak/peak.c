@@ -1,5 +1,7 @@
 /* genie_peak: what the arithmetic units give when nothing waits for memory; a benchmark divides by it. */
+#include "../../base/error.h"
 #include "../kernels.h"
+#include "genie_bench.h"
 #include "../../base/pool.h"
 
 typedef struct {
@@ -17,10 +19,10 @@ static void run(void *context, int32_t thread, int32_t thread_count) {
 genie_status genie_peak(const char *isa, genie_pool *pool, int32_t type, int64_t rounds, int64_t *operations) {
     const genie_kernels *kernels = genie_kernels_find(isa);
     if (kernels == NULL)
-        return GENIE_ERROR_ISA;
+        return genie_fail(GENIE_ERROR_ISA, "unknown instruction set, or this CPU does not have it");
     /* The limit keeps the count of 1024 threads within 63 bits. */
     if (pool == NULL || operations == NULL || rounds < 1 || rounds > INT64_C(1) << 36)
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL, or rounds are not in 1..2^36");
     measurement m = {.rounds = rounds};
     switch (type) {
     case GENIE_TYPE_F32:
@@ -35,7 +37,7 @@ genie_status genie_peak(const char *isa, genie_pool *pool, int32_t type, int64_t
         m.loop = kernels->peak_blocks;
         break;
     default:
-        return GENIE_ERROR_ARGUMENT;
+        return genie_fail(GENIE_ERROR_ARGUMENT, "there is no peak of such a type");
     }
     if (m.loop != NULL)
         genie_pool_run(pool, run, &m);
