@@ -52,10 +52,27 @@ $(VENV)/.torch:
 	$(BIN)/pip install --retries 1 --extra-index-url $(TORCH_INDEX) torch==$(TORCH)
 	@touch $@
 
-# Python sources are used in place; only the C core and the list of dependencies need an installation.
-$(VENV)/.built: $(VENV)/.torch pyproject.toml $(CMAKE_FILES) $(C_FILES)
+# Python sources are used in place, so pip is needed once, and again when the list of dependencies changes.
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip install -e '.[dev]'
 	@touch $@
+
+# After a change of C only CMake runs, in a folder of its own, and puts the core where pip put it.
+$(VENV)/.built: $(VENV)/.installed $(CMAKE_FILES) $(C_FILES)
+	$(call core,build/dev,Release,$(BIN))
+	@touch $@
+
+# $(1): CMake's folder, $(2): its build type, $(3): the environment's programs.
+define core
+@$(CMAKE) -S . -B $(1) -DCMAKE_BUILD_TYPE=$(2) -DGENIE_INSTALL=ON -DPython3_EXECUTABLE=$(abspath $(3))/python >/dev/null
+@$(CMAKE) --build $(1) -j 2
+@$(CMAKE) --install $(1) --prefix "$$($(3)/python -c 'import sysconfig; print(sysconfig.get_paths()["platlib"])')" >/dev/null
+endef
+
+# Assertions, symbols and -O1 in the core of $(VENV), for a debugger (docs/building.md); make build takes it back.
+debug: $(VENV)/.installed
+	$(call core,build/debug,Debug,$(BIN))
+	@touch -d 1970-01-01 $(VENV)/.built
 
 venv build: $(VENV)/.built
 

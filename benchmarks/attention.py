@@ -13,7 +13,7 @@ from peers import torch_system
 from timing import System, in_turns, relative_error
 from torch import Tensor
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 
 
 def torch_attentions(q: Tensor, k: Tensor, v: Tensor) -> dict[str, System]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from timing import System, in_turns, repeated
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 from genie_cpp.cli import synthetic
-from genie_cpp.hparams import HParams
+from genie_cpp.file.hparams import HParams
 from genie_cpp.model import Model
 
 # tokens, width, layers, window, threads

@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 from timing import System
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 
 TYPES = {"Q8_0": gguf.GGMLQuantizationType.Q8_0, "Q4_0": gguf.GGMLQuantizationType.Q4_0}
 

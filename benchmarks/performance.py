@@ -35,8 +35,9 @@ from whole_frame import ROOT, against_torch, converted, memory_and_load, scaling
 from genie_cpp.bench import Bench, environment, environment_line, mean_sd  # noqa: E402
 from genie_cpp.cli import synthetic  # noqa: E402
 from genie_cpp.convert.reference import checkpoint  # noqa: E402
-from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, StackConfig, TokenizerConfig  # noqa: E402
+from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig  # noqa: E402
 from genie_cpp.convert.reference.model import Genie  # noqa: E402
+from genie_cpp.stack_spec import StackParams  # noqa: E402
 
 # Random weights: how fast a model is does not depend on what it has learned.
 CONFIGS = {"coinrun": ROOT / "examples/coinrun/config.json", "appendix-f": ROOT / "examples/coinrun/appendix-f.json"}
@@ -67,7 +68,9 @@ def reference(config: GenieConfig, folder: Path) -> Genie:
 
 
 def tiny_config() -> GenieConfig:
-    stack = StackConfig(1, 64, 2, 32, 64, qk_norm=True)
+    stack = StackParams(
+        block_count=1, embedding_length=64, head_count=2, key_length=32, feed_forward_length=64, qk_norm=True
+    )
     tokenizer = TokenizerConfig(stack, stack, patch_size=4, codebook_size=16, latent_length=8)
     dynamics = DynamicsConfig(stack, {"steps": 2, "temperature": 0.5})
     return GenieConfig(tokenizer, LamConfig(stack, stack, 8, 8), dynamics, 16, 16, context_length=4, action_count=3)

@@ -10,7 +10,7 @@ import ours
 import peers
 from timing import System, in_turns, relative_error
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 
 SHAPES = ((512, 512), (512, 1536), (512, 2048), (2048, 512), (1024, 4096), (4096, 1024))  # K, N
 

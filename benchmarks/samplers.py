@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genie_cpp import Model, World
+from genie_cpp.catalog.bundled import bundled
 from genie_cpp.evaluate import Play, sweep
 from genie_cpp.evaluate.sweep import parse
-from genie_cpp.worlds import bundled
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = ("steps=1,2,4,8,25", "temperature=0,0.1,0.5,1", "order=confidence,random")

@@ -27,9 +27,10 @@ from timing import in_turns
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from genie_cpp import Model, World, _native
+from genie_cpp import Model, World
+from genie_cpp.backends import _native
 from genie_cpp.frames import fit
-from genie_cpp.session import Prompt
+from genie_cpp.play.session import Prompt
 
 SERVE = Path(sysconfig.get_path("scripts")) / "genie-serve"
 COUNTS = (1, 2, 4, 8)

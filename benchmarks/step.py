@@ -14,9 +14,9 @@ from timing import System, in_turns, relative_error
 from torch import Tensor, nn
 from whole_frame import CachedDynamics, converted
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 from genie_cpp.convert.reference.model import Dynamics, Genie
-from genie_cpp.hparams import expected_tensors
+from genie_cpp.file.hparams import expected_tensors
 from genie_cpp.model import Model
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 
 Run = Callable[[int], object]  # does its work so many times
 # What other systems' threads may still spin after their last run, at most.

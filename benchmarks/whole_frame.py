@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from timing import PAUSE, wait_for_cores
 from torch import Tensor
 
-from genie_cpp import Sampler, World, _native
+from genie_cpp import Sampler, World
+from genie_cpp.backends import _native
 from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.model import Dynamics
 from genie_cpp.convert.reference.sampler import Sampler as ReferenceSampler
@@ -166,8 +167,8 @@ def window(path: Path, counts: dict[str, int]) -> list[dict[str, Any]]:
 CHILD = """
 import json, sys, time, numpy as np
 from genie_cpp import World
-from genie_cpp.gguf_file import GGUFFile
-from genie_cpp.hparams import validate
+from genie_cpp.file.gguf_file import GGUFFile
+from genie_cpp.file.hparams import validate
 from genie_cpp.model import Model
 def anonymous():
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))

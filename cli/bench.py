@@ -15,17 +15,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from genie_cpp.backend import resolve
+from genie_cpp.backends.choose import resolve
 from genie_cpp.bench import Bench, Result, environment, environment_line, mean_sd
+from genie_cpp.catalog.bundled import locate
+from genie_cpp.cli import synthetic
+from genie_cpp.cli.options import Backend, Force, Offline
 from genie_cpp.errors import BenchError
-from genie_cpp.gguf_file import GGUFFile, quoted
+from genie_cpp.file.gguf_file import GGUFFile, quoted
 from genie_cpp.model import default_threads
 from genie_cpp.sampler import Sampler
 from genie_cpp.words import size
-from genie_cpp.worlds import locate
-
-from . import synthetic
-from .options import Backend, Force, Offline
 
 # Each measured column: its name in csv and json, its title and decimals in md, its samples.
 MEASURED: tuple[tuple[str, str, int, Callable[[Result], list[float]]], ...] = (

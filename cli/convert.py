@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from genie_cpp import fetched, names
+from genie_cpp.catalog import fetched, names
+from genie_cpp.cli.options import Offline
 from genie_cpp.errors import CheckpointError
 from genie_cpp.words import size
-
-from .options import Offline
 
 if TYPE_CHECKING:
     from genie_cpp.convert.writer import Report

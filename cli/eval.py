@@ -14,19 +14,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from genie_cpp.cli import options
+from genie_cpp.cli.options import env
 from genie_cpp.errors import GenieError
 from genie_cpp.evaluate import Life, Play, against, life, sweep, truth
 from genie_cpp.evaluate import sheet as sheets
 from genie_cpp.evaluate.report import Report
 from genie_cpp.evaluate.report import limits as bars
 from genie_cpp.evaluate.sweep import parse
+from genie_cpp.file.gguf_file import quoted
 from genie_cpp.frames import Frame, fit, load_image
-from genie_cpp.gguf_file import quoted
 from genie_cpp.model import Model
 from genie_cpp.world import World
-
-from . import options
-from .options import env
 
 FORMATS = ("md", "json")
 

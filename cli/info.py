@@ -14,16 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from genie_cpp import memory, names
+from genie_cpp.backends import memory
+from genie_cpp.catalog import names
+from genie_cpp.catalog.bundled import bundled, locate
 from genie_cpp.errors import GGUFError
-from genie_cpp.gguf_file import MAGIC, GGUFFile, quoted
-from genie_cpp.hparams import HParams, validate
+from genie_cpp.file.gguf_file import MAGIC, GGUFFile, quoted
+from genie_cpp.file.gguf_keys import CARD, KEYS, STACKS
+from genie_cpp.file.hparams import HParams, validate
 from genie_cpp.model import current_isa, default_threads
-from genie_cpp.profile import CARD, KEYS, STACKS
-from genie_cpp.session_file import MAGIC as SESSION_MAGIC
-from genie_cpp.session_file import SessionFile
+from genie_cpp.play.session_file import MAGIC as SESSION_MAGIC
+from genie_cpp.play.session_file import SessionFile
 from genie_cpp.words import size
-from genie_cpp.worlds import bundled, locate
 
 
 def info(
@@ -47,7 +48,7 @@ def info(
         facts = _session_facts(file)
         _print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {clean(str(v))}" for k, v in facts.items()))
         return
-    from genie_cpp import recipe
+    from genie_cpp.play import recipe
 
     found = recipe.read(file)
     if found is None:

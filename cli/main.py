@@ -13,17 +13,16 @@ from typing import Any
 
 import typer
 
+from genie_cpp.cli.bench import bench
+from genie_cpp.cli.convert import convert
+from genie_cpp.cli.eval import evaluate
+from genie_cpp.cli.info import info
+from genie_cpp.cli.play import play
+from genie_cpp.cli.run import run
+from genie_cpp.cli.serve import serve
+from genie_cpp.cli.worlds import worlds
 from genie_cpp.errors import GenieError
 from genie_cpp.version import __version__
-
-from .bench import bench
-from .convert import convert
-from .eval import evaluate
-from .info import info
-from .play import play
-from .run import run
-from .serve import serve
-from .worlds import worlds
 
 
 def _version(asked: bool) -> None:

@@ -11,12 +11,11 @@ from typing import Annotated
 
 import typer
 
+from genie_cpp.catalog.bundled import bundled
+from genie_cpp.cli.options import Backend, Fit, Force, Models, Offline, env
 from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
-from genie_cpp.session import Prompt
-from genie_cpp.worlds import bundled
-
-from .options import Backend, Fit, Force, Models, Offline, env
+from genie_cpp.play.session import Prompt
 
 
 def play(
@@ -57,7 +56,7 @@ def play(
     models = [Model.open(name, threads, backend, force) for name in references(world or model)]
     prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
     if terminal:
-        from .terminal import play_in_terminal
+        from genie_cpp.cli.terminal import play_in_terminal
 
         if prompts[0] is None:
             raise GenieError("there is no picture to start from", "give one with --prompt-frame")

@@ -9,12 +9,11 @@ from typing import Annotated
 
 import typer
 
+from genie_cpp.cli.options import Backend, Fit, Force, Models, Offline, env
+from genie_cpp.cli.play import references
 from genie_cpp.errors import GenieError
 from genie_cpp.model import Model
-from genie_cpp.session import Prompt
-
-from .options import Backend, Fit, Force, Models, Offline, env
-from .play import references
+from genie_cpp.play.session import Prompt
 
 
 def serve(
@@ -67,7 +66,7 @@ def serve(
             raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
     models = [Model.open(name, threads, backend, force) for name in references(model)]
     prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
-    from genie_cpp.server.limits import ServeLimits
+    from genie_cpp.server.common.limits import ServeLimits
     from genie_cpp.server.run import serve_api
 
     limits = ServeLimits(

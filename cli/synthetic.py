@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 from genie_cpp.convert.quantize import TYPES, encode, usual_type
 from genie_cpp.convert.writer import write_header
 from genie_cpp.errors import BenchError
-from genie_cpp.gguf_file import TensorType, quoted
-from genie_cpp.hparams import HParams, StackParams, expected_tensors
-from genie_cpp.profile import ARCHITECTURE
-
-SPACE_TIME = ("spatial", "temporal", "ffn")
+from genie_cpp.file.gguf_file import TensorType, quoted
+from genie_cpp.file.gguf_keys import ARCHITECTURE
+from genie_cpp.file.hparams import HParams, expected_tensors
+from genie_cpp.stack_spec import StackParams
 
 
 def _stack(blocks: int, width: int, heads: int, key: int, ffn: int, qk_norm: bool = False) -> StackParams:
-    return StackParams(blocks, width, ffn, heads, key, qk_norm, SPACE_TIME, "rmsnorm", 1e-5, "gelu", False)
+    return StackParams(
+        block_count=blocks, embedding_length=width, head_count=heads, key_length=key, feed_forward_length=ffn,
+        qk_norm=qk_norm,
+    )  # fmt: skip
 
 
 def _genie(tokenizer: StackParams, dynamics: StackParams) -> HParams:
@@ -29,7 +32,7 @@ def _genie(tokenizer: StackParams, dynamics: StackParams) -> HParams:
 
     The latent action model does not run in play, so one block stands for it.
     """
-    lam = StackParams(1, 32, 32, 1, 32, False, ("ffn",), "rmsnorm", 1e-5, "gelu", False)
+    lam = dataclasses.replace(_stack(1, 32, 1, 32, 32), sublayers=("ffn",))
     stacks = {"tokenizer.encoder": tokenizer, "tokenizer.decoder": tokenizer, "lam.encoder": lam, "dynamics": dynamics}
     return HParams(64, 64, 16, 6, "half", "st-vivit", 4, 1024, 32, 16, 32, True, 25, 1.0, "confidence", 0.0, stacks)
 

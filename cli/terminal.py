@@ -15,12 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from genie_cpp import halfblocks
 from genie_cpp.errors import GenieError
-from genie_cpp.keys import default_keys
+from genie_cpp.media.output import write
 from genie_cpp.model import Model
-from genie_cpp.output import write
-from genie_cpp.session import Node, Prompt, Session, pixels
+from genie_cpp.play import halfblocks
+from genie_cpp.play.keyboard import default_keys
+from genie_cpp.play.session import Node, Prompt, Session, pixels
 
 # What a terminal sends, as the page names the keys.
 SEQUENCES = {

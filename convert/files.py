@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_cpp import foreign
 from genie_cpp.errors import CheckpointError
-from genie_cpp.gguf_file import quoted
+from genie_cpp.file import foreign
+from genie_cpp.file.gguf_file import quoted
 from genie_cpp.words import one_line
 
 _SETTINGS_LIMIT = 1 << 20

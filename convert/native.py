@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_cpp import foreign
+from genie_cpp.convert.files import INSTALL, as_float32, import_torch, load_pickle
+from genie_cpp.convert.reference.config import ConfigError, GenieConfig
 from genie_cpp.errors import CheckpointError, GenieError, ModelError
-from genie_cpp.gguf_file import TensorType, quoted
-from genie_cpp.hparams import HParams, StackParams, expected_tensors
-from genie_cpp.profile import STACKS
+from genie_cpp.file import foreign
+from genie_cpp.file.gguf_file import TensorType, quoted
+from genie_cpp.file.gguf_keys import STACKS
+from genie_cpp.file.hparams import HParams, expected_tensors
 from genie_cpp.sampler import Sampler
 from genie_cpp.words import one_line
-
-from .files import INSTALL, as_float32, import_torch, load_pickle
-from .reference.config import ConfigError, GenieConfig, StackConfig
 
 # The LAM decoder exists for training only; play does not need it.
 TRAINING_PARTS = ("lam.decoder", "lam.action_input")
@@ -189,7 +188,7 @@ def hparams_of(config: GenieConfig) -> HParams:
         sampler_temperature=sampler.temperature,
         sampler_order=sampler.order,
         sampler_noise=sampler.noise,
-        stacks={name: _stack(stack) for name, stack in zip(STACKS, stacks, strict=True)},
+        stacks=dict(zip(STACKS, stacks, strict=True)),
         action_conditioning=config.dynamics.conditioning,
         tokenizer_quantizer=config.tokenizer.quantizer,
         lam_quantizer=config.lam.quantizer,
@@ -198,36 +197,6 @@ def hparams_of(config: GenieConfig) -> HParams:
         sampler_schedule=schedule,
         prediction=config.dynamics.prediction,
         factor_count=config.dynamics.factor_count,
-    )
-
-
-def _stack(c: StackConfig) -> StackParams:
-    return StackParams(
-        block_count=c.block_count,
-        embedding_length=c.embedding_length,
-        feed_forward_length=c.feed_forward_length,
-        head_count=c.head_count,
-        key_length=c.key_length,
-        qk_norm=c.qk_norm,
-        sublayers=c.sublayers,
-        norm=c.norm,
-        norm_epsilon=c.norm_epsilon,
-        ffn=c.ffn,
-        bias=c.bias,
-        norm_position=c.norm_position,
-        output_norm=c.output_norm,
-        norm_length=c.norm_length,
-        qk_norm_epsilon=c.qk_norm_epsilon,
-        qk_norm_kind=c.qk_norm_kind,
-        unnormed=c.unnormed or None,
-        expert_count=c.expert_count,
-        expert_used_count=c.expert_used_count,
-        kv_input=c.kv_input,
-        spatial_bias=c.spatial_bias,
-        temporal_bias=c.temporal_bias,
-        position=c.position,
-        input_norm=c.input_norm,
-        first_frame=c.first_frame,
     )
 
 

@@ -7,7 +7,7 @@ import gguf.quants
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_cpp.gguf_file import BLOCKS, TensorType
+from genie_cpp.file.gguf_file import BLOCKS, TensorType
 
 TYPES: dict[str, TensorType] = {kind.name.lower(): kind for kind in TensorType}
 _F16_MAX = 65504.0

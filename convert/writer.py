@@ -11,16 +11,15 @@ from typing import Any
 import gguf
 import numpy as np
 
+from genie_cpp.convert.families import load
+from genie_cpp.convert.families.part import Told
+from genie_cpp.convert.native import Checkpoint
+from genie_cpp.convert.quantize import TYPES, choose_type, decode, encode, relative_error
 from genie_cpp.errors import CheckpointError, OutputError
-from genie_cpp.gguf_file import GGUFFile, TensorType, quoted
-from genie_cpp.hparams import tensor_bytes, validate
+from genie_cpp.file.gguf_file import GGUFFile, TensorType, quoted
+from genie_cpp.file.gguf_keys import ARCHITECTURE
+from genie_cpp.file.hparams import tensor_bytes, validate
 from genie_cpp.leftovers import file_beside
-from genie_cpp.profile import ARCHITECTURE
-
-from .families import load
-from .families.part import Told
-from .native import Checkpoint
-from .quantize import TYPES, choose_type, decode, encode, relative_error
 
 CLASSES = ("attention", "ffn", "convolutions", "input/output", "embeddings", "norms & biases", "codebooks")
 

@@ -1,6 +1,6 @@
 """Play Genie world models on the CPU: `World.load().reset(picture)`, then `.step(action)`."""
 
-from .errors import (
+from genie_cpp.errors import (
     ActionError,
     BenchError,
     CheckpointError,
@@ -13,10 +13,10 @@ from .errors import (
     SamplerError,
     StateError,
 )
-from .model import Model
-from .sampler import Sampler
-from .version import __version__
-from .world import World
+from genie_cpp.model import Model
+from genie_cpp.sampler import Sampler
+from genie_cpp.version import __version__
+from genie_cpp.world import World
 
 __all__ = [
     "ActionError",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ActionError
+from genie_cpp.errors import ActionError
 
 MAX_ACTIONS = 1_000_000
 _MAX_FILE = 1 << 24  # bytes

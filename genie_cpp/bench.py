@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native
-from .errors import BenchError
-from .gguf_file import TensorType
-from .hparams import expected_tensors
-from .model import Model, Window, default_threads
-from .sampler import Sampler
-from .version import __version__
-from .world import World
+from genie_cpp.backends import _native
+from genie_cpp.errors import BenchError
+from genie_cpp.file.gguf_file import TensorType
+from genie_cpp.file.hparams import expected_tensors
+from genie_cpp.model import Model, Window, default_threads
+from genie_cpp.sampler import Sampler
+from genie_cpp.version import __version__
+from genie_cpp.world import World
 
 MAX_REPETITIONS = 10_000
 # Long enough that a clock and a wake-up do not show, short enough that the CPU stays cool.

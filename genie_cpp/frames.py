@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, features
 
-from . import foreign, metadata, video
-from .errors import ImageError
+from genie_cpp.errors import ImageError
+from genie_cpp.file import foreign
+from genie_cpp.media import metadata, video
 
 Frame = NDArray[np.uint8]
 FITS = ("crop", "pad")

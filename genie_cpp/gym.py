@@ -18,15 +18,15 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from . import halfblocks
-from .errors import ImageError, StateError
-from .frames import fit, load_image
-from .keys import default_keys
-from .model import Frame, Model
-from .sampler import Sampler
-from .session import Prompt
-from .world import World
-from .worlds import locate
+from genie_cpp.catalog.bundled import locate
+from genie_cpp.errors import ImageError, StateError
+from genie_cpp.frames import fit, load_image
+from genie_cpp.model import Frame, Model
+from genie_cpp.play import halfblocks
+from genie_cpp.play.keyboard import default_keys
+from genie_cpp.play.session import Prompt
+from genie_cpp.sampler import Sampler
+from genie_cpp.world import World
 
 ID = "genie_cpp/World-v0"
 _models: weakref.WeakValueDictionary[tuple[Any, ...], Model] = weakref.WeakValueDictionary()

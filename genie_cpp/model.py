@@ -15,15 +15,17 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native, assembly, conv, memory
-from .backend import Backend, Conv, Stack, State, choose
-from .backend import default_threads as default_threads
-from .errors import ActionError, ImageError, ModelError, NativeError
-from .gguf_file import GGUFFile, TensorInfo, quoted
-from .hparams import HParams, validate
-from .profile import CONVS, FILE_TYPES, LAM
-from .sampler import Sampler
-from .worlds import bundled, locate, starts
+from genie_cpp.backends import _native, assembly, memory
+from genie_cpp.backends.choose import choose
+from genie_cpp.backends.choose import default_threads as default_threads
+from genie_cpp.backends.interface import Backend, Conv, Stack, State
+from genie_cpp.catalog.bundled import bundled, locate, starts
+from genie_cpp.errors import ActionError, ImageError, ModelError, NativeError
+from genie_cpp.file import conv_layers as conv
+from genie_cpp.file.gguf_file import GGUFFile, TensorInfo, quoted
+from genie_cpp.file.gguf_keys import CONVS, FILE_TYPES, LAM
+from genie_cpp.file.hparams import HParams, validate
+from genie_cpp.sampler import Sampler
 
 Frame = NDArray[np.uint8]
 Ids = NDArray[np.int32]

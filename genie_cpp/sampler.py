@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .errors import SamplerError
+from genie_cpp.errors import SamplerError
 
 ORDERS = ("confidence", "random", "largest-probability")
 AUTO_THRESHOLD = 0.6  # of --steps auto; docs/performance.md has what it costs

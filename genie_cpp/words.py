@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .gguf_file import quoted
+from genie_cpp.file.gguf_file import quoted
 
 
 def size(count: float) -> str:

@@ -12,12 +12,13 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native, state_file
-from .actions import action_number
-from .errors import ActionError, ImageError, SamplerError, StateError
-from .frames import fit, load_image
-from .model import Frame, Ids, Model
-from .sampler import Sampler
+from genie_cpp.actions import action_number
+from genie_cpp.backends import _native
+from genie_cpp.errors import ActionError, ImageError, SamplerError, StateError
+from genie_cpp.file import state_file
+from genie_cpp.frames import fit, load_image
+from genie_cpp.model import Frame, Ids, Model
+from genie_cpp.sampler import Sampler
 
 WINDOWS = ("half", "exact", "retokenize")
 _SAVE_VERSION = 1

@@ -12,14 +12,14 @@ from typing import Any
 
 import uvicorn
 
-from ..errors import GenieError
-from ..model import Model
-from ..session import Prompt
-from .app import create_app
-from .connections import Connections, quiet_when_out_of_files
-from .limits import Limits, ServeLimits
-from .serve import create_api
-from .sessions import Sessions
+from genie_cpp.errors import GenieError
+from genie_cpp.model import Model
+from genie_cpp.play.session import Prompt
+from genie_cpp.server.api.app import create_api
+from genie_cpp.server.api.sessions import Sessions
+from genie_cpp.server.common.connections import Connections, quiet_when_out_of_files
+from genie_cpp.server.common.limits import Limits, ServeLimits
+from genie_cpp.server.page.app import create_app
 
 HOST = "127.0.0.1"
 _M_MMAP_THRESHOLD = -3

@@ -12,14 +12,15 @@ pytest.importorskip("torch")
 import torch
 
 from genie_cpp.convert.reference import checkpoint
-from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, StackConfig, TokenizerConfig
+from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig
 from genie_cpp.convert.reference.model import Genie
+from genie_cpp.stack_spec import StackParams
 
 
 @pytest.fixture(scope="session")
 def tiny_config() -> GenieConfig:
     """16x16 frames, a window of 4, 3 actions; every flag of the profile occurs in some stack, and odd row lengths."""
-    encoder = StackConfig(
+    encoder = StackParams(
         block_count=1,
         embedding_length=32,
         head_count=2,
@@ -28,13 +29,13 @@ def tiny_config() -> GenieConfig:
         norm="layernorm",
         bias=True,
     )
-    decoder = StackConfig(
+    decoder = StackParams(
         block_count=1, embedding_length=32, head_count=2, key_length=16, feed_forward_length=64, ffn="swiglu"
     )
-    lam = StackConfig(
+    lam = StackParams(
         block_count=1, embedding_length=24, head_count=1, key_length=8, feed_forward_length=32, ffn="relu"
     )
-    dynamics = StackConfig(
+    dynamics = StackParams(
         block_count=2, embedding_length=64, head_count=3, key_length=32, feed_forward_length=96, qk_norm=True
     )
     return GenieConfig(

@@ -39,7 +39,7 @@ def tried(scripts: Path, place: Path) -> None:
     run(
         "python",
         "-c",
-        "import genie_cpp.gym, genie_cpp.server.app, gymnasium; gymnasium.make('genie_cpp/World-v0').reset()",
+        "import genie_cpp.gym, genie_cpp.server.page.app, gymnasium; gymnasium.make('genie_cpp/World-v0').reset()",
     )
     with subprocess.Popen(
         [scripts / "genie-serve", "--port", "0"], cwd=place, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""The header, what cffi reads of it and the numbers in _native.py say the same."""
+"""The headers and what cffi reads of them say the same."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import cffi
 import pytest
 
-from genie_cpp import _native, conv
+from genie_cpp.backends import _native
 
 INCLUDE = Path(__file__).resolve().parents[1] / "ggml_kernels" / "include"
-HEADER = (INCLUDE / "genie.h").read_text(encoding="utf-8")
-CDEF = HEADER.split("/* CFFI BEGIN */")[1].split("/* CFFI END */")[0]
+HEADERS = [(INCLUDE / name).read_text(encoding="utf-8") for name in ("genie.h", "genie_bench.h")]
+CDEF = "\n".join(text.split("/* CFFI BEGIN */")[1].split("/* CFFI END */")[0].strip() + "\n" for text in HEADERS)
 PLAIN = re.sub(r"/\*.*?\*/", "", CDEF, flags=re.S)  # without comments
 CONSTANTS = {name: int(value) for name, value in re.findall(r"\b(GENIE_[A-Z0-9_]+) = (\d+)", PLAIN)}
 
@@ -37,64 +37,31 @@ def test_abi_number() -> None:
     assert int(number) == _native.ABI_VERSION == _native.lib.genie_abi_version()
 
 
-def test_kinds() -> None:
-    sublayers = numbers("GENIE_SUBLAYER_")
-    assert sublayers == {name.upper(): number for name, number in _native.SUBLAYERS.items()}
-    assert sublayers == {name: getattr(_native, name) for name in sublayers}
-    assert numbers("GENIE_FFN_") == {name.upper(): number for name, number in _native.FFNS.items()}
-    norms = {"RMS": _native.NORMS["rmsnorm"], "LAYER": _native.NORMS["layernorm"], "NONE": _native.NORMS["none"]}
-    assert numbers("GENIE_NORM_") == norms
-    assert numbers("GENIE_CONDITIONING_") == {name.upper(): number for name, number in _native.CONDITIONINGS.items()}
-    assert numbers("GENIE_POSITION_") == {name.upper(): number for name, number in _native.POSITIONS.items()}
-    assert numbers("GENIE_FIRST_") == {name.upper(): number for name, number in _native.FIRST_FRAMES.items()}
-    assert set(_native.NORMS) == {"rmsnorm", "layernorm", "none"}
-    (text,) = re.findall(r"int32_t order;\s*/\* (.*?) \*/", CDEF)
-    assert text == ", ".join(f"{number} {name}" for name, number in _native.ORDERS.items())
-
-
-def test_slots() -> None:
-    slots = numbers("GENIE_SLOT_")
-    count = slots.pop("COUNT")
-    named = {}
-    for name, number in (_native.STACK_SLOTS | _native.SUBLAYER_SLOTS).items():
-        part, kind = name.rsplit(".", 1)
-        named[part.upper() + ("_BIAS" if kind == "bias" else "")] = number
-    assert named == slots
-    assert sorted(slots.values()) == list(range(count))
-    assert sorted(_native.SUBLAYER_SLOTS.values()) == list(range(slots["OUTPUT_BIAS"] + 1, slots["POS"]))
-
-
-def test_convolutions() -> None:
-    slots, kinds = numbers("GENIE_CONV_SLOT_"), numbers("GENIE_CONV_")
-    count = slots.pop("COUNT")
-    assert sorted(slots.values()) == list(range(count)) == sorted(_native.CONV_SLOTS.values())
-    names = {
-        "conv.weight": "WEIGHT", "conv.bias": "BIAS", "norm.weight": "NORM", "norm.bias": "NORM_BIAS",
-        "conv2.weight": "WEIGHT_2", "norm2.weight": "NORM_2", "norm2.bias": "NORM_2_BIAS",
-        "shortcut.weight": "SHORTCUT",
-    }  # fmt: skip
-    assert {names[name]: slot for name, slot in _native.CONV_SLOTS.items()} == slots
-    words = {"conv3": "3X3", "conv1": "1X1", "down": "DOWN", "up": "UP", "res": "RESIDUAL", "norm": "NORM"}
-    wanted = {words[word]: kind for word, kind in conv.KINDS.items()}
-    assert wanted == {name: kind for name, kind in kinds.items() if not name.startswith("SLOT_")}
+def test_every_enum_of_kinds_ends_in_its_count() -> None:
+    for name in set(re.findall(r"GENIE_([A-Z_0-9]+)_COUNT =", PLAIN)):
+        body = next(
+            part for part in re.findall(r"typedef enum \{(.*?)\}", PLAIN, re.S) if f"GENIE_{name}_COUNT" in part
+        )
+        values = [int(number) for number in re.findall(r"= (\d+)", body)]
+        assert values == list(range(len(values))), name
 
 
 def test_types_are_those_of_the_reader() -> None:
-    from genie_cpp.gguf_file import TensorType
+    from genie_cpp.file.gguf_file import TensorType
 
     assert numbers("GENIE_TYPE_") == {kind.name: int(kind) for kind in TensorType}
 
 
 def test_sampler_fields_are_in_the_order_they_are_filled() -> None:
     s = _native.sampler_struct(7, 0.5, "random", 0.25, 0.75, "exponential")
-    assert (s.steps, s.order, s.temperature, s.noise, s.threshold) == (7, _native.ORDERS["random"], 0.5, 0.25, 0.75)
-    assert s.schedule == _native.SCHEDULES["exponential"]
+    assert (s.steps, s.temperature, s.noise, s.threshold) == (7, 0.5, 0.25, 0.75)
+    assert (s.order, s.schedule) == (CONSTANTS["GENIE_ORDER_RANDOM"], CONSTANTS["GENIE_SCHEDULE_EXPONENTIAL"])
 
 
 @needs_compiler
 def test_the_compiler_sees_the_layouts_that_cffi_sees(tmp_path: Path) -> None:
     ffi = _native.ffi
-    lines = ['#include "genie.h"', "#include <stddef.h>"]
+    lines = ['#include "genie_bench.h"', "#include <stddef.h>"]
     structs = [name for name in ffi.list_types()[0] if ffi.typeof(name).kind == "struct" and ffi.typeof(name).fields]
     assert {"genie_stack_params", "genie_sampler", "genie_conv_params", "genie_conv_layer"} <= set(structs)
     for name in structs:
@@ -121,7 +88,7 @@ def test_api_mode_agrees(tmp_path: Path) -> None:
         pytest.skip("Python.h is not installed")
     ffi = cffi.FFI()
     ffi.cdef(_native._find("genie_cdef.h").read_text())
-    ffi.set_source("_genie_api", '#include "genie.h"')
+    ffi.set_source("_genie_api", '#include "genie_bench.h"')
     source, module = tmp_path / "_genie_api.c", tmp_path / "_genie_api.so"
     ffi.emit_c_code(str(source))
     library = next(path for path in _native._find("genie_cdef.h").parent.glob("*genie*.*") if path.suffix != ".h")

@@ -45,7 +45,7 @@ def python_breaches(root: Path) -> list[str]:
             name = ".".join([package, *(parts[:-1] if is_package else parts)])
             for module in modules(path, name, is_package):
                 forbidden = (
-                    (inside(module, "cffi", "_cffi_backend") and name != "genie_cpp._native")
+                    (inside(module, "cffi", "_cffi_backend") and name != "genie_cpp.backends._native")
                     or (inside(module, "torch", "safetensors") and room != "convert")
                     or (inside(module, "genie_cpp.cli", "cli", "typer", "rich") and room != "cli")
                     or (inside(module, "genie_cpp.convert", "convert") and room not in ("convert", "cli"))
@@ -54,9 +54,9 @@ def python_breaches(root: Path) -> list[str]:
                         inside(module, "fastapi", "starlette", "uvicorn", "websockets", "prometheus_client")
                         and room != "server"
                     )
-                    or (inside(module, "mlx") and not inside(name, "genie_cpp.metal"))
+                    or (inside(module, "mlx") and not inside(name, "genie_cpp.backends.metal"))
                     or (inside(module, "gymnasium") and name != "genie_cpp.gym")
-                    or (inside(module, "genie_cpp._native") and room != "genie_cpp")
+                    or (inside(module, "genie_cpp.backends._native") and room != "genie_cpp")
                     or inside(module, "tests", "examples")
                 )
                 if forbidden:
@@ -123,7 +123,7 @@ def test_the_walk_finds_the_rooms() -> None:
         ("convert/families/some.py", "from ... import _native"),
         ("convert/__init__.py", "from .. import cli"),
         ("cli/info.py", "import torch"),
-        ("cli/info.py", "from genie_cpp._native import lib"),
+        ("cli/info.py", "from genie_cpp.backends._native import lib"),
     ],
 )
 def test_a_python_breach_is_found(tmp_path: Path, file: str, line: str) -> None:

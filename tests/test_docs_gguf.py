@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import re
 from pathlib import Path
 
-import pytest
-
-from genie_cpp import gguf_file
-from genie_cpp.conv import KINDS
-from genie_cpp.hparams import HParams, StackParams, expected_tensors
-from genie_cpp.profile import KEYS, STACKS, Key
+from genie_cpp.file import gguf_file
+from genie_cpp.file.conv_layers import KINDS
+from genie_cpp.file.gguf_keys import KEYS, STACKS
+from genie_cpp.file.hparams import HParams, expected_tensors
+from genie_cpp.stack_spec import StackParams
 
 PAGE = Path(__file__).parents[1] / "docs" / "gguf.md"
 # Distinct values, so that a shape tells which symbols it is made of.
 E, F, H, D, T, C, A, L, LAM_L, PATCH, LAM_PATCH, N, DIGIT, M = 37, 41, 3, 5, 7, 11, 13, 17, 19, 2, 4, 23, 29, 31
 WIDTH, HEIGHT = 8, 16
+LENGTHS = {
+    "block_count": 2, "embedding_length": E, "feed_forward_length": F, "head_count": H, "key_length": D
+}  # fmt: skip
 
 
 def section(title: str) -> str:
@@ -25,8 +28,8 @@ def section(title: str) -> str:
 
 
 def rows(title: str) -> list[list[str]]:
-    table = [line for line in section(title).splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    table = [line for line in section(title).splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
 def number(word: str) -> float:
@@ -52,32 +55,22 @@ def test_the_keys_are_the_same_in_the_same_order() -> None:
     assert list(page_keys()) == [key.name for key in KEYS]
 
 
-@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
-def test_type_range_and_default(key: Key) -> None:
-    kind, limits, meaning = page_keys()[key.name]
-    assert kind in ("", key.type)
-    if limits == "as above":
-        limits = page_keys()[key.name.replace(".lam.", ".tokenizer.")][1]
-    quotes = tuple(re.findall(r"`([^`]+)`", limits))
-    if quotes:
-        assert quotes == key.choices
-    elif span := re.fullmatch(r"([\d.]+)…([\d.]+)", limits):
-        assert (number(span[1]), number(span[2]), key.above) == (key.low, key.high, False)
-    elif span := re.fullmatch(r"([\d.]+) < x ≤ ([\d.]+)", limits):
-        assert (number(span[1]), number(span[2]), key.above) == (key.low, key.high, True)
-    elif limits:
-        assert tuple(int(n) for n in re.findall(r"(?<![A-Z\d_])\d+", limits)) == key.choices
-    else:
-        assert key.low is None and not key.choices
-    default = re.search(r"default `([^`]+)`", meaning)
-    assert (default[1] if default else None) == (None if key.default is None else str(key.default))
-    assert ("optional" in meaning) == key.optional
+def test_the_tables_are_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("gguf_tables", PAGE.with_name("gguf_tables.py"))
+    assert spec is not None and spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == tables.written(page), "python docs/gguf_tables.py"
+    assert tables.limits(KEYS[3]) == "" and tables.limits(next(k for k in KEYS if k.field == "norm_epsilon")) == (
+        "0 < x ≤ 0.1"
+    )
 
 
 def page_tensors() -> dict[str, str]:
     """Pattern -> shape text."""
     found: dict[str, str] = {}
-    for names, shapes, note in rows("Tensors"):
+    for names, shapes, *_, note in rows("Tensors"):
         full: list[str] = []
         for name in re.findall(r"`([^`]+)`", names):
             if name.startswith("."):  # `.k.weight` stands for the same name with another end
@@ -96,7 +89,7 @@ def page_tensors() -> dict[str, str]:
 
 def everything(ffn: str, norm: str, qk_norm: bool, bias: bool) -> HParams:
     sublayers = ("spatial", "temporal", "spacetime", "ffn")
-    return hparams(StackParams(2, E, F, H, D, qk_norm, sublayers, norm, 1e-5, ffn, bias))
+    return hparams(StackParams(**LENGTHS, qk_norm=qk_norm, sublayers=sublayers, norm=norm, ffn=ffn, bias=bias))
 
 
 def hparams(stack: StackParams) -> HParams:
@@ -124,7 +117,7 @@ def hparams(stack: StackParams) -> HParams:
 def biases_and_convolutions() -> HParams:
     """The flags that `everything` leaves at their defaults."""
     sublayers = ("peg", "spatial", "ffn", "peg2", "temporal", "ffn2")
-    stack = StackParams(2, E, F, H, D, True, sublayers, "layernorm", 1e-5, "geglu", False, position="joint")
+    stack = StackParams(**LENGTHS, qk_norm=True, sublayers=sublayers, norm="layernorm", ffn="geglu", position="joint")
     hp = hparams(dataclasses.replace(stack, spatial_bias="relative", temporal_bias="alibi"))
     patched = dataclasses.replace(stack, position="none", input_norm="dual", first_frame="input")
     decoder = dataclasses.replace(stack, first_frame="output")
@@ -167,10 +160,9 @@ def pattern(name: str) -> str:
     if found := re.fullmatch(r"tokenizer\.(?:encoder|decoder)\.layer\.\d+\.(.*)", name):
         return f"<conv>.layer.<i>.{found[1]}"
     name = re.sub(r"\.blk\.\d+\.", ".blk.<i>.", name)
-    name = re.sub(r"\.<i>\.(spatial|temporal|spacetime)\.", ".<i>.<attn>.", name)
-    name = re.sub(r"\.<i>\.(ffn|peg)2?\.", r".<i>.<\1>.", name)
+    name = re.sub(r"\.<i>\.(spatial|temporal|spacetime|(ffn|peg)2?)\.", ".<i>.<sublayer>.", name)
     for stack in STACKS:
-        if name.startswith(f"{stack}.") and "_embd" not in name:
+        if name.startswith(f"{stack}."):
             return "<stack>" + name.removeprefix(stack)
     return name
 
@@ -194,28 +186,28 @@ def test_the_shapes_are_the_same() -> None:
         patch, latent = (LAM_PATCH, LAM_L) if lam else (PATCH, L)
         symbols = {"E": E, "F": F, "H·D": H * D, "D": D, "T": T, "C": C, "V + 1": V + 1, "A": A, "L": latent}
         symbols |= {"2·E": 2 * E, "N": N, "27": 27, "H": H, "2·E or N": shape[0] if shape[0] in (2 * E, N) else 0}
-        symbols["X"] = 3 * patch * patch
+        symbols["N"] = N if name.startswith("lam.head.") else 3 * patch * patch
+        if name.startswith("tokenizer.decoder."):
+            symbols["N"] = latent
         symbols["P"] = (WIDTH // patch) * (HEIGHT // patch)
         symbols["P·T"] = symbols["P"] * T
         symbols["2·E or P·E"] = shape[0] if shape[0] in (2 * E, symbols["P"] * E) else 0
         symbols["S"] = (2 * WIDTH // patch - 1) * (2 * HEIGHT // patch - 1)
-        symbols["X or L"] = symbols["L" if name.startswith("tokenizer.decoder") else "X"]
-        symbols["O"] = {"tokenizer.decoder": symbols["X"], "dynamics": V}.get(
+        symbols["O"] = {"tokenizer.decoder": 3 * patch * patch, "dynamics": V}.get(
             next(stack for stack in (*STACKS, "lam", "tokenizer") if name.startswith(stack)), latent
         )
-        words = page[pattern(name)].strip("[]").split(", ")
+        # The last two are there with experts and with FiLM only.
+        words = [word for word in page[pattern(name)].strip("[]").split(", ") if word not in ("M", "A + 1")]
         assert shape == tuple(symbols[word] for word in words), name
 
 
 def test_the_shapes_of_experts_are_the_same() -> None:
-    full, tensors = everything("swiglu", "layernorm", True, True), section("Tensors")
+    full = everything("swiglu", "layernorm", True, True)
     before, after = expected_tensors(full), expected_tensors(with_experts(full))
     changed = {name: shape for name, (shape, _) in after.items() if before.get(name, (None,))[0] != shape}
     assert {name.rsplit(".ffn.")[1] for name in changed} == {
         "router.weight", *(f"{part}.{end}" for part in ("up", "gate", "down") for end in ("weight", "bias"))
     }  # fmt: skip
-    assert "| [E, M] | with `expert_count` |" in tensors
-    assert "with experts [E, F, M] and [F, M] |" in tensors and "with experts [F, E, M] and [E, M] |" in tensors
     symbols = {"up": (E, F, M), "gate": (E, F, M), "down": (F, E, M), "router": (E, M)}
     for name, shape in changed.items():
         part, end = name.split(".")[-2:]
@@ -245,11 +237,7 @@ def test_the_shapes_of_convolutions_are_the_same() -> None:
 def test_the_conditions_are_the_same() -> None:
     """What the last column makes depend on norm, qk_norm, bias and ffn does depend on exactly that."""
     full = {pattern(name) for name in expected_tensors(everything("swiglu", "layernorm", True, True))}
-    assert "`.bias` [D] with its kind `layernorm`" in section("Tensors")
-    notes = {}
-    for names, _, note in rows("Tensors"):
-        for name in re.findall(r"`(<stack>\.blk[^`]+)`", names):
-            notes[name] = note
+    notes = {row[0].split("`")[1]: row[-1] for row in rows("Tensors") if row[0].startswith("`<stack>.blk")}
     for ffn, norm, qk_norm, bias in itertools.product(("gelu", "swiglu"), ("rmsnorm", "layernorm"), (0, 1), (0, 1)):
         now = {pattern(name) for name in expected_tensors(everything(ffn, norm, bool(qk_norm), bool(bias)))}
         for name in full:
@@ -263,8 +251,8 @@ def test_the_conditions_are_the_same() -> None:
             if "q_norm" in name or "k_norm" in name:
                 wanted = bool(qk_norm)
             assert (name in now) == wanted, name
-    assert "with `qk_norm`" in notes["<stack>.blk.<i>.<attn>.q_norm.weight"]
-    assert "gate with `swiglu`, `geglu`" in notes["<stack>.blk.<i>.<ffn>.up.weight"]
+    for name, note in (("q_norm", "bias with its kind `layernorm`"), ("gate", "with `swiglu` and `geglu`")):
+        assert note in notes[f"<stack>.blk.<i>.<sublayer>.{name}.weight"]
 
 
 def test_what_the_new_flags_change() -> None:

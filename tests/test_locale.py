@@ -33,7 +33,7 @@ run("info", "out.gif")
 run("info", "w.gguf")
 run("eval", "-m", "w.gguf", "--start", "p.png", "--held", "3", "--mixed", "3", "--seeds", "1", "-t", "1")
 run("bench", "-m", "w.gguf", "-t", "1", "-r", "1")
-import genie_cpp.server.app, genie_cpp.server.serve
+import genie_cpp.server.page.app, genie_cpp.server.api.app
 if pathlib.Path("checkpoint").exists():  # one locale says enough of torch, which takes its time
     run("convert", "checkpoint", "-o", "again.gguf", "-t", "q8_0")
     from genie_cpp.convert.reference import checkpoint

@@ -17,13 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from genie_cpp.convert import native
+from genie_cpp.convert.families import genieredux, layout, one_x_gpt, tinyworlds
+from genie_cpp.convert.families.part import Part, Told
+from genie_cpp.convert.files import import_torch, load_pickle
 from genie_cpp.errors import CheckpointError
-from genie_cpp.gguf_file import quoted
-
-from .. import native
-from ..files import import_torch, load_pickle
-from . import genieredux, layout, one_x_gpt, tinyworlds
-from .part import Part, Told
+from genie_cpp.file.gguf_file import quoted
 
 
 class Family(Protocol):

@@ -15,14 +15,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from genie_cpp.convert.families.part import Part, Read, Told, checkpoint, frame_side
+from genie_cpp.convert.files import import_torch
+from genie_cpp.convert.native import Checkpoint
 from genie_cpp.errors import CheckpointError, ModelError
-from genie_cpp.gguf_file import TensorType
-from genie_cpp.hparams import HParams, StackParams
-from genie_cpp.profile import LAM
-
-from ..files import import_torch
-from ..native import Checkpoint
-from .part import Part, Read, Told, checkpoint, frame_side
+from genie_cpp.file.gguf_file import TensorType
+from genie_cpp.file.gguf_keys import LAM
+from genie_cpp.file.hparams import HParams
+from genie_cpp.stack_spec import StackParams
 
 NAME = "genieredux"
 LOOKED_FOR = "to_patch_emb_first_frame.2.weight (tokenizer), dynamics.maskgit.token_emb.weight (dynamics)"
@@ -492,6 +492,6 @@ def _pad_tokens(values: Any, tokens: int, width: int) -> Any:
 
 
 def _slopes(heads: int) -> Any:
-    from ..reference.stack import alibi_slopes
+    from genie_cpp.convert.reference.stack import alibi_slopes
 
     return alibi_slopes(heads)

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from genie_cpp.convert.files import load_yaml
 from genie_cpp.errors import CheckpointError
-from genie_cpp.gguf_file import quoted
-
-from ..files import load_yaml
+from genie_cpp.file.gguf_file import quoted
 
 STATE, WEIGHTS, HUB = "state.pt", "model_state_dict.pt", "model.safetensors"
 CONFIG_LIMIT = 1 << 20

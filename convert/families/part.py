@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genie_cpp.convert.files import as_float32, import_torch, load_yaml
+from genie_cpp.convert.native import Checkpoint
 from genie_cpp.errors import CheckpointError
-from genie_cpp.gguf_file import quoted
-from genie_cpp.hparams import HParams, expected_tensors
-
-from ..files import as_float32, import_torch, load_yaml
-from ..native import Checkpoint
+from genie_cpp.file.gguf_file import quoted
+from genie_cpp.file.hparams import HParams, expected_tensors
 
 Read = Callable[[], Any]  # gives a tensor (torch) of the GGUF
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genie_cpp.convert.families.part import Part, Read, Told, checkpoint, frame_side
+from genie_cpp.convert.files import import_torch
+from genie_cpp.convert.native import Checkpoint
 from genie_cpp.errors import CheckpointError, ModelError
-from genie_cpp.gguf_file import TensorType
-from genie_cpp.hparams import HParams, StackParams
-from genie_cpp.profile import LAM, NO_LAM, STACKS, fsq_bins
-
-from ..files import import_torch
-from ..native import Checkpoint
-from .part import Part, Read, Told, checkpoint, frame_side
+from genie_cpp.file.gguf_file import TensorType
+from genie_cpp.file.gguf_keys import LAM, NO_LAM, STACKS, fsq_bins
+from genie_cpp.file.hparams import HParams
+from genie_cpp.stack_spec import StackParams
 
 NAME = "tinyworlds"
 LOOKED_FOR = (

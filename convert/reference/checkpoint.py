@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .config import GenieConfig
-from .model import Genie
+from genie_cpp.convert.reference.config import GenieConfig
+from genie_cpp.convert.reference.model import Genie
 
 
 def save(model: Genie, folder: Path, dtype: torch.dtype = torch.float32, training_parts: bool = True) -> None:

@@ -1,6 +1,7 @@
 """Hyper-parameters of a native Genie checkpoint: every choice of the paper (arXiv 2402.15391) as a field.
 
-The same names are used in `config.json`, in the GGUF keys (docs/gguf.md) and in the C core.
+The same names are used in `config.json`, in the GGUF keys (docs/gguf.md) and in the C core. A stack is described by
+`StackParams` (genie_cpp/stack_spec.py) everywhere.
 """
 
 from __future__ import annotations
@@ -11,19 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn", "ffn2", "peg", "peg2")
-NORMS = ("rmsnorm", "layernorm")
-OUTPUT_NORMS = (*NORMS, "none")
+import numpy as np
+
+from genie_cpp.errors import ModelError
+from genie_cpp.stack_spec import STACK_KEYS, StackParams, kind_of
+
 QUANTIZERS = ("codebook", "fsq")
-CHOICES = {
-    "kv_input": ("norm", "residual"),
-    "spatial_bias": ("none", "relative"),
-    "temporal_bias": ("none", "alibi"),
-    "position": ("separate", "joint", "none"),
-    "input_norm": ("none", "dual"),
-    "first_frame": ("none", "input", "output"),
-}
-FFNS = ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")
 
 
 class ConfigError(ValueError):
@@ -31,77 +25,11 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
-class StackConfig:
-    """One ST-transformer: `block_count` blocks, each a list of sublayers, all with a norm and a residual.
-
-    head_count * key_length need not equal embedding_length (Table 12 of the paper: 36 * 128 != 5120).
-    """
-
-    block_count: int
-    embedding_length: int
-    head_count: int
-    key_length: int
-    feed_forward_length: int
-    sublayers: tuple[str, ...] = ("spatial", "temporal", "ffn")
-    norm: str = "rmsnorm"
-    norm_epsilon: float = 1e-5
-    ffn: str = "gelu"
-    qk_norm: bool = False
-    bias: bool = False
-    norm_position: str = "pre"  # x + f(norm(x)), or "post": norm(x + f(x))
-    output_norm: str | None = None  # before the head; by default the kind of `norm`
-    norm_length: int | None = None  # values of an embedding that norms look at, the rest being zero; None: all
-    qk_norm_epsilon: float | None = None  # None: norm_epsilon
-    kv_input: str = "norm"  # what keys and values read; queries always read the norm
-    spatial_bias: str = "none"  # or "relative": on scores, by the offset of two tokens of a frame
-    temporal_bias: str = "none"  # or "alibi": on scores, by the frames between (arXiv 2108.12409)
-    position: str = "separate"  # one per token plus one per time, "joint": one per token and time, or "none"
-    input_norm: str = "none"  # or "dual": layer norms before and after the input matrix (arXiv 2302.01327)
-    first_frame: str = "none"  # whether a window's first frame has an "input" or "output" matrix of its own
-    qk_norm_kind: str = "rmsnorm"
-    unnormed: tuple[str, ...] = ()  # kinds of sublayers without a norm
-    expert_count: int | None = (
-        None  # FFNs of a sublayer, of which each token takes expert_used_count (arXiv 1701.06538)
-    )
-    expert_used_count: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("block_count", "embedding_length", "head_count", "key_length", "feed_forward_length"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be a whole number >= 1, not {getattr(self, name)!r}")
-        object.__setattr__(self, "sublayers", tuple(self.sublayers))
-        if not self.sublayers or set(self.sublayers) - set(SUBLAYERS):
-            raise ConfigError(f"sublayers {list(self.sublayers)} are not among {list(SUBLAYERS)}")
-        object.__setattr__(self, "unnormed", tuple(self.unnormed))
-        if set(self.unnormed) - set(self.sublayers):
-            raise ConfigError(f"unnormed {list(self.unnormed)} are not among the sublayers {list(self.sublayers)}")
-        if self.qk_norm_kind not in NORMS:
-            raise ConfigError(f"qk_norm_kind {self.qk_norm_kind!r} is not among {list(NORMS)}")
-        if self.norm not in NORMS:
-            raise ConfigError(f"norm {self.norm!r} is not among {list(NORMS)}")
-        if self.norm_position not in ("pre", "post"):
-            raise ConfigError(f"norm_position {self.norm_position!r} is neither pre nor post")
-        object.__setattr__(self, "output_norm", self.norm if self.output_norm is None else self.output_norm)
-        if self.output_norm not in OUTPUT_NORMS:
-            raise ConfigError(f"output_norm {self.output_norm!r} is not among {list(OUTPUT_NORMS)}")
-        if self.ffn not in FFNS:
-            raise ConfigError(f"ffn {self.ffn!r} is not among {list(FFNS)}")
-        experts, used = self.expert_count, self.expert_used_count
-        if (experts, used) != (None, None) and not (
-            isinstance(experts, int) and isinstance(used, int) and 1 <= used <= experts
-        ):
-            raise ConfigError(f"expert_used_count {used!r} is not among 1…expert_count {experts!r}")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is not among {list(choices)}")
-
-
-@dataclass(frozen=True)
 class TokenizerConfig:
     """Video tokenizer (section 2.1, Table 3). kind: "st-vivit", "vit" (spatial only) or "c-vivit" (joint attention)."""
 
-    encoder: StackConfig
-    decoder: StackConfig
+    encoder: StackParams
+    decoder: StackParams
     kind: str = "st-vivit"
     patch_size: int = 4
     codebook_size: int = 1024
@@ -113,8 +41,8 @@ class TokenizerConfig:
 class LamConfig:
     """Latent action model (section 2.1). The decoder exists for training only and may be absent from a checkpoint."""
 
-    encoder: StackConfig
-    decoder: StackConfig | None
+    encoder: StackParams
+    decoder: StackParams | None
     patch_size: int = 16
     latent_length: int = 32
     # Predict the change from the last frame instead of the frame itself: same objective, far fewer steps to learn.
@@ -142,7 +70,7 @@ class DynamicsConfig:
     theirs side by side.
     """
 
-    stack: StackConfig
+    stack: StackParams
     sampler: dict[str, Any] = field(default_factory=dict)
     conditioning: str = "add"
     prediction: str = "same-frame"
@@ -205,7 +133,8 @@ class GenieConfig:
         return factors * size if size**factors == codes else 1
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps({"format": "genie", **dataclasses.asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({"format": "genie", **_plain(dataclasses.asdict(self))}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
 
     @staticmethod
     def load(path: Path) -> GenieConfig:
@@ -219,7 +148,7 @@ class GenieConfig:
         tokenizer = _nested(data, "tokenizer")
         lam = _nested(data, "lam")
         dynamics = _nested(data, "dynamics")
-        lam_decoder = _build(StackConfig, lam["decoder"], "lam.decoder") if lam.get("decoder") else None
+        lam_decoder = _stack(lam["decoder"], "lam.decoder") if lam.get("decoder") else None
         return _build(
             GenieConfig,
             {
@@ -228,8 +157,8 @@ class GenieConfig:
                     TokenizerConfig,
                     {
                         **tokenizer,
-                        "encoder": _build(StackConfig, _nested(tokenizer, "encoder"), "tokenizer.encoder"),
-                        "decoder": _build(StackConfig, _nested(tokenizer, "decoder"), "tokenizer.decoder"),
+                        "encoder": _stack(_nested(tokenizer, "encoder"), "tokenizer.encoder"),
+                        "decoder": _stack(_nested(tokenizer, "decoder"), "tokenizer.decoder"),
                     },
                     "tokenizer",
                 ),
@@ -237,14 +166,14 @@ class GenieConfig:
                     LamConfig,
                     {
                         **lam,
-                        "encoder": _build(StackConfig, _nested(lam, "encoder"), "lam.encoder"),
+                        "encoder": _stack(_nested(lam, "encoder"), "lam.encoder"),
                         "decoder": lam_decoder,
                     },
                     "lam",
                 ),
                 "dynamics": _build(
                     DynamicsConfig,
-                    {**dynamics, "stack": _build(StackConfig, _nested(dynamics, "stack"), "dynamics.stack")},
+                    {**dynamics, "stack": _stack(_nested(dynamics, "stack"), "dynamics.stack")},
                     "dynamics",
                 ),
             },
@@ -252,10 +181,40 @@ class GenieConfig:
         )
 
 
+def _plain(value: Any) -> Any:
+    """The same with the shortest numbers that mean the same float32: 1e-05, not 9.999999747378752e-06."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, float) and value == float(np.float32(value)):
+        return float(str(np.float32(value)))
+    return value
+
+
 def _nested(data: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(data.get(key), dict):
         raise ConfigError(f"config.json lacks the section {key!r}")
     return data[key]
+
+
+def _stack(data: Any, where: str) -> StackParams:
+    """A stack's section, each value held to its key as the GGUF's are."""
+    keys = {key.field: key for key in STACK_KEYS}
+    if isinstance(data, dict):
+        data = dict(data)
+        for name, key in keys.items():
+            if key.optional and data.get(name) in (None, [], ()):
+                data.pop(name, None)  # as where it is left out
+            elif name in data:
+                try:
+                    data[name] = key.check(f"{where}.{name}", data[name])
+                except ModelError as error:
+                    raise ConfigError(str(error)) from None
+    params: StackParams = _build(StackParams, data, where)
+    if lost := set(params.unnormed) - {kind_of(name) for name in params.sublayers}:
+        raise ConfigError(f"{where}.unnormed has {sorted(lost)}, which are not among the sublayers")
+    if (params.expert_used_count or 0) > (params.expert_count or 0):
+        raise ConfigError(f"{where}.expert_used_count must be at most the expert_count")
+    return params
 
 
 def _build(cls: Any, data: dict[str, Any], where: str) -> Any:

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import GenieConfig, StackConfig
-from .stack import Input, Norm, STStack, by_frame, patchify, unpatchify
-from .vq import FiniteScalarQuantizer, VectorQuantizer
+from genie_cpp.convert.reference.config import GenieConfig
+from genie_cpp.convert.reference.stack import Input, Norm, STStack, by_frame, patchify, unpatchify
+from genie_cpp.convert.reference.vq import FiniteScalarQuantizer, VectorQuantizer
+from genie_cpp.stack_spec import StackParams
 
 
 def _quantizer(kind: str, codes: int, length: int) -> FiniteScalarQuantizer | VectorQuantizer:
@@ -56,7 +57,7 @@ class Tokenizer(nn.Module):
 class PairHead(nn.Module):
     """The means of each frame and the next, side by side -> a latent."""
 
-    def __init__(self, c: StackConfig, hidden: int, latent: int) -> None:
+    def __init__(self, c: StackParams, hidden: int, latent: int) -> None:
         super().__init__()
         self.norm = Norm("layernorm", 2 * c.embedding_length, c.norm_epsilon)
         self.up = nn.Linear(2 * c.embedding_length, hidden)
@@ -70,7 +71,7 @@ class PairHead(nn.Module):
 class JoinedHead(nn.Module):
     """The outputs of all tokens of a frame, from the second on, side by side -> a latent."""
 
-    def __init__(self, c: StackConfig, tokens: int, hidden: int, latent: int) -> None:
+    def __init__(self, c: StackParams, tokens: int, hidden: int, latent: int) -> None:
         super().__init__()
         self.up = nn.Linear(tokens * c.embedding_length, hidden)
         self.norm = Norm("layernorm", hidden, c.norm_epsilon)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .model import Genie
-from .sampler import Sampler, next_frame
+from genie_cpp.convert.reference.model import Genie
+from genie_cpp.convert.reference.sampler import Sampler, next_frame
 
 
 class ReferenceWorld:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .model import Dynamics
-from .philox import uniform
+from genie_cpp.convert.reference.model import Dynamics
+from genie_cpp.convert.reference.philox import uniform
 
 
 @dataclass(frozen=True)

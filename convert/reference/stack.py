@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import StackConfig
+from genie_cpp.stack_spec import StackParams, kind_of
 
 
 class Norm(nn.Module):
@@ -56,9 +56,11 @@ class NoNorm(nn.Module):
         return x
 
 
-def _norm(c: StackConfig, sublayer: str, actions: int | None) -> nn.Module:
+def _norm(c: StackParams, sublayer: str, actions: int | None) -> nn.Module:
     return (
-        NoNorm() if sublayer in c.unnormed else Norm(c.norm, c.embedding_length, c.norm_epsilon, actions, c.norm_length)
+        NoNorm()
+        if kind_of(sublayer) in c.unnormed
+        else Norm(c.norm, c.embedding_length, c.norm_epsilon, actions, c.norm_length)
     )
 
 
@@ -69,7 +71,7 @@ class Attention(nn.Module):
     kv: what keys and values read, where it is not y; bias: on the scores, [H, P, P] or [H, T, T].
     """
 
-    def __init__(self, c: StackConfig, kind: str, actions: int | None = None) -> None:
+    def __init__(self, c: StackParams, kind: str, actions: int | None = None) -> None:
         super().__init__()
         self.kind, self.head_count, self.key_length = kind, c.head_count, c.key_length
         inner = c.head_count * c.key_length
@@ -132,7 +134,7 @@ class FeedForward(nn.Module):
     softmax over these.
     """
 
-    def __init__(self, c: StackConfig, actions: int | None = None) -> None:
+    def __init__(self, c: StackParams, actions: int | None = None) -> None:
         super().__init__()
         self.kind = c.ffn
         self.norm = _norm(c, "ffn", actions)
@@ -166,7 +168,7 @@ class FeedForward(nn.Module):
 class Peg(nn.Module):
     """Position encoding generator (arXiv 2102.10882): a depthwise 3 x 3 x 3 convolution, causal in time."""
 
-    def __init__(self, c: StackConfig, grid: tuple[int, int]) -> None:
+    def __init__(self, c: StackParams, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid = grid  # columns, rows
         self.conv = nn.Module()
@@ -184,7 +186,7 @@ class Peg(nn.Module):
 class Input(nn.Linear):
     """Features -> embeddings: a matrix, or with `dual` norms a layer norm before it (without weights) and after."""
 
-    def __init__(self, c: StackConfig, length: int) -> None:
+    def __init__(self, c: StackParams, length: int) -> None:
         super().__init__(length, c.embedding_length)
         self.epsilon = c.norm_epsilon
         wanted = c.input_norm == "dual"
@@ -218,7 +220,7 @@ class STStack(nn.Module):
 
     def __init__(
         self,
-        c: StackConfig,
+        c: StackParams,
         grid: tuple[int, int],
         context_length: int,
         output_length: int,

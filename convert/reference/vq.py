@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ConfigError
+from genie_cpp.convert.reference.config import ConfigError
 
 
 class VectorQuantizer(nn.Module):

@@ -476,7 +476,15 @@ def main() -> None:
             model,
             # First the game; what it makes of its own frames is worth something only when it is nearly right.
             lambda share: dynamics_step(
-                genie.dynamics, ids, actions, args.batch, args.corrupt, args.own if share > 0.4 else 0, share, played, rarity
+                genie.dynamics,
+                ids,
+                actions,
+                args.batch,
+                args.corrupt,
+                args.own if share > 0.4 else 0,
+                share,
+                played,
+                rarity,
             ),
             path,
             args.minutes,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
-from ..hparams import HParams
-from ..model import Model
-from .measures import Watch, mean_error, psnr, unwatched
+from genie_cpp.errors import ModelError
+from genie_cpp.evaluate.measures import Watch, mean_error, psnr, unwatched
+from genie_cpp.file.hparams import HParams
+from genie_cpp.model import Model
 
 _SHAPES = (
     "frame_width", "frame_height", "context_length", "action_count", "codebook_size", "tokenizer_patch_size",

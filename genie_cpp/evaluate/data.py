@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GenieError
-from ..gguf_file import quoted
-from ..hparams import HParams
+from genie_cpp.errors import GenieError
+from genie_cpp.file.gguf_file import quoted
+from genie_cpp.file.hparams import HParams
 
 
 class DataError(GenieError):

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import Frame, Ids, Model
-from ..sampler import Sampler
-from ..world import World
-from . import measures
-from .data import Play
-from .measures import Neighbours, Watch, mean_error, psnr, unwatched
+from genie_cpp.evaluate import measures
+from genie_cpp.evaluate.data import Play
+from genie_cpp.evaluate.measures import Neighbours, Watch, mean_error, psnr, unwatched
+from genie_cpp.model import Frame, Ids, Model
+from genie_cpp.sampler import Sampler
+from genie_cpp.world import World
 
 STRETCH = 200  # frames over which the entropy of tokens is taken
 SETTLED = 50  # frames of a held action before it counts

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import Frame, Ids
+from genie_cpp.model import Frame, Ids
 
 LONGEST_PERIOD = 20  # frames; a world that repeats itself so soon is dead
 

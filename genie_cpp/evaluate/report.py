@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GenieError
-from ..gguf_file import quoted
-from .life import Life
+from genie_cpp.errors import GenieError
+from genie_cpp.evaluate.life import Life
+from genie_cpp.file.gguf_file import quoted
 
 # What a bundled world is held to; shares are of 1, dB of frames against the truth or the start.
 BARS = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..model import Frame
-from .life import STRETCH, Life
+from genie_cpp.evaluate.life import STRETCH, Life
+from genie_cpp.model import Frame
 
 _COLUMNS, _GAP = 10, 2
 _COLOURS = ("#3366cc", "#dc3912", "#ff9900", "#109618", "#990099", "#0099c6", "#dd4477", "#66aa00")

@@ -8,14 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import SamplerError
-from ..model import Frame, Model
-from ..sampler import Sampler
-from ..world import World
-from .data import Play
-from .life import life
-from .measures import Watch, mean_error, unwatched
-from .truth import action_table, meaning, one_step, place
+from genie_cpp.errors import SamplerError
+from genie_cpp.evaluate.data import Play
+from genie_cpp.evaluate.life import life
+from genie_cpp.evaluate.measures import Watch, mean_error, unwatched
+from genie_cpp.evaluate.truth import action_table, meaning, one_step, place
+from genie_cpp.model import Frame, Model
+from genie_cpp.sampler import Sampler
+from genie_cpp.world import World
 
 KEYS = ("steps", "temperature", "order", "noise", "threshold")
 _NOISE = 2.0  # standard errors of a difference that are still noise

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import Model
-from ..sampler import Sampler
-from ..world import World
-from . import measures
-from .data import Play
-from .measures import Nearest, Watch, mean_error, overall, psnr, unwatched
+from genie_cpp.evaluate import measures
+from genie_cpp.evaluate.data import Play
+from genie_cpp.evaluate.measures import Nearest, Watch, mean_error, overall, psnr, unwatched
+from genie_cpp.model import Model
+from genie_cpp.sampler import Sampler
+from genie_cpp.world import World
 
 FULL_WALK = 500  # actions of a walk that is held to the map; frames of its last fifth count
 LANDMARK_DB = 16.0  # a landmark is met where its box is at least so near to the true one

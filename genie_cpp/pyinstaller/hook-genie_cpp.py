@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import genie_cpp
-from genie_cpp import _native
+from genie_cpp.backends import _native
 
 
 def _files(folder: Path, inside: str) -> list[tuple[str, str]]:

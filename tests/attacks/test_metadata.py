@@ -12,7 +12,7 @@ from PIL import Image
 
 from genie_cpp.errors import ImageError
 from genie_cpp.frames import decode_image
-from genie_cpp.metadata import MAX_CHUNKS, MAX_PIECES, MAX_SCANS, MAX_SEGMENTS
+from genie_cpp.media.metadata import MAX_CHUNKS, MAX_PIECES, MAX_SCANS, MAX_SEGMENTS
 
 
 def saved(kind: str, **options: object) -> bytes:

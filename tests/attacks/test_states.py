@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genie_cpp import Model, StateError, World, state_file
+from genie_cpp import Model, StateError, World
+from genie_cpp.file import state_file
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 from genie_cpp.bench import Bench, Result, Sample
 from genie_cpp.cli import main as cli
 

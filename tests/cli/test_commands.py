@@ -238,9 +238,9 @@ def test_starting_needs_no_torch() -> None:
 
 def test_a_run_goes_on_from_a_bookmark_and_can_be_made_again(tmp_path: Path, tiny_gguf) -> None:  # type: ignore[no-untyped-def]
     from genie_cpp import Model
-    from genie_cpp.recipe import read
-    from genie_cpp.session import Prompt, Session
-    from genie_cpp.session_file import SessionFile
+    from genie_cpp.play.recipe import read
+    from genie_cpp.play.session import Prompt, Session
+    from genie_cpp.play.session_file import SessionFile
 
     model = Model.open(tiny_gguf("q8_0"), threads=1)
     session = Session(model)

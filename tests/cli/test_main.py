@@ -15,7 +15,7 @@ from PIL import Image
 from genie_cpp import Sampler
 from genie_cpp.cli import main as cli
 from genie_cpp.errors import ActionError, ImageError
-from genie_cpp.recipe import read
+from genie_cpp.play.recipe import read
 
 # `genie_cpp.cli.main` binds the name `run` to the command; the module is wanted here.
 run = importlib.import_module("genie_cpp.cli.run")

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genie_cpp import Model, World, halfblocks
+from genie_cpp import Model, World
 from genie_cpp.cli.terminal import depth_of_colour, keys_in
 from genie_cpp.frames import fit
-from genie_cpp.recipe import read
+from genie_cpp.play import halfblocks
+from genie_cpp.play.recipe import read
 
 termios = pytest.importorskip("termios")
 fcntl = pytest.importorskip("fcntl")

@@ -15,8 +15,8 @@ import torch
 from genie_cpp import Model
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import CheckpointError
-from genie_cpp.gguf_file import GGUFFile
-from genie_cpp.hparams import validate
+from genie_cpp.file.gguf_file import GGUFFile
+from genie_cpp.file.hparams import validate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "genieredux"
 TOKENIZER, GUIDED, LATENT = "tokenizer.pt", "guided.pt", "genieredux.pt"

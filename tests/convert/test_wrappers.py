@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from genie_cpp import CheckpointError, GGUFError, ImageError, Model, StateError
 from genie_cpp.convert.writer import convert
 from genie_cpp.frames import load_image
-from genie_cpp.session_file import SessionFile
+from genie_cpp.play.session_file import SessionFile
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 5419316\n"
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from genie_cpp import Model, World
+from genie_cpp.catalog.bundled import bundled
 from genie_cpp.evaluate import Life, Play, life, truth
 from genie_cpp.evaluate.report import Report
-from genie_cpp.worlds import bundled
 
 ROOT = Path(__file__).parents[2]
 RECONSTRUCTION = {"maze": 28.0}

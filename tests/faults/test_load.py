@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from genie_cpp import Model, World, _native
+from genie_cpp import Model, World
+from genie_cpp.backends import _native
 
 
 @pytest.fixture(scope="module")

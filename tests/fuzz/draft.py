@@ -6,7 +6,7 @@ import dataclasses
 import struct
 from pathlib import Path
 
-from genie_cpp.gguf_file import GGUFFile
+from genie_cpp.file.gguf_file import GGUFFile
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 CODES = {"uint32": (U32, "<I"), "float32": (F32, "<f"), "bool": (BOOL, "<?")}

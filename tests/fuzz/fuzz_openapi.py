@@ -21,10 +21,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from genie_cpp import Model
-from genie_cpp.server.limits import ServeLimits
+from genie_cpp.play.session import Prompt
+from genie_cpp.server.api.app import create_api
+from genie_cpp.server.common.limits import ServeLimits
 from genie_cpp.server.run import LOCAL
-from genie_cpp.server.serve import create_api
-from genie_cpp.session import Prompt
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 

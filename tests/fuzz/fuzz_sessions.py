@@ -16,8 +16,8 @@ from fuzz_worlds import random_model
 
 from genie_cpp import Model
 from genie_cpp.errors import GenieError
-from genie_cpp.session import Prompt, Session
-from genie_cpp.session_file import Replay, SessionFile
+from genie_cpp.play.session import Prompt, Session
+from genie_cpp.play.session_file import Replay, SessionFile
 
 
 def prepare(folder: Path) -> Callable[[int], None]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from genie_cpp import Model, Sampler, World
-from genie_cpp._native import isas
+from genie_cpp.backends._native import isas
 from genie_cpp.cli import synthetic
 from genie_cpp.errors import ModelError
-from genie_cpp.hparams import HParams, StackParams
-from genie_cpp.profile import SUBLAYERS
+from genie_cpp.file.hparams import HParams
+from genie_cpp.stack_spec import SUBLAYERS, StackParams
 
 FFNS = ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")
 

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from genie_cpp import GenieError, backend
+from genie_cpp import GenieError
+from genie_cpp.backends import choose as backend
 
 needs_mlx = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
 
@@ -40,7 +41,7 @@ def test_without_mlx(monkeypatch: pytest.MonkeyPatch, platform: str, hint: str) 
 )
 def test_auto_takes_metal_where_it_is(monkeypatch: pytest.MonkeyPatch, platform: str, metal: bool, means: str) -> None:
     monkeypatch.setattr("sys.platform", platform)
-    monkeypatch.setattr("genie_cpp.metal.has_metal", lambda: metal)
+    monkeypatch.setattr("genie_cpp.backends.metal.has_metal", lambda: metal)
     assert backend.resolve("auto") == means
     assert backend.choose("auto", 1).name == means
     assert backend.choose("cpu", 1).name == "cpu"

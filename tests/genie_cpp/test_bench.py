@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from genie_cpp import BenchError, Model, SamplerError, _native, bench
+from genie_cpp import BenchError, Model, SamplerError, bench
+from genie_cpp.backends import _native
 from genie_cpp.bench import Bench, Result, Sample, environment, matmul_operations, mean_sd, measure_peak
 from genie_cpp.cli import synthetic
 

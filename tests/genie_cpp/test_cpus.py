@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genie_cpp.cpus import usable
+from genie_cpp.backends.cpus import usable
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from genie_cpp.errors import GGUFError
-from genie_cpp.gguf_file import GGUFFile, TensorType, quoted
+from genie_cpp.file.gguf_file import GGUFFile, TensorType, quoted
 
 
 @pytest.fixture

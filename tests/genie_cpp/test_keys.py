@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genie_cpp.keys import default_keys
+from genie_cpp.play.keyboard import default_keys
 
 
 def test_without_names_in_order() -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genie_cpp.file.gguf_file import GGUFFile
+from genie_cpp.file.hparams import validate
 from genie_cpp.frames import load_image
-from genie_cpp.gguf_file import GGUFFile
-from genie_cpp.hparams import validate
 from genie_cpp.leftovers import REPLACED, _here, clean, file_beside, folder_beside
 
 BIN = Path(sysconfig.get_path("scripts"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 import shutil
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gguf
 import numpy as np
@@ -19,92 +21,64 @@ pytest.importorskip("mlx.core")
 
 import mlx.core as mx
 
-from genie_cpp import GGUFError, Model, ModelError, NativeError, Sampler, StateError, World, _native, conv, hparams
+from genie_cpp import GGUFError, Model, ModelError, NativeError, Sampler, StateError, World
+from genie_cpp.backends import _native
+from genie_cpp.backends.metal import Metal, sample
+from genie_cpp.backends.metal import conv as metal_conv
+from genie_cpp.backends.metal.stack import Stack, State
+from genie_cpp.backends.metal.weights import matrix
 from genie_cpp.convert.reference import sampler as reference
-from genie_cpp.gguf_file import GGUFFile, TensorType
-from genie_cpp.metal import Metal, forms, sample
-from genie_cpp.metal import conv as metal_conv
-from genie_cpp.metal.stack import Stack, State
-from genie_cpp.metal.weights import matrix
+from genie_cpp.file import conv_layers as conv
+from genie_cpp.file.gguf_file import GGUFFile, TensorType
+from genie_cpp.file.gguf_keys import KEYS
+from genie_cpp.stack_spec import StackParams, StackSpec, tensors
 
-PARAMS = {
-    "block_count": 1, "embedding_length": 32, "head_count": 2, "key_length": 16, "feed_forward_length": 32,
-    "token_count": 4, "context_length": 3, "input_length": 0, "input_rows": 9, "action_count": 2, "output_length": 8,
-    "norm": 0, "ffn": 0, "qk_norm": 0, "bias": 0, "post_norm": 0, "output_norm": 0, "conditioning": 0,
-    "norm_epsilon": 1e-5, "grid_width": 2, "norm_length": 0, "position": 0, "raw_kv": 0, "spatial_bias": 0,
-    "temporal_bias": 0, "input_norm": 0, "first_frame": 0, "qk_norm_epsilon": 0.0, "unnormed": 0, "factor_count": 1,
-    "expert_count": 0, "expert_used_count": 0,
-}  # fmt: skip
-
-
-def tensors(parameters: dict[str, int | float], sublayers: list[str]) -> dict[str, tuple[int, int]]:
-    """name -> (rows, columns) of every tensor that the C core takes for a stack: it refuses the others."""
-    made = {}
-    pool = _native.Pool(1)
-    known = {int(value) for value in parameters.values() if value >= 1}
-    experts = {int(parameters["expert_count"] * parameters[f"{name}_length"]) for name in ("feed_forward", "embedding")}
-    lengths = sorted({1, 3, 9, 12, 27, 32, *known, *(experts - {0})})
-    names = [*_native.STACK_SLOTS, *(f"blk.0.{s}.{n}" for s in sublayers for n in _native.SUBLAYER_SLOTS)]
-    for name in names:
-        for rows, columns in itertools.product(lengths, lengths):
-            stack = _native.Stack("scalar", pool, sublayers, **parameters)
-            try:
-                stack.set(name, 0, rows, columns, np.zeros((rows, columns), np.float32))
-            except NativeError:
-                continue
-            made[name] = (rows, columns)
-    return made
+FFNS, ORDERS, SCHEDULES = (
+    next(key.choices for key in KEYS if key.name == name)
+    for name in ("genie.<stack>.ffn", "genie.sampler.order", "genie.sampler.schedule")
+)
+PARAMS = StackParams(block_count=1, embedding_length=32, head_count=2, key_length=16, feed_forward_length=32)
+SPEC = StackSpec(
+    params=PARAMS, token_count=4, grid_width=2, context_length=3, input_rows=9, action_count=2, output_length=8
+)
+FEATURES = {"input_length": 5, "input_rows": 0, "action_count": 0}
 
 
-def filled(parameters: dict[str, int | float], sublayers: list[str]) -> tuple[_native.Stack, Stack]:
+def changed(changes: dict[str, Any]) -> StackSpec:
+    """SPEC with other values of its fields, or of its parameters'."""
+    own = {name: value for name, value in changes.items() if hasattr(SPEC, name) and name != "sublayers"}
+    more = {name: value for name, value in changes.items() if name not in own}
+    return dataclasses.replace(SPEC, **own, params=dataclasses.replace(PARAMS, **more))
+
+
+def filled(spec: StackSpec) -> tuple[_native.Stack, Stack]:
     """The same random F32 stack in C and in MLX."""
     rng = np.random.default_rng(1)
-    c, m = _native.Stack("scalar", _native.Pool(1), sublayers, **parameters), Stack(sublayers, parameters, False)
-    for name, shape in tensors(parameters, sublayers).items():
-        values = rng.normal(0.3, 0.4, shape).astype(np.float32)
+    c, m = _native.Stack("scalar", _native.Pool(1), spec), Stack(spec, False)
+    for name, shape, _ in tensors(spec):
+        rows = int(np.prod(shape[1:]))
+        values = rng.normal(0.3, 0.4, (rows, shape[0])).astype(np.float32)
         for stack in (c, m):
-            stack.set(name, 0, *shape, values)
+            stack.set(name, 0, rows, shape[0], values)
     c.seal()
     m.seal()
     return c, m
 
 
-def test_everything_in_a_stacks_description_has_a_form() -> None:
-    """What the C core or the file format learns must be learned here too, or be refused knowingly."""
-    fields = {name for name, _ in _native.ffi.typeof("genie_stack_params").fields}
-    assert fields == {*forms.FREE, *forms.CHOICES, "sublayer_count", "sublayers"}
-    keys = {key.name: key for key in hparams.KEYS}
-    sublayers = {forms.kind(str(name)) for name in keys["genie.<stack>.sublayers"].choices}
-    assert set(forms.SUBLAYERS) == set(_native.SUBLAYERS) == sublayers
-    kinds = _native.ffi.typeof("genie_sublayer_kind").elements
-    assert set(kinds) == set(_native.SUBLAYERS.values())
-    for parameter, enum in (("norm", "norm_kind"), ("ffn", "ffn_kind"), ("conditioning", "conditioning")):
-        values = set(_native.ffi.typeof(f"genie_{enum}").elements)
-        assert {*forms.CHOICES[parameter]} == values - ({forms.NONE} if parameter == "norm" else set()), parameter
-    assert set(forms.CHOICES["output_norm"]) == set(_native.NORMS.values())
-    assert set(forms.CHOICES["post_norm"]) == set(_native.NORM_POSITIONS.values())
-    assert set(forms.CHOICES["position"]) == set(_native.POSITIONS.values())
-    assert set(forms.CHOICES["first_frame"]) == set(_native.FIRST_FRAMES.values())
-    assert set(forms.CHOICES["qk_norm"]) == {0, *_native.QK_NORMS.values()}
-    factor_counts = keys["genie.dynamics.factor_count"]
-    assert forms.CHOICES["factor_count"] == tuple(range(int(factor_counts.low), int(factor_counts.high) + 1))
-    assert set(forms.FFNS) == set(forms.CHOICES["ffn"])
-    assert set(sample.ORDERS) == set(_native.ORDERS.values())
-    assert set(sample.SCHEDULES) == set(_native.SCHEDULES.values())
+def test_the_sampler_has_a_form_of_everything() -> None:
+    """What the C core learns must be learned here too, or be refused knowingly."""
+    for numbers, enum in ((sample.ORDERS, "ORDER"), (sample.SCHEDULES, "SCHEDULE")):
+        assert set(numbers) == set(range(getattr(_native.lib, f"GENIE_{enum}_COUNT")))
     assert {name for name, _ in _native.ffi.typeof("genie_sampler").fields} == {
         "steps", "order", "temperature", "noise", "threshold", "schedule"
     }  # fmt: skip
-    slots = {name.removesuffix(".weight") for name in (*_native.STACK_SLOTS, *_native.SUBLAYER_SLOTS)}
-    assert slots == forms.MATRICES | forms.TABLES | forms.VECTORS
-    assert len(_native.ffi.typeof("genie_slot").elements) == len(_native.STACK_SLOTS) + len(_native.SUBLAYER_SLOTS) + 1
 
 
 def test_everything_in_a_networks_description_has_a_form() -> None:
-    kinds = _native.ffi.typeof("genie_conv_kind").elements
-    assert set(kinds) == set(conv.KINDS.values()) == set(metal_conv.LAYERS)
-    slots = {name.removesuffix(".weight") for name in _native.CONV_SLOTS}
+    assert set(conv.KINDS) == set(metal_conv.LAYERS) and len(conv.KINDS) == _native.lib.GENIE_CONV_COUNT
+    slots = {name.removesuffix(".weight") for name in conv.SLOTS}
     assert slots == metal_conv.MATRICES | metal_conv.VECTORS
-    assert len(_native.ffi.typeof("genie_conv_slot").elements) == len(_native.CONV_SLOTS) + 1
+    assert len(conv.SLOTS) == _native.lib.GENIE_CONV_SLOT_COUNT
     fields = {name for name, _ in _native.ffi.typeof("genie_conv_params").fields}
     assert fields == {"height", "width", "channels", "group_count", "norm_epsilon"}
     assert [name for name, _ in _native.ffi.typeof("genie_conv_layer").fields] == ["kind", "channels"]
@@ -128,43 +102,46 @@ def test_both_backends_answer_the_same_calls(native: type, metal: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "sublayers", [["spatial", "temporal", "ffn"], ["spacetime", "ffn"], ["ffn"], ["peg", "spatial", "peg2", "ffn"]]
+    "sublayers", [("spatial", "temporal", "ffn"), ("spacetime", "ffn"), ("ffn",), ("peg", "spatial", "peg2", "ffn")]
 )
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"ffn": ffn} for ffn in _native.FFNS.values()),
-        {"norm": 1, "output_norm": 1, "bias": 1, "qk_norm": 1},
-        {"norm": 1, "output_norm": 2, "conditioning": 1, "post_norm": 1, "bias": 1, "ffn": 3},
-        {"conditioning": 1, "qk_norm": 1},
+        *({"ffn": ffn} for ffn in FFNS),
+        {"norm": "layernorm", "bias": True, "qk_norm": True},
+        {"norm": "layernorm", "output_norm": "none", "conditioning": "film", "norm_position": "post", "bias": True},
+        {"conditioning": "film", "qk_norm": True},
         {"output_length": 0},
-        {"input_length": 5, "input_rows": 0, "action_count": 0},
-        {"input_length": 5, "input_rows": 0, "action_count": 0, "input_norm": 1, "first_frame": 1, "norm_length": 27},
-        {"position": 1, "raw_kv": 1, "spatial_bias": 1, "temporal_bias": 1, "qk_norm": 1, "qk_norm_epsilon": 1e-2},
-        {"expert_count": 3, "expert_used_count": 2, "bias": 1, "ffn": 3},
-        {"expert_count": 4, "expert_used_count": 1, "post_norm": 1, "feed_forward_length": 27},
-        {"unnormed": 0b0101, "norm": 1, "qk_norm": 2, "bias": 1, "action_count": 0},
-        {"unnormed": 0b1010, "post_norm": 1, "qk_norm": 2, "qk_norm_epsilon": 1e-2, "factor_count": 2},
-        {"factor_count": 4, "conditioning": 1, "action_count": 0, "output_norm": 2},
-        {"factor_count": 3, "output_length": 9, "input_rows": 10, "position": 1},
-        {"position": 2, "first_frame": 2, "norm": 1, "output_norm": 1, "norm_length": 30, "conditioning": 1},
+        FEATURES,
+        {**FEATURES, "input_norm": "dual", "first_frame": "input", "norm_length": 27},
+        {"position": "joint", "kv_input": "residual", "spatial_bias": "relative", "temporal_bias": "alibi",
+         "qk_norm": True, "qk_norm_epsilon": 1e-2},
+        {"expert_count": 3, "expert_used_count": 2, "bias": True, "ffn": "swiglu"},
+        {"expert_count": 4, "expert_used_count": 1, "norm_position": "post", "feed_forward_length": 27},
+        {"unnormed": ("spatial", "spacetime"), "norm": "layernorm", "qk_norm": True, "qk_norm_kind": "layernorm",
+         "bias": True, "action_count": 0},
+        {"unnormed": ("temporal", "ffn"), "norm_position": "post", "qk_norm": True, "qk_norm_kind": "layernorm",
+         "qk_norm_epsilon": 1e-2, "factor_count": 2},
+        {"factor_count": 4, "conditioning": "film", "action_count": 0, "output_norm": "none"},
+        {"factor_count": 3, "output_length": 9, "input_rows": 10, "position": "joint"},
+        {"position": "none", "first_frame": "output", "norm": "layernorm", "norm_length": 30, "conditioning": "film"},
     ],
     ids=str,
-)
-def test_a_form_is_the_c_cores(sublayers: list[str], changes: dict[str, int]) -> None:
+)  # fmt: skip
+def test_a_form_is_the_c_cores(sublayers: tuple[str, ...], changes: dict[str, Any]) -> None:
     """Every flag against the scalar core, over a whole window, with and without an action."""
-    parameters = {**PARAMS, **changes}
-    c, m = filled(parameters, sublayers)
+    spec = changed({**changes, "sublayers": sublayers})
+    c, m = filled(spec)
     rng = np.random.default_rng(2)
     states = [c.state(), m.state()]
-    factors = parameters["factor_count"]
-    ids = parameters["input_rows"] if factors == 1 else (parameters["output_length"] // factors) ** factors + 1
+    factors = spec.factor_count
+    ids = spec.input_rows if factors == 1 else (spec.output_length // factors) ** factors + 1
     for t in range(3):
         x = rng.integers(0, ids, 4).astype(np.int32) if ids else np.zeros(4, np.int32)
         x[t] = ids - 1  # the mask
-        if parameters["input_length"]:
+        if spec.input_length:
             x = rng.normal(size=(4, 5)).astype(np.float32)
-        action = -1 if t == 0 or not parameters["action_count"] else t - 1
+        action = -1 if t == 0 or not spec.action_count else t - 1
         for commit in (False, True):
             want, got = (state.forward(x, action, commit) for state in states)
             assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
@@ -178,20 +155,20 @@ def test_a_form_is_the_c_cores(sublayers: list[str], changes: dict[str, int]) ->
 
 
 def test_what_has_no_form_is_refused() -> None:
-    for sublayers, changes in ((["mamba"], {}), (["ffn"], {"alibi": 1}), (["ffn"], {"ffn": 9})):
+    for changes in ({"sublayers": ("mamba",)}, {"temporal_bias": "rope"}, {"ffn": "xielu"}, {"conditioning": "cross"}):
         with pytest.raises(ModelError, match="no form of") as error:
-            Stack(sublayers, {**PARAMS, **changes}, False)
+            Stack(changed(changes), False)
         assert error.value.hint == "play it with --backend cpu"
-    stack = Stack(["ffn"], {**PARAMS, "alibi": 0}, False)  # what is off asks for nothing
+    stack = Stack(changed({"sublayers": ("ffn",)}), False)
     for name in ("unheard_of.weight", "blk.0.ffn.gate2.weight"):
         with pytest.raises(ModelError, match="no form of the tensor"):
             stack.set(name, 0, 1, 1, np.zeros(1, np.float32))
     with pytest.raises(ModelError, match="no form of the sampler's order 0 with schedule 9"):
         sample.form(SimpleNamespace(order=0, schedule=9), 0, 1)
-    with pytest.raises(ModelError, match="no form of the convolutional layer 6"):
-        Metal().conv((4, 4, 3), [(0, 8), (6, 8)], 1, 1e-6)
+    with pytest.raises(ModelError, match="no form of the convolutional layer pool"):
+        Metal().conv((4, 4, 3), [("conv3", 8), ("pool", 8)], 1, 1e-6)
     with pytest.raises(ModelError, match=r"no form of the tensor layer\.0\.conv3\.weight"):
-        Metal().conv((4, 4, 3), [(0, 8)], 1, 1e-6).set(0, "conv3.weight", 0, 1, 1, np.zeros(1, np.float32))
+        Metal().conv((4, 4, 3), [("conv3", 8)], 1, 1e-6).set(0, "conv3.weight", 0, 1, 1, np.zeros(1, np.float32))
     with pytest.raises(ModelError, match="no form of tensor type 30"):
         matrix(30, 1, 32, np.zeros(64, np.uint8))
 
@@ -227,8 +204,8 @@ def test_weights_are_exact(type: TensorType) -> None:
             np.testing.assert_array_equal(exact.reshape(len(q), -1), want[rows].astype(np.float64))
 
 
-@pytest.mark.parametrize("order", list(_native.ORDERS))
-@pytest.mark.parametrize("schedule", list(_native.SCHEDULES))
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("factors", [1, 3])
 def test_the_sampler_is_the_references(order: str, schedule: str, factors: int) -> None:
     """Whole frames from known logits: temperatures, noise and thresholds, sure and unsure tokens, and ties."""
@@ -260,11 +237,11 @@ def test_the_sampler_is_the_references(order: str, schedule: str, factors: int) 
 
 def test_a_frame_of_digits() -> None:
     """Whole frames of tokens with two digits, in C and here, from a stack's logits and from given ones."""
-    stacks = filled({**PARAMS, "factor_count": 2}, ["spatial", "temporal", "ffn"])
+    stacks = filled(changed({"factor_count": 2}))
     states = [stack.state() for stack in stacks]
     logits = np.random.default_rng(3).normal(0, 2, (4, 8)).astype(np.float32)
     seen = set()
-    for frame, order in enumerate(_native.ORDERS):
+    for frame, order in enumerate(ORDERS):
         sampler = _native.sampler_struct(3, 0.9, order, 0.5, 0.0, "cosine-ceil")
         stepped, given = ([np.full(4, 16, np.int32) for _ in states] for _ in range(2))
         for step in range(3):
@@ -403,9 +380,9 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="mx.comp
 @pytest.mark.parametrize("factors", [1, 2])
 def test_compiled_as_on_a_gpu(factors: int) -> None:
     """A GPU runs through mx.compile: the same answers, also when a window grows and shrinks."""
-    parameters = {**PARAMS, "factor_count": factors}
-    _, plain = filled(parameters, ["temporal", "ffn"])
-    compiled = Metal(compiled=True).stack(["temporal", "ffn"], **parameters)
+    spec = changed({"factor_count": factors, "sublayers": ("temporal", "ffn")})
+    _, plain = filled(spec)
+    compiled = Metal(compiled=True).stack(spec)
     assert isinstance(compiled, Stack)
     compiled._own, compiled._layers = plain._own, plain._layers
     states, struct = [plain.state(), compiled.state()], _native.sampler_struct(2, 0.7, "confidence", 0.0)
@@ -423,7 +400,7 @@ def test_compiled_as_on_a_gpu(factors: int) -> None:
 def test_a_compiled_network() -> None:
     rng = np.random.default_rng(4)
     words = conv.layers("net", ("conv3-8", "res-16", "down-16", "norm", "up-4", "conv1-3"), 3, 2)
-    nets = [Metal(choice).conv((4, 6, 3), [(conv.KINDS[w.word], w.channels) for w in words], 2, 1e-6)
+    nets = [Metal(choice).conv((4, 6, 3), [(w.word, w.channels) for w in words], 2, 1e-6)
             for choice in (False, True)]  # fmt: skip
     for index, word in enumerate(words):
         for name, (shape, _) in conv.tensors(word).items():

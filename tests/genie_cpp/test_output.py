@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genie_cpp import output
 from genie_cpp.errors import OutputError
 from genie_cpp.frames import load_frames
-from genie_cpp.recipe import Recipe, read
+from genie_cpp.media import output
+from genie_cpp.play.recipe import Recipe, read
 
 RECIPE = Recipe(
     "0.1.0", "", "ab" * 32, "it's a picture.png", "cd" * 32, "crop", 7, "0,3*8", 8, 0.1, "confidence", 0.0, 0.0, "half",

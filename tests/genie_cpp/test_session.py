@@ -7,9 +7,9 @@ import pytest
 
 from genie_cpp import Model, Sampler, StateError, World
 from genie_cpp.frames import fit
-from genie_cpp.keys import default_keys
-from genie_cpp.recipe import Recipe
-from genie_cpp.session import MAX_BOOKMARKS, Played, Prompt, Session, pixels, png
+from genie_cpp.play.keyboard import default_keys
+from genie_cpp.play.recipe import Recipe
+from genie_cpp.play.session import MAX_BOOKMARKS, Played, Prompt, Session, pixels, png
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
 

@@ -12,8 +12,8 @@ import pytest
 
 from genie_cpp import GenieError, Model, Sampler, StateError
 from genie_cpp.convert.writer import convert
-from genie_cpp.session import Prompt, Session
-from genie_cpp.session_file import MAGIC, Replay, SessionFile
+from genie_cpp.play.session import Prompt, Session
+from genie_cpp.play.session_file import MAGIC, Replay, SessionFile
 
 TINYWORLDS = Path(__file__).parents[1] / "golden" / "tinyworlds"
 PICTURE = np.random.default_rng(3).integers(0, 256, (20, 16, 3), np.uint8)

@@ -17,7 +17,7 @@ from PIL import Image
 from genie_cpp import frames
 from genie_cpp.errors import ImageError
 from genie_cpp.frames import decode_image, iter_frames, load_frames, load_image, sha256
-from genie_cpp.video import is_video
+from genie_cpp.media.video import is_video
 
 WIDTH, HEIGHT, COUNT = 48, 32, 6
 

@@ -110,9 +110,9 @@ static void stacks(const char *isa, genie_pool *pool) {
     /* 2: norms after each sublayer, conditioned, and none at the end; 3: convolutions and biases, raw keys and values
      */
     for (int32_t norm = 0; norm < 4; norm++)
-        for (int32_t ffn = 0; ffn < 5; ffn++)
+        for (int32_t ffn = 0; ffn < GENIE_FFN_COUNT; ffn++)
             for (int t = 0; t < 2; t++) {
-                const genie_stack_params params = {
+                genie_stack_params params = {
                     .block_count = 2,
                     .embedding_length = 64,
                     .head_count = 2,
@@ -123,28 +123,35 @@ static void stacks(const char *isa, genie_pool *pool) {
                     .input_rows = O + 1,
                     .action_count = 3,
                     .output_length = O,
-                    .norm = norm > 0 && norm < 3,
-                    .post_norm = norm == 2,
                     .output_norm = norm % 3,
                     .conditioning = norm == 2 ? GENIE_CONDITIONING_FILM : GENIE_CONDITIONING_ADD,
-                    .ffn = ffn,
-                    .qk_norm = norm == 2 ? 2 : norm > 0, /* none, RMS, layer norm */
+                    .qk_norm = norm == 0   ? GENIE_NORM_NONE
+                               : norm == 2 ? GENIE_NORM_LAYERNORM
+                                           : GENIE_NORM_RMSNORM,
                     .factor_count = 1,
-                    .expert_count = norm % 2 ? 3 : 0, /* before the residual and, with gates, after it */
-                    .expert_used_count = norm % 2 ? 2 : 0,
                     .bias = norm > 0,
                     .norm_epsilon = 1e-5f,
                     .grid_width = norm == 3 ? 5 : 0,
                     .norm_length = norm == 3 ? 61 : 0,
                     .position = norm == 3,
-                    .raw_kv = norm == 3,
                     .spatial_bias = norm == 3,
                     .temporal_bias = norm == 3,
-                    .first_frame = norm == 3 ? GENIE_FIRST_OUTPUT : GENIE_FIRST_NONE,
+                    .first_frame = norm == 3 ? GENIE_FIRST_FRAME_OUTPUT : GENIE_FIRST_FRAME_NONE,
                     .qk_norm_epsilon = norm == 3 ? 1e-9f : 0,
                     .sublayer_count = norm == 3 ? 4 : 3,
-                    .sublayers = {ffn == 4 ? GENIE_SUBLAYER_SPACETIME : GENIE_SUBLAYER_SPATIAL, GENIE_SUBLAYER_TEMPORAL,
-                                  GENIE_SUBLAYER_FFN, GENIE_SUBLAYER_PEG}};
+                };
+                const int32_t kinds[] = {ffn == GENIE_FFN_GEGLU ? GENIE_SUBLAYER_SPACETIME : GENIE_SUBLAYER_SPATIAL,
+                                         GENIE_SUBLAYER_TEMPORAL, GENIE_SUBLAYER_FFN, GENIE_SUBLAYER_PEG};
+                for (int i = 0; i < params.sublayer_count; i++)
+                    params.sublayers[i] = (genie_sublayer){
+                        .kind = kinds[i],
+                        .norm = norm > 0 && norm < 3 ? GENIE_NORM_LAYERNORM : GENIE_NORM_RMSNORM,
+                        .norm_position = norm == 2 ? GENIE_NORM_POSITION_POST : GENIE_NORM_POSITION_PRE,
+                        .kv_input = norm == 3 ? GENIE_KV_INPUT_RESIDUAL : GENIE_KV_INPUT_NORM,
+                        .ffn = ffn,
+                        .expert_count = norm % 2 ? 3 : 0, /* before the residual and, with gates, after it */
+                        .expert_used_count = norm % 2 ? 2 : 0,
+                    };
                 static float results[2][P * O];
                 const uint64_t start = random_state;
                 for (int i = 0; i < 2; i++) {

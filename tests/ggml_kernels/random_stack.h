@@ -1,5 +1,5 @@
 /* Random numbers and random stacks for the C test programs. Any fault ends the program. */
-#include "genie.h"
+#include "genie_bench.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@ static uint64_t random_state = 1;
 
 static void check(int32_t status, const char *what) {
     if (status != GENIE_OK) {
-        fprintf(stderr, "%s: %s\n", what, genie_status_text(status));
+        fprintf(stderr, "%s: %s\n", what, genie_last_error());
         exit(1);
     }
 }
@@ -60,7 +60,9 @@ static void *random_matrix(int32_t type, int64_t rows, int64_t columns, size_t *
 static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_stack_params *p, int32_t type) {
     const int32_t E = p->embedding_length, A = p->head_count * p->key_length, F = p->feed_forward_length;
     const int32_t norms = p->conditioning == GENIE_CONDITIONING_FILM ? p->action_count + 1 : 1;
-    const int32_t X = p->expert_count > 0 ? p->expert_count : 1;
+    int32_t X = 1; /* of the one kind of FFN there is */
+    for (int32_t s = 0; s < p->sublayer_count; s++)
+        X = p->sublayers[s].expert_count > 0 ? p->sublayers[s].expert_count : X;
     const int32_t C = p->grid_width, offsets = C > 0 ? (2 * C - 1) * (2 * (p->token_count / C) - 1) : 1;
     const struct {
         int32_t slot, matrix;

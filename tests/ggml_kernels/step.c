@@ -5,22 +5,23 @@ int main(int count, char **arguments) {
     enum { P = 64, V = 256 };
     if (count != 4)
         return 2;
-    const genie_stack_params params = {
-        .block_count = 2,
-        .embedding_length = 128,
-        .head_count = 4,
-        .key_length = 32,
-        .feed_forward_length = 512,
-        .token_count = P,
-        .context_length = 4,
-        .input_rows = V + 1,
-        .action_count = 8,
-        .output_length = V,
-        .qk_norm = 1,
-        .factor_count = 1,
-        .norm_epsilon = 1e-5f,
-        .sublayer_count = 3,
-        .sublayers = {GENIE_SUBLAYER_SPATIAL, GENIE_SUBLAYER_TEMPORAL, GENIE_SUBLAYER_FFN}};
+    const genie_stack_params params = {.block_count = 2,
+                                       .embedding_length = 128,
+                                       .head_count = 4,
+                                       .key_length = 32,
+                                       .feed_forward_length = 512,
+                                       .token_count = P,
+                                       .context_length = 4,
+                                       .input_rows = V + 1,
+                                       .action_count = 8,
+                                       .output_length = V,
+                                       .qk_norm = GENIE_NORM_RMSNORM,
+                                       .factor_count = 1,
+                                       .norm_epsilon = 1e-5f,
+                                       .sublayer_count = 3,
+                                       .sublayers = {{.kind = GENIE_SUBLAYER_SPATIAL},
+                                                     {.kind = GENIE_SUBLAYER_TEMPORAL},
+                                                     {.kind = GENIE_SUBLAYER_FFN}}};
     const genie_sampler sampler = {.steps = 64, .temperature = 1.0f};
     genie_pool *pool;
     genie_state *state;

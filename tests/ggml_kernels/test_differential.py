@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 
 TOOLS = ("cmake", "aarch64-linux-gnu-gcc", "qemu-aarch64")
 LIBRARIES = "/usr/aarch64-linux-gnu"

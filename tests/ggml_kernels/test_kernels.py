@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from genie_cpp import _native
-from genie_cpp._native import ffi, lib
+from genie_cpp.backends import _native
+from genie_cpp.backends._native import ffi, lib
 from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.model import Genie
 from genie_cpp.convert.reference.philox import philox
 from genie_cpp.convert.reference.sampler import Sampler, fill
 from genie_cpp.convert.writer import convert
 from genie_cpp.model import Model
+from genie_cpp.stack_spec import StackParams, StackSpec
 
 ISAS = _native.isas()
 
@@ -66,7 +67,7 @@ def test_attention_of_queries_with_their_own_keys(isa: str) -> None:
 
         alone = np.concatenate([run(1, q[i : i + 1], k[i], v[i]) for i in range(queries)])
         np.testing.assert_array_equal(run(2, q, k, v), alone)
-        with pytest.raises(_native.NativeError, match="argument"):
+        with pytest.raises(_native.NativeError, match="a count is out of range"):
             run(4, q, k, v)
 
 
@@ -228,19 +229,22 @@ def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-de
 
 
 def test_a_router_is_of_floats() -> None:
-    lengths = {"block_count": 1, "embedding_length": 32, "head_count": 1, "key_length": 32, "feed_forward_length": 32}
-    counts = {"token_count": 4, "context_length": 2, "input_rows": 9, "input_length": 0, "output_length": 8}
-    more = {"factor_count": 1, "norm_epsilon": 1e-5, "expert_count": 2, "expert_used_count": 1}
-    stack = _native.Stack("scalar", _native.Pool(1), ["ffn"], **lengths, **counts, **more)
+    params = StackParams(
+        block_count=1, embedding_length=32, head_count=1, key_length=32, feed_forward_length=32, sublayers=("ffn",),
+        expert_count=2, expert_used_count=1,
+    )  # fmt: skip
+    spec = StackSpec(params=params, token_count=4, grid_width=2, context_length=2, input_rows=9, output_length=8)
+    stack = _native.Stack("scalar", _native.Pool(1), spec)
     name = "blk.0.ffn.router.weight"
-    with pytest.raises(_native.NativeError, match="argument"):
+    with pytest.raises(_native.NativeError, match="a router must be F32 or F16"):
         stack.set(name, 8, 2, 32, np.zeros(2 * 34, np.uint8))
-    with pytest.raises(_native.NativeError, match="argument"):
+    with pytest.raises(_native.NativeError, match="of another shape"):
         stack.set("blk.0.ffn.up.weight", 0, 32, 32, np.zeros((32, 32), np.float32))  # of one expert
     stack.set(name, 0, 2, 32, np.zeros((2, 32), np.float32))
     for used in (0, 3):
-        with pytest.raises(_native.NativeError, match="argument"):
-            _native.Stack("scalar", stack.pool, ["ffn"], **lengths, **counts, **{**more, "expert_used_count": used})
+        wrong = dataclasses.replace(spec, params=dataclasses.replace(params, expert_used_count=used))
+        with pytest.raises(_native.NativeError, match=r"expert_used_count must be in 1\.\.expert_count"):
+            _native.Stack("scalar", stack.pool, wrong)
 
 
 def test_a_step_refuses_what_is_out_of_range(tiny_gguf) -> None:  # type: ignore[no-untyped-def]

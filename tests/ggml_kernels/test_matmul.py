@@ -16,7 +16,7 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 
 Array = NDArray[Any]
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genie_cpp import _native
+from genie_cpp.backends import _native
 from genie_cpp.errors import NativeError
 
 F32, F16, Q4_0, Q8_0, BLOCKS = 0, 1, 2, 8, 256

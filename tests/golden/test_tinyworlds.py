@@ -17,7 +17,7 @@ import pytest
 from genie_cpp import Model, Sampler, StateError, World
 from genie_cpp.convert.reference import sampler as reference
 from genie_cpp.convert.writer import Report, convert
-from genie_cpp.session import Prompt, Session
+from genie_cpp.play.session import Prompt, Session
 
 SMALL = Path(__file__).parent / "tinyworlds"
 # With experts in the dynamics; and with a dynamics that knows no actions, so that there is no LAM.

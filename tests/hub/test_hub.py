@@ -20,9 +20,9 @@ import pytest
 import torch
 from hub import Hub
 
+from genie_cpp.catalog.names import Source, aliases, parse
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import HubError
-from genie_cpp.names import Source, aliases, parse
 
 BIN = Path(sys.executable).parent
 GOLDEN = Path(__file__).parents[1] / "golden"

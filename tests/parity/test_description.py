@@ -1,4 +1,4 @@
-"""C = PyTorch = MLX over the description of a stack: every field of `profile.STACK_KEYS` at every value, at odd sizes.
+"""C = PyTorch = MLX over the description of a stack (`stack_spec`): every field at every value, at odd sizes.
 
 The values come from the description itself. A kind that is added there and not in the core, the reference or MLX fails
 here by its name.
@@ -19,10 +19,10 @@ import torch
 
 from genie_cpp import Model
 from genie_cpp.convert.reference import checkpoint
-from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, StackConfig, TokenizerConfig
+from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig
 from genie_cpp.convert.reference.model import Genie
 from genie_cpp.convert.writer import convert
-from genie_cpp.profile import STACK_KEYS, SUBLAYERS
+from genie_cpp.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
 
 METAL = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
 TOLERANCE = 2e-5  # of the largest value
@@ -70,7 +70,7 @@ def config(changes: dict[str, Any]) -> GenieConfig:
     """A Genie whose stacks all have the change, where it may be."""
     base = {"block_count": 2, "embedding_length": 26, "head_count": 3, "key_length": 8, "feed_forward_length": 19}
 
-    def stack(kinds: tuple[str, ...], dynamics: bool) -> StackConfig:
+    def stack(kinds: tuple[str, ...], dynamics: bool) -> StackParams:
         wanted = {**base, "sublayers": kinds, **changes}
         if dynamics:
             wanted.pop("input_norm", None)
@@ -84,7 +84,7 @@ def config(changes: dict[str, Any]) -> GenieConfig:
                 wanted["sublayers"] = (*wanted["sublayers"], *unnormed)
             else:
                 wanted.pop("unnormed")
-        return StackConfig(**wanted)
+        return StackParams(**wanted)
 
     encoder = stack(("spatial", "temporal", "ffn"), False)
     if changes.get("first_frame") == "output":  # of a stack that gives something out

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from genie_cpp import Model, Sampler, World, _native
+from genie_cpp import Model, Sampler, World
+from genie_cpp.backends import _native
 from genie_cpp.convert.reference import checkpoint
-from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, StackConfig, TokenizerConfig
+from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig
 from genie_cpp.convert.reference.model import Genie
 from genie_cpp.convert.reference.play import ReferenceWorld
 from genie_cpp.convert.reference.sampler import Sampler as ReferenceSampler
 from genie_cpp.convert.writer import convert
+from genie_cpp.stack_spec import StackParams
 
 BUDGETS = json.loads((Path(__file__).parent / "budgets.json").read_text())
 BUNDLED = Path(__file__).parents[2] / "examples" / "meadow" / "checkpoint"
 
 
-def stack(**changes: object) -> StackConfig:
+def stack(**changes: object) -> StackParams:
     values = {
         "block_count": 2,
         "embedding_length": 64,
@@ -31,7 +33,7 @@ def stack(**changes: object) -> StackConfig:
         "key_length": 32,
         "feed_forward_length": 96,
     }
-    return StackConfig(**{**values, **changes})  # type: ignore[arg-type]
+    return StackParams(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def genie(kind: str = "st-vivit", mixing: tuple[str, ...] = ("spatial", "temporal", "ffn"), **changes: object) -> Genie:
@@ -51,7 +53,7 @@ def genie(kind: str = "st-vivit", mixing: tuple[str, ...] = ("spatial", "tempora
     return seeded(config)
 
 
-def post_norm_film_fsq(encoder: StackConfig, plain: StackConfig) -> GenieConfig:
+def post_norm_film_fsq(encoder: StackParams, plain: StackParams) -> GenieConfig:
     film = dataclasses.replace(plain, norm="layernorm", output_norm="none")
     return GenieConfig(
         tokenizer=TokenizerConfig(encoder, plain, patch_size=8, codebook_size=81, latent_length=4, quantizer="fsq"),

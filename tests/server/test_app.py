@@ -19,16 +19,16 @@ from PIL import Image
 
 from genie_cpp import Model, World
 from genie_cpp.frames import fit
-from genie_cpp.recipe import Recipe, read
+from genie_cpp.play.recipe import Recipe, read
 
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from genie_cpp.server.app import create_app
-from genie_cpp.server.limits import Limits
-from genie_cpp.server.protocol import SUBPROTOCOL
-from genie_cpp.session import Prompt
+from genie_cpp.play.session import Prompt
+from genie_cpp.server.common.limits import Limits
+from genie_cpp.server.page.app import create_app
+from genie_cpp.server.page.protocol import SUBPROTOCOL
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
 LIMITS = Limits(sessions=2, picture_bytes=100_000, picture_pixels=10_000, recording_frames=6)

@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 import httpx
 
-from genie_cpp.server.limits import ServeLimits
+from genie_cpp.server.common.limits import ServeLimits
 
 from .test_serve_faults import SERVE, Running
 

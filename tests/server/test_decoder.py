@@ -17,8 +17,8 @@ from PIL import Image
 
 from genie_cpp.errors import ImageError
 from genie_cpp.frames import decode_image, fit
-from genie_cpp.server import decoder as module
-from genie_cpp.server.decoder import Decoder
+from genie_cpp.server.common import decoder as module
+from genie_cpp.server.common.decoder import Decoder
 
 
 def png(width: int, height: int) -> bytes:
@@ -95,7 +95,7 @@ def test_called_from_many_threads(decoder: Decoder) -> None:
 
 def test_it_ends_with_its_parent() -> None:
     code = (
-        "import io, sys, time\nfrom PIL import Image\nfrom genie_cpp.server.decoder import Decoder\n"
+        "import io, sys, time\nfrom PIL import Image\nfrom genie_cpp.server.common.decoder import Decoder\n"
         "out = io.BytesIO(); Image.new('RGB', (16, 16)).save(out, 'PNG')\n"
         "d = Decoder(); d.frame(out.getvalue(), 1000, 8, 8); print(d._process.pid, flush=True); time.sleep(60)"
     )

@@ -18,15 +18,15 @@ from PIL import Image
 
 from genie_cpp import Model, World
 from genie_cpp.frames import fit
-from genie_cpp.recipe import read
+from genie_cpp.play.recipe import read
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 from playwright import sync_api
 
-from genie_cpp.server.limits import Limits
+from genie_cpp.play.session import Prompt
+from genie_cpp.server.common.limits import Limits
 from genie_cpp.server.run import listen, server
-from genie_cpp.session import Prompt
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")

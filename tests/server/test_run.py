@@ -24,8 +24,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from genie_cpp.server.limits import Limits
-from genie_cpp.server.protocol import SUBPROTOCOL
+from genie_cpp.server.common.limits import Limits
+from genie_cpp.server.page.protocol import SUBPROTOCOL
 
 pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")
 PLAY = Path(sysconfig.get_path("scripts")) / "genie-play"

@@ -22,11 +22,11 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from genie_cpp.server.limits import ServeLimits
+from genie_cpp.play.session import Prompt
+from genie_cpp.server.api.app import create_api
+from genie_cpp.server.api.websocket import SUBPROTOCOL
+from genie_cpp.server.common.limits import ServeLimits
 from genie_cpp.server.run import LOCAL
-from genie_cpp.server.serve import create_api
-from genie_cpp.server.talk import SUBPROTOCOL
-from genie_cpp.session import Prompt
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
 OTHER = np.random.default_rng(4).integers(0, 256, (20, 16, 3), np.uint8)

@@ -32,13 +32,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from genie_cpp.server.limits import Limits, ServeLimits
-from genie_cpp.server.protocol import SUBPROTOCOL as PLAY_SUBPROTOCOL
+from genie_cpp.play.session import Prompt
+from genie_cpp.server.api.sessions import Sessions
+from genie_cpp.server.api.websocket import SUBPROTOCOL
+from genie_cpp.server.common.limits import Limits, ServeLimits
+from genie_cpp.server.page.protocol import SUBPROTOCOL as PLAY_SUBPROTOCOL
 from genie_cpp.server.run import api_server, listen
 from genie_cpp.server.run import server as play_server
-from genie_cpp.server.sessions import Sessions
-from genie_cpp.server.talk import SUBPROTOCOL
-from genie_cpp.session import Prompt
 
 pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")
 SERVE = Path(sysconfig.get_path("scripts")) / "genie-serve"

@@ -1,0 +1,1 @@
+"""Worlds by name: the bundled ones, and published checkpoints that are fetched and converted."""

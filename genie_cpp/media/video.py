@@ -1,0 +1,84 @@
+"""Films in: mp4, webm, mov and mkv, through the ffmpeg that imageio brings (genie_cpp[video])."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genie_cpp.errors import ImageError
+
+_PICTURES = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # brands of ISO files
+_MATROSKA = b"\x1aE\xdf\xa3"
+# What else a file could make ffmpeg open, such as a playlist of addresses, it is told not to.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
+
+
+def is_video(head: bytes) -> bool:
+    """Whether a file that starts so (12 bytes are enough) is an mp4, mov, webm or mkv."""
+    kind, brand = head[4:8], head[8:12]
+    return (
+        head.startswith(_MATROSKA)
+        or kind in (b"moov", b"mdat", b"wide")
+        or (kind == b"ftyp" and brand not in _PICTURES)
+    )
+
+
+def iter_video(path: Path, name: str, most_pixels: int) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a film as RGB uint8 [height, width, 3], one at a time, turned as the film says.
+
+    name: what messages call it. Raises ImageError.
+    """
+    try:
+        import imageio_ffmpeg
+
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise ImageError(f"reading the film {name} needs ffmpeg", "pip install 'genie_cpp[video]'") from None
+    # PPM says its size before every frame: a phone's film is turned by ffmpeg, and sizes may change on the way.
+    command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", _FORMATS,
+               "-i", f"file:{path.absolute()}", "-map", "0:v:0", "-fps_mode", "passthrough",
+               "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]  # fmt: skip
+    with tempfile.TemporaryFile() as complaints:
+        ffmpeg = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
+        assert ffmpeg.stdout is not None
+        count = 0
+        try:
+            while (frame := _ppm(ffmpeg.stdout, name, most_pixels)) is not None:
+                count += 1
+                yield frame
+            code = ffmpeg.wait()
+        finally:
+            ffmpeg.kill()
+            ffmpeg.stdout.close()
+            ffmpeg.wait()
+        if count == 0 or code:
+            complaints.seek(0)
+            text = complaints.read(2000).decode("utf-8", "replace").replace(str(path.absolute()), name)
+            # Where in its memory a part of ffmpeg stands is nobody's business.
+            lines = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", text).strip().splitlines()
+            why = lines[0][:120] if lines else "it holds no pictures"
+            raise ImageError(f"{name} is not a film that can be read: {why}", "mp4, mov, webm and mkv work")
+
+
+def _ppm(stream: IO[bytes], name: str, most_pixels: int) -> NDArray[np.uint8] | None:
+    """The next picture of the stream; None at its end."""
+    kind, size, depth = (stream.readline(32) for _ in range(3))
+    if not depth:
+        return None
+    with contextlib.suppress(ValueError):
+        width, height = (int(number) for number in size.split())
+        if (kind, depth) == (b"P6\n", b"255\n") and width * height <= most_pixels:
+            pixels = stream.read(3 * width * height)
+            if len(pixels) < 3 * width * height:
+                return None
+            return np.frombuffer(pixels, np.uint8).reshape(height, width, 3).copy()
+        raise ImageError(f"{name} has frames of {width}x{height} pixels; {most_pixels / 1e6:g} million are the limit")
+    raise ImageError(f"{name} is not a film that can be read", "mp4, mov, webm and mkv work")

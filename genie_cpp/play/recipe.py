@@ -1,0 +1,163 @@
+"""How a picture was made, kept inside it, and the command that makes it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import mmap
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from genie_cpp.backends.choose import BACKENDS
+from genie_cpp.errors import SamplerError
+from genie_cpp.frames import FITS, FORMATS, quiet
+from genie_cpp.sampler import Sampler
+from genie_cpp.world import WINDOWS
+
+KEY = "genie_cpp"
+MAX_PROMPT = 1024  # frames of a prompt, and how far apart they may be
+_MAX_TEXT = 1 << 24
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on. `model`: a path, a bundled world's name or, in 0.1.0, empty; hashes: SHA-256 of the
+    files' bytes.
+
+    bookmark: -1 where `prompt` is a picture; else it is a session file, and the number of the bookmark that the run
+    went on from, 0 for where the session was left. prompt_frames: how many frames of `prompt`, prompt_stride apart.
+    """
+
+    version: str
+    model: str
+    model_sha256: str
+    prompt: str
+    prompt_sha256: str
+    fit: str
+    seed: int
+    actions: str
+    steps: int
+    temperature: float
+    order: str
+    noise: float
+    threshold: float
+    window: str
+    isa: str
+    fps: int
+    scale: int
+    bookmark: int = -1
+    prompt_frames: int = 1
+    prompt_stride: int = 1
+    backend: str = "cpu"
+
+    def to_json(self) -> str:
+        """ASCII on one line; the same recipe gives the same text."""
+        return json.dumps({KEY: dataclasses.asdict(self)}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Recipe | None:
+        """None when the text is no recipe that `genie-run` could have written: it is somebody else's text."""
+        try:
+            return _checked(json.loads(text)) if len(text) <= _MAX_TEXT else None
+        except (ValueError, RecursionError):
+            return None
+
+    def command(self, output: str) -> str:
+        """The `genie-run` command that writes the same bytes, given the same model and prompt files.
+
+        Instruction sets and backends round differently, so frames drift apart between them: on another machine
+        GENIE_ISA=`isa` is needed too, where the backend is "cpu".
+        """
+        words: list[Any] = ["genie-run"]
+        if self.model:
+            words += ["-m", self.model]
+        if self.bookmark < 0:
+            words += ["--prompt-frame", self.prompt, "--seed", self.seed]
+            if (self.prompt_frames, self.prompt_stride) != (1, 1):
+                words += ["--prompt-frames", self.prompt_frames, "--prompt-stride", self.prompt_stride]
+        else:
+            words += ["--from", self.prompt, "--bookmark", self.bookmark]
+        words += ["--actions", self.actions]
+        # All digits: the recipe is part of the file, so a temperature of float32(0.1) must come back as just that.
+        words += ["--steps", self.steps, "--temperature", repr(self.temperature), "--order", self.order]
+        words += [
+            "--noise",
+            repr(self.noise),
+            "--threshold",
+            repr(self.threshold),
+            "--window",
+            self.window,
+            "--fit",
+            self.fit,
+        ]
+        words += ["--backend", self.backend, "--fps", self.fps, "--scale", self.scale, "-o", output]
+        return shlex.join(map(str, words))
+
+
+def _checked(data: Any) -> Recipe | None:
+    data = data.get(KEY) if isinstance(data, dict) else None
+    fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
+    if not isinstance(data, dict):
+        return None
+    absent = {"threshold": 0.0, "bookmark": -1, "prompt_frames": 1, "prompt_stride": 1, "backend": "cpu"}  # in 0.1.0
+    data = {**absent, **data}
+    if set(data) != set(fields):
+        return None
+    for name, kind in fields.items():
+        if kind == "float" and type(data[name]) is int:
+            data[name] = float(data[name]) if abs(data[name]) <= 100 else -1.0
+        if type(data[name]).__name__ != kind or (kind == "str" and "\0" in data[name]):
+            return None
+    recipe = Recipe(**data)
+    try:
+        Sampler(recipe.steps, recipe.temperature, recipe.order, recipe.noise, recipe.threshold)
+    except SamplerError:
+        return None
+    right = (
+        all(re.fullmatch("[0-9a-f]{64}", text) for text in (recipe.model_sha256, recipe.prompt_sha256))
+        and re.fullmatch(r"[0-9*,]*", recipe.actions)
+        and re.fullmatch(r"[a-z0-9]{1,32}", recipe.isa)
+        and recipe.fit in FITS
+        and recipe.window in WINDOWS
+        and recipe.backend in BACKENDS[1:]
+        and 0 <= recipe.seed < 1 << 64
+        and 1 <= recipe.fps <= 100
+        and 1 <= recipe.scale <= 64
+        and -1 <= recipe.bookmark <= 64
+        and 1 <= recipe.prompt_frames <= MAX_PROMPT
+        and 1 <= recipe.prompt_stride <= MAX_PROMPT
+    )
+    return recipe if right else None
+
+
+def read(path: Path) -> Recipe | None:
+    """The recipe stored in a picture, a video or a folder that genie-run wrote; None when there is none."""
+    try:
+        if path.is_dir():
+            with (path / "recipe.json").open("rb") as file:
+                return Recipe.from_json(file.read(_MAX_TEXT + 1))
+        if path.suffix.lower() == ".mp4":
+            return _from_mp4(path)
+        with quiet(), Image.open(path, formats=FORMATS) as image:
+            found = [image.info.get("comment"), image.info.get(KEY), image.getexif().get(0x010E)]
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's parsers raise nearly anything on damaged files
+        return None
+    for text in found:
+        if isinstance(text, (str, bytes)) and (recipe := Recipe.from_json(text)):
+            return recipe
+    return None
+
+
+def _from_mp4(path: Path) -> Recipe | None:
+    # The recipe lies in the file as plain JSON; no need to decode a video that may be hostile.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(b'{"' + KEY.encode() + b'"')
+        text = data[start : start + _MAX_TEXT].decode("ascii", "replace") if start >= 0 else ""
+    return _checked(json.JSONDecoder().raw_decode(text)[0])

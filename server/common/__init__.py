@@ -1,0 +1,1 @@
+"""What the page and the API share: limits, connections, messages, pictures decoded in a process of their own."""

@@ -1,0 +1,1 @@
+"""The page of genie-play, and what answers it."""
