@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _OUT_OF_FILES = "socket.accept() out of system resource"
@@ -90,6 +91,13 @@ class Patient(H11Protocol):
         elif self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
             self._among.silent.pop(self, None)
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's own fails where an answer is on its way already, and where the request was a HEAD."""
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.close()
 
     def _follow(self, websocket: Any) -> None:
         """A connection that another protocol took over still counts until it ends, of which only that one is told."""

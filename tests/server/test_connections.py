@@ -114,6 +114,18 @@ def test_a_request_with_a_length_and_an_encoding_is_the_last_on_its_connection(s
     server.http.delete(place)
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET", "POST"])
+def test_a_body_that_is_none_closes_the_connection(server: Running, method: str, caplog) -> None:  # type: ignore[no-untyped-def]
+    """The answer may have begun when the rest of the request turns out to be no chunk."""
+    head = f"{method} /health HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for rest in (b"\x89PNG\r\n\x1a", b"5\r\nabcde\r\nzz\r\n"):
+        (one,) = silent(server, 1, head.encode() + rest)
+        assert closed(one)
+    assert "Traceback" not in caplog.text and "Fatal" not in caplog.text
+    with httpx.Client(base_url=server.address, timeout=20) as client:
+        assert client.get("/health").status_code == 200
+
+
 def test_methods_that_somebody_made_up_are_one_label(server: Running) -> None:
     for k in range(20):
         answer(server, f"M{k} /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
