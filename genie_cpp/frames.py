@@ -51,9 +51,9 @@ def load_frames(path: Path, most: int = 4096) -> list[Frame]:
     return list(itertools.islice(iter_frames(path), most))
 
 
-def decode_image(data: bytes, most_pixels: int = MAX_PIXELS) -> Frame:
+def decode_image(data: bytes, most_pixels: int = MAX_PIXELS, least_side: int = MIN_SIDE) -> Frame:
     """As `load_image`, from the bytes of a file that somebody sent. Raises ImageError."""
-    for frame in _iter_frames(io.BytesIO(data), "the picture", most_pixels):
+    for frame in _iter_frames(io.BytesIO(data), "the picture", most_pixels, least_side):
         return frame
     raise ImageError("the picture is empty")
 
@@ -112,7 +112,7 @@ def _iter_video(source: Path | io.BytesIO, name: str) -> Iterator[Frame]:
             yield frame
 
 
-def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iterator[Frame]:
+def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int, least_side: int = MIN_SIDE) -> Iterator[Frame]:
     """path: what messages call the source."""
     try:
         with contextlib.ExitStack() as held:
@@ -129,7 +129,7 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int) -> Iter
                         image.seek(number)
                     except EOFError:
                         return
-                    _check_size(path, image, most_pixels)
+                    _check_sides(path, *image.size, most_pixels, least_side)
                     frame = _rgb(image)
                 yield frame
     except (ImageError, MemoryError):
@@ -159,15 +159,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _check_size(path: str, image: Image.Image, most_pixels: int) -> None:
-    _check_sides(path, *image.size, most_pixels)
-
-
-def _check_sides(path: str, width: int, height: int, most_pixels: int) -> None:
+def _check_sides(path: str, width: int, height: int, most_pixels: int, least_side: int = MIN_SIDE) -> None:
     if width * height > most_pixels:
         raise ImageError(f"{path} has {width}x{height} pixels; {most_pixels / 1e6:g} million are the limit")
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"{path} has {width}x{height} pixels; {MIN_SIDE}x{MIN_SIDE} are the least")
+    if min(width, height) < least_side:
+        raise ImageError(f"{path} has {width}x{height} pixels; {least_side}x{least_side} are the least")
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:

@@ -235,7 +235,8 @@ class Replay:
     def _start(self, root: Root, frame: Saved) -> Node:
         if root.picture:
             hp = self.model.info
-            prompt = Prompt(decode_image(root.picture, 4 * hp.frame_width * hp.frame_height))
+            size = hp.frame_width * hp.frame_height  # as it was fitted; a world's frames may be smaller than any prompt
+            prompt = Prompt(decode_image(root.picture, 4 * size, least_side=1))
             return self.session.reset(prompt, root.seed)
         return self.session.adopt(root.state, root.depth, frame.action)
 

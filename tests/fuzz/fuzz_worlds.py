@@ -6,7 +6,6 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,32 +14,35 @@ from genie_cpp.backends._native import isas
 from genie_cpp.cli import synthetic
 from genie_cpp.errors import ModelError
 from genie_cpp.file.hparams import HParams
-from genie_cpp.stack_spec import SUBLAYERS, StackParams
+from genie_cpp.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
 
-FFNS = ("gelu", "gelu_tanh", "relu", "swiglu", "geglu")
+# What the place of a stack decides, or another word.
+NOT_HERE = ("sublayers", "unnormed", "norm_position", "kv_input", "input_norm", "first_frame")
 
 
 def _stack(rng: random.Random, kinds: list[str], dynamics: bool, windowed: bool) -> StackParams:
-    heads, key = rng.choice((1, 2, 3)), rng.choice((4, 8, 16, 24, 32))
-    experts = rng.choice((None, None, None, 2, 3))
-    qk_norm, post = rng.random() < 0.5, rng.random() < 0.3
-    more: dict[str, Any] = {
-        "norm_position": "post" if post else "pre",
-        "output_norm": rng.choice((None, "none", "layernorm", "rmsnorm")),
-        "position": rng.choice(("separate", "joint", "none")),
-        "qk_norm_kind": rng.choice(("rmsnorm", "layernorm")) if qk_norm else "rmsnorm",
-        "kv_input": "norm" if post else rng.choice(("norm", "residual")),
-        "spatial_bias": rng.choice(("none", "relative")),
-        "temporal_bias": rng.choice(("none", "alibi")),
-        "input_norm": "none" if dynamics else rng.choice(("none", "dual")),
-        "first_frame": "none" if dynamics or not windowed else rng.choice(("none", "none", "input")),
-        "expert_count": experts,
-        "expert_used_count": None if experts is None else rng.randint(1, experts),
-    }
+    """Words come from the description, so that a new one is tried too."""
+    words = {key.field: rng.choice(key.choices) for key in STACK_KEYS if key.choices and key.field not in NOT_HERE}
+    experts, post = rng.choice((None, None, None, 2, 3)), rng.random() < 0.3
     return StackParams(
-        rng.randint(1, 2), rng.choice((8, 17, 32, 48)), rng.choice((8, 19, 32, 64)), heads, key, qk_norm, tuple(kinds),
-        rng.choice(("rmsnorm", "layernorm")), rng.choice((1e-5, 1e-6)), rng.choice(FFNS), rng.random() < 0.5, **more,
-    )  # fmt: skip
+        **words,  # type: ignore[arg-type]
+        block_count=rng.randint(1, 2),
+        embedding_length=rng.choice((8, 17, 32, 48)),
+        feed_forward_length=rng.choice((8, 19, 32, 64)),
+        head_count=rng.choice((1, 2, 3)),
+        key_length=rng.choice((4, 8, 16, 24, 32)),
+        qk_norm=rng.random() < 0.5,
+        norm_epsilon=rng.choice((1e-5, 1e-6)),
+        bias=rng.random() < 0.5,
+        sublayers=tuple(kinds),
+        unnormed=tuple(kind for kind in ("spatial", "temporal", "spacetime", "ffn") if rng.random() < 0.1),
+        norm_position="post" if post else "pre",
+        kv_input="norm" if post else rng.choice(("norm", "residual")),
+        input_norm="none" if dynamics else rng.choice(("none", "dual")),
+        first_frame="none" if dynamics or not windowed else rng.choice(("none", "none", "input")),
+        expert_count=experts,
+        expert_used_count=None if experts is None else rng.randint(1, experts),
+    )
 
 
 def random_params(rng: random.Random) -> HParams:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fuzz_worlds import random_params
 
 from genie_cpp import GenieError, Model, Sampler, StateError
+from genie_cpp.cli import synthetic
 from genie_cpp.convert.writer import convert
 from genie_cpp.play.session import Prompt, Session
 from genie_cpp.play.session_file import MAGIC, Replay, SessionFile
@@ -165,3 +168,15 @@ def test_the_frame_that_was_shown_may_have_made_room_for_others(model: Model) ->
         again = Replay(saved, model, max_bytes=room).run()
         assert again.node.id in again.nodes and set(again.bookmarks) <= set(again.nodes)
     assert again.node.png == session.node.png and len(again.bookmarks) == 1  # with room it is all there
+
+
+def test_a_world_of_a_few_pixels_comes_back(tmp_path: Path) -> None:
+    """Its frames are smaller than any picture that somebody may start from."""
+    seed = next(seed for seed in range(99) if random_params(random.Random(seed)).frame_height < 8)
+    model = Model.open(synthetic.write(random_params(random.Random(seed)), "small", "f32", tmp_path), threads=1)
+    session = Session(model)
+    session.reset(Prompt(PICTURE))
+    session.step(0)
+    again = Replay(SessionFile.from_bytes(SessionFile.of(session).to_bytes()), model)
+    again.run()
+    assert frames(again.session) == frames(session)
