@@ -129,7 +129,7 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int, least_s
                         image.seek(number)
                     except EOFError:
                         return
-                    _check_sides(path, *image.size, most_pixels, least_side)
+                    _check_sides(path, image.width, image.height, most_pixels, least_side)
                     frame = _rgb(image)
                 yield frame
     except (ImageError, MemoryError):

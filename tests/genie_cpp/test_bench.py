@@ -106,7 +106,11 @@ def test_every_repetition_finds_the_same_full_window(
 ) -> None:
     found = []
     step = bench.World.step
-    monkeypatch.setattr(bench.World, "step", lambda world, action: (found.append(len(world._dynamics)), step(world, 0)))
+    monkeypatch.setattr(
+        bench.World,
+        "step",
+        lambda world, action: (found.append(len(world._window.prediction.dynamics)), step(world, 0)),
+    )
     Bench(3).run(tiny_gguf("q8_0"), 1, [1])
     assert found == [3] * 4  # the context of 4 less the frame to come; warm-up and 3 repetitions
 

@@ -369,7 +369,9 @@ def test_a_step_waits_for_the_device_once(model: Model, monkeypatch: pytest.Monk
     monkeypatch.setattr(mx, "eval", lambda *arrays: waits.append(wait(*arrays)))
     ids = np.full(model.token_count, model.info.codebook_size, np.int32)
     logits = np.empty((model.token_count, model.info.codebook_size), np.float32)
-    world._dynamics.maskgit_step(_native.sampler_struct(4, 1.0, "confidence", 1.0), 0, 1, 1, 0, ids, logits)
+    world._window.prediction.dynamics.maskgit_step(
+        _native.sampler_struct(4, 1.0, "confidence", 1.0), 0, 1, 1, 0, ids, logits
+    )
     assert len(waits) == 1 and (ids < model.info.codebook_size).any()
 
 

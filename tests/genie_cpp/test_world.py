@@ -197,8 +197,8 @@ def test_windows_from_pixels(model: Model, prompt: np.ndarray) -> None:
     moved.step(1)
     given.step(1)
     seen = [model.patches(frame, model.info.tokenizer_patch_size) for frame in start]
-    assert led and moved._actions == [-1, int(model.infer_from_patches(seen[1:])[0]), 0, 1]
-    assert given._actions == [-1, 2, 0, 1]
+    assert led and moved._window.actions == [-1, int(model.infer_from_patches(seen[1:])[0]), 0, 1]
+    assert given._window.actions == [-1, 2, 0, 1]
 
 
 def test_damaged_states(model: Model, prompt: np.ndarray) -> None:

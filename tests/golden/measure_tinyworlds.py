@@ -67,7 +67,7 @@ def loops(model: Model, want: dict[str, np.ndarray], count: int) -> None:
         same.append((worlds[0].tokens == worlds[1].tokens).mean())
         decibel.append(-10 * np.log10(max(np.mean((frames[0] - frames[1]) ** 2) / 255**2, 1e-10)))
         state = model.state("tokenizer.encoder")
-        for frame in worlds[0]._pixels:
+        for frame in worlds[0]._window.pixels:
             ids = model.encode_patches(state, frame)
         changed.append((ids != worlds[0].tokens).mean())
     print(f"tokens that encoding a decoded frame again changes: {np.mean(changed):.2%}")
