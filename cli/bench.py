@@ -21,10 +21,10 @@ from genie_cpp.catalog.bundled import locate
 from genie_cpp.cli import synthetic
 from genie_cpp.cli.options import Backend, Force, Offline
 from genie_cpp.errors import BenchError
-from genie_cpp.file.gguf_file import GGUFFile, quoted
+from genie_cpp.file.gguf_file import GGUFFile
 from genie_cpp.model import default_threads
 from genie_cpp.sampler import Sampler
-from genie_cpp.words import size
+from genie_cpp.words import in_cell, printable, quoted, size
 
 # Each measured column: its name in csv and json, its title and decimals in md, its samples.
 MEASURED: tuple[tuple[str, str, int, Callable[[Result], list[float]]], ...] = (
@@ -162,7 +162,7 @@ def _json(rows: list[Result], where: dict[str, str | int]) -> None:
 def _csv(rows: list[Result], where: dict[str, str | int]) -> None:
     lines = []
     for row in rows:
-        facts: dict[str, Any] = {**_facts(row), "model": _printable(row.model)}
+        facts: dict[str, Any] = {**_facts(row), "model": printable(row.model)}
         for name, _, _, samples in MEASURED:
             values = samples(row)
             facts[name], facts[f"{name}_sd"] = (f"{value:.6g}" for value in mean_sd(values)) if values else ("", "")
@@ -179,7 +179,7 @@ def _md(rows: list[Result], where: dict[str, str | int]) -> None:
     titles = [*about, *(column[1] for column in MEASURED)]
     table = [titles, [":--" if title in ("model", "type", "backend", "ISA") else "--:" for title in titles]]
     for row in rows:
-        name = _printable(row.model).replace("|", "\\|")
+        name = in_cell(row.model)
         about = [name, size(row.size), f"{row.parameters / 1e6:.1f} M", row.type, row.backend, row.isa]
         cells = [*about, str(row.threads or ""), str(row.steps), str(len(row.samples))]
         for column, _, digits, samples in MEASURED:
@@ -194,11 +194,7 @@ def _md(rows: list[Result], where: dict[str, str | int]) -> None:
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print(f"| {' | '.join(cells)} |")
-    print(f"\n{_printable(environment_line(where))}")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
+    print(f"\n{printable(environment_line(where))}")
 
 
 FORMATS = {"md": _md, "csv": _csv, "json": _json}

@@ -14,7 +14,7 @@ from rich.table import Table
 from genie_cpp.catalog import fetched, names
 from genie_cpp.cli.options import Offline
 from genie_cpp.errors import CheckpointError
-from genie_cpp.words import size
+from genie_cpp.words import printable, size
 
 if TYPE_CHECKING:
     from genie_cpp.convert.writer import Report
@@ -90,5 +90,5 @@ def table(report: Report) -> Table:
 def closing_line(report: Report) -> str:
     """What was written, how large it is and how much smaller than fp32."""
     ratio = report.bytes_before / max(report.bytes_after, 1)
-    name = "".join(c if c.isprintable() else "?" for c in str(report.output))
+    name = printable(str(report.output))
     return f"{name}: {report.parameters:,} parameters, {size(report.file_bytes)}, {ratio:.2f} times smaller than fp32"

@@ -22,9 +22,9 @@ from genie_cpp.evaluate import sheet as sheets
 from genie_cpp.evaluate.report import Report
 from genie_cpp.evaluate.report import limits as bars
 from genie_cpp.evaluate.sweep import parse
-from genie_cpp.file.gguf_file import quoted
 from genie_cpp.frames import Frame, fit, load_image
 from genie_cpp.model import Model
+from genie_cpp.words import quoted
 from genie_cpp.world import World
 
 FORMATS = ("md", "json")

@@ -18,13 +18,13 @@ from genie_cpp.backends import memory
 from genie_cpp.catalog import names
 from genie_cpp.catalog.bundled import bundled, locate
 from genie_cpp.errors import GGUFError
-from genie_cpp.file.gguf_file import MAGIC, GGUFFile, quoted
+from genie_cpp.file.gguf_file import MAGIC, GGUFFile
 from genie_cpp.file.gguf_keys import CARD, KEYS, STACKS
 from genie_cpp.file.hparams import HParams, validate
 from genie_cpp.model import current_isa, default_threads
 from genie_cpp.play.session_file import MAGIC as SESSION_MAGIC
 from genie_cpp.play.session_file import SessionFile
-from genie_cpp.words import size
+from genie_cpp.words import printable, quoted, size
 
 
 def info(
@@ -46,7 +46,9 @@ def info(
         return
     if _is_session(file):
         facts = _session_facts(file)
-        _print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {clean(str(v))}" for k, v in facts.items()))
+        _print(
+            json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {printable(str(v))}" for k, v in facts.items())
+        )
         return
     from genie_cpp.play import recipe
 
@@ -59,7 +61,7 @@ def info(
     command = found.command(str(file) + ("/" if file.is_dir() else ""))
     if found.backend == "cpu" and found.isa != current_isa():  # rounding differs between instruction sets
         command = f"GENIE_ISA={found.isa} {command}"
-    _print(json.dumps({"file": str(file), "command": command}, indent=1) if as_json else clean(command))
+    _print(json.dumps({"file": str(file), "command": command}, indent=1) if as_json else printable(command))
 
 
 def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
@@ -90,11 +92,6 @@ def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
                 for t in file.tensors.values()
             ]
         return facts
-
-
-def clean(text: str) -> str:
-    """Text from a file without what could drive a terminal: all but printable characters and spaces is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rows(hp: HParams) -> dict[str, Any]:
@@ -184,7 +181,7 @@ def _show(facts: dict[str, Any]) -> None:
             listing.add_column(title, justify="right" if title == "bytes" else "left", overflow="fold")
         for row in facts["tensors"]:
             listing.add_row(
-                Text(clean(row["name"])), row["type"], " x ".join(map(str, row["shape"])), f"{row['bytes']:,}"
+                Text(printable(row["name"])), row["type"], " x ".join(map(str, row["shape"])), f"{row['bytes']:,}"
             )
         console.print(listing)
 
@@ -201,7 +198,7 @@ def _section(console: Console, title: str, rows: dict[str, Any]) -> None:
     view.add_column(overflow="fold")
     view.add_column(overflow="fold")
     for name, value in rows.items():
-        view.add_row(Text(clean(name)), Text(_word(value)))
+        view.add_row(Text(printable(name)), Text(_word(value)))
     console.print(Text(title, style="bold"))
     console.print(view)
     console.print()
@@ -213,5 +210,5 @@ def _word(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(clean(str(item)) for item in value)
-    return clean(str(value))
+        return ", ".join(printable(str(item)) for item in value)
+    return printable(str(value))

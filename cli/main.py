@@ -23,6 +23,7 @@ from genie_cpp.cli.serve import serve
 from genie_cpp.cli.worlds import worlds
 from genie_cpp.errors import GenieError
 from genie_cpp.version import __version__
+from genie_cpp.words import printable
 
 
 def _version(asked: bool) -> None:
@@ -50,11 +51,6 @@ for _command in (run, play, serve, convert, info, bench, worlds):
 app.command("eval")(evaluate)
 
 
-def _plain(text: object) -> str:
-    """Text from files and users, without control characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
-
-
 def fail(error: BaseException) -> int:
     """Print `error: …` and `hint: …`; returns the exit code. GENIE_DEBUG=1 shows where unnamed faults arose."""
     debug = os.environ.get("GENIE_DEBUG", "0") not in ("", "0")
@@ -65,20 +61,20 @@ def fail(error: BaseException) -> int:
         return 130
     hint = getattr(error, "hint", "")
     if isinstance(error, GenieError):
-        print(f"error: {_plain(error)}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
     elif isinstance(error, BrokenPipeError):
         # Whoever read our output has left, as `head` does; stdout would fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {_plain(where)}{_plain(error.strerror or error)}", file=sys.stderr)
+        print(f"error: {printable(where)}{printable(str(error.strerror or error))}", file=sys.stderr)
     elif isinstance(error, MemoryError):
         print("error: out of memory", file=sys.stderr)
     else:
-        print(f"error: internal: {type(error).__name__}: {_plain(error)}", file=sys.stderr)
+        print(f"error: internal: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
         hint = "please report it; GENIE_DEBUG=1 shows where it happened"
     if hint:
-        print(f"hint: {_plain(hint)}", file=sys.stderr)
+        print(f"hint: {printable(hint)}", file=sys.stderr)
     return 1
 
 

@@ -7,6 +7,8 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,6 @@ from genie_cpp.catalog.bundled import START, find_start, start_name
 from genie_cpp.cli import options
 from genie_cpp.cli.options import Backend, env
 from genie_cpp.errors import ActionError, GenieError, ImageError, SamplerError
-from genie_cpp.file.gguf_file import quoted
 from genie_cpp.file.hparams import HParams
 from genie_cpp.frames import Frame, describe_fit, fit, iter_frames, load_image, sha256
 from genie_cpp.media.output import check_output, check_size, write
@@ -31,6 +32,7 @@ from genie_cpp.play.session_file import Replay, SessionFile
 from genie_cpp.sampler import AUTO_THRESHOLD, Sampler
 from genie_cpp.tokens import are_tokens, data_file, load_tokens
 from genie_cpp.version import __version__
+from genie_cpp.words import printable, quoted
 from genie_cpp.world import World
 
 
@@ -137,6 +139,60 @@ def run(
     path, folder = Path(output), output.endswith(("/", "\\"))
     folder = folder or (path.is_dir() and path.suffix == "")
     check_output(path, overwrite, folder)
+    _agree(prompt_frame, prompt_frames, prompt_stride, session, actions, actions_from, seed)
+    opened = Model.open(model, threads, backend, force)
+    past = None if session is None else _replayed(session, bookmark, opened, console)
+    if past and window not in (None, past.world.window):
+        raise GenieError(f"--from goes on with the session's window, {past.world.window}", "leave --window out")
+    seed = past.world.seed if past else seed or 0
+    default = opened.sampler if past is None else past.sampler
+    sampler = _sampler(default, steps, temperature, order, noise, threshold)
+    world = World(opened, sampler, past.world.window if past else window)
+    hp = opened.info
+    check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
+    named, source = _source(session or prompt_frame, opened)
+    source_hash = sha256(data_file(source) if past is None and are_tokens(source) else source)
+    begin = _beginning(world, opened, past, source, prompt_frames, prompt_stride, how, seed)
+    if actions_from is not None:
+        actions = _inferred(actions_from, opened, how, n)
+    plan = read_actions("random" if actions is None else actions, hp.choices, n, seed, hp.action_names)
+    console.print(
+        f"{printable(opened.name)} {opened.type}, {opened.backend}: {opened.device}, seed {seed}", soft_wrap=True
+    )
+    if begin.sentence:
+        console.print(begin.sentence, soft_wrap=True)
+    frames = [begin.start()]
+    world.sampler = sampler  # a restored world has the session's
+    seconds, interrupted = _play(world, plan, frames, console)
+    made = len(frames) - 1
+    if interrupted:
+        console.print(f"interrupted: keeping the {made} frames made so far")
+    recipe = Recipe(
+        version=__version__, model=opened.reference, model_sha256=opened.sha256, prompt=named,
+        prompt_sha256=source_hash, fit=how, seed=seed, actions=format_actions(plan[:made]), steps=sampler.steps,
+        temperature=float(sampler.temperature), order=sampler.order, noise=float(sampler.noise),
+        threshold=float(sampler.threshold), window=world.window, isa=opened.isa, fps=fps, scale=scale,
+        bookmark=-1 if session is None else bookmark, prompt_frames=prompt_frames, prompt_stride=prompt_stride,
+        backend=opened.backend,
+    )  # fmt: skip
+    write(path, frames, recipe, overwrite, folder)
+    rate = made / seconds if seconds > 0 else 0.0
+    console.print(f"{made} frames in {seconds:.2f} s, {rate:.1f} frames/s")
+    print(json.dumps(_report(output, made, seconds, world, recipe)) if as_json else output)
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _agree(
+    prompt_frame: Path | None,
+    prompt_frames: int,
+    prompt_stride: int,
+    session: Path | None,
+    actions: str | None,
+    actions_from: Path | None,
+    seed: int | None,
+) -> None:
+    """Raises where two options say different things."""
     if actions is not None and actions_from is not None:
         raise ActionError("--actions and --actions-from exclude each other", "leave one out")
     if prompt_frame is not None and session is not None:
@@ -145,58 +201,73 @@ def run(
         raise GenieError("--from goes on with the session's seed", "leave --seed out")
     if session is not None and (prompt_frames, prompt_stride) != (1, 1):
         raise GenieError("--from goes on from a session's frames", "leave --prompt-frames and --prompt-stride out")
-    opened = Model.open(model, threads, backend, force)
-    if session is None and prompt_frame is None:
-        if not opened.starts:
-            raise GenieError("this world has no pictures of its own to start from", "give one with --prompt-frame")
-        prompt_frame = Path(start_name(opened.starts[0]))
-    past = None if session is None else _replayed(session, bookmark, opened, console)
-    hp, default = opened.info, opened.sampler if past is None else past.sampler
-    seed = past.world.seed if past else seed or 0
-    if past and window not in (None, past.world.window):
-        raise GenieError(f"--from goes on with the session's window, {past.world.window}", "leave --window out")
+
+
+def _sampler(
+    default: Sampler,
+    steps: str | None,
+    temperature: float | None,
+    order: str | None,
+    noise: float | None,
+    threshold: float | None,
+) -> Sampler:
+    """The default with what was asked for. Raises SamplerError."""
     auto = steps == "auto"
     if threshold is None:
         threshold = AUTO_THRESHOLD if auto else default.threshold
-    sampler = Sampler(
+    return Sampler(
         default.steps if steps is None or auto else _steps(steps),
         default.temperature if temperature is None else temperature,
         default.order if order is None else order,
         default.noise if noise is None else noise,
         threshold,
     )
-    world = World(opened, sampler, past.world.window if past else window)
-    check_size(path, hp.frame_width * scale, hp.frame_height * scale, folder)
-    named = source = session or prompt_frame
-    assert source is not None and named is not None
-    if str(named).startswith(START):
-        prompt_frame = source = find_start(opened.path, str(named))
-    tokens = prompt_frame is not None and are_tokens(prompt_frame)
-    source_hash = sha256(data_file(source) if tokens else source)
-    video, ids, sentence = list[Frame](), None, ""
-    if prompt_frame is not None and tokens:
-        ids = load_tokens(prompt_frame, opened.token_count, prompt_frames, prompt_stride)
-    elif prompt_frame is not None:
-        sentence, video = _fitted(prompt_frame, prompt_frames, prompt_stride, hp, how)
-    if actions_from is not None:
-        shown = (fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(actions_from))
-        seen = list(itertools.islice(shown, None if n is None else n + 1))
-        if len(seen) < 2:
-            raise ActionError(f"{actions_from} has one frame; actions lie between frames", "give a film")
-        actions = format_actions(opened.infer_actions(np.stack(seen)).tolist())
-    plan = read_actions("random" if actions is None else actions, hp.choices, n, seed, hp.action_names)
-    console.print(
-        f"{_printable(opened.name)} {opened.type}, {opened.backend}: {opened.device}, seed {seed}", soft_wrap=True
-    )
-    if sentence:
-        console.print(sentence, soft_wrap=True)
-    if ids is not None:
-        frames = [world.reset_tokens(ids, seed)]
-    elif past is None:
-        frames = [world.reset(np.stack(video) if len(video) > 1 else video[0], seed)]
-    else:
-        frames, world.sampler = [world.restore(past.world.save())], sampler
-    started, interrupted = time.perf_counter(), False
+
+
+def _source(given: Path | None, model: Model) -> tuple[str, Path]:
+    """(how the recipe calls it, the file) of what a run starts from; None: the world's first picture."""
+    if given is None:
+        if not model.starts:
+            raise GenieError("this world has no pictures of its own to start from", "give one with --prompt-frame")
+        given = Path(start_name(model.starts[0]))
+    named = str(given)
+    return named, find_start(model.path, named) if named.startswith(START) else given
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What a run starts from, read and fitted. sentence: what fitting does to it. start: gives the first frame."""
+
+    sentence: str
+    start: Callable[[], Frame]
+
+
+def _beginning(
+    world: World, model: Model, past: Session | None, source: Path, count: int, stride: int, how: str, seed: int
+) -> _Beginning:
+    if past is not None:
+        state = past.world.save()
+        return _Beginning("", lambda: world.restore(state))
+    if are_tokens(source):
+        ids = load_tokens(source, model.token_count, count, stride)
+        return _Beginning("", lambda: world.reset_tokens(ids, seed))
+    sentence, video = _fitted(source, count, stride, model.info, how)
+    return _Beginning(sentence, lambda: world.reset(np.stack(video) if len(video) > 1 else video[0], seed))
+
+
+def _inferred(film: Path, model: Model, how: str, n: int | None) -> str:
+    """The latent actions between the frames of a film, as --actions takes them; n: at most so many."""
+    hp = model.info
+    shown = (fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(film))
+    seen = list(itertools.islice(shown, None if n is None else n + 1))
+    if len(seen) < 2:
+        raise ActionError(f"{film} has one frame; actions lie between frames", "give a film")
+    return format_actions(model.infer_actions(np.stack(seen)).tolist())
+
+
+def _play(world: World, plan: list[int], frames: list[Frame], console: Console) -> tuple[float, bool]:
+    """Append a frame for each action. Returns the seconds that took, and whether Ctrl-C came before the end."""
+    started = time.perf_counter()
     try:
         with _progress(console) as progress:
             bar = progress.add_task("", total=len(plan))
@@ -205,35 +276,21 @@ def run(
                 rate = (index + 1) / (time.perf_counter() - started)
                 progress.update(bar, advance=1, description=f"{rate:.1f} frames/s")
     except KeyboardInterrupt:
-        interrupted = True
-    seconds = time.perf_counter() - started
-    made = len(frames) - 1
-    if interrupted:
-        console.print(f"interrupted: keeping the {made} frames made so far")
-    recipe = Recipe(
-        __version__, opened.reference, opened.sha256, str(named), source_hash, how,
-        seed, format_actions(plan[:made]), sampler.steps, float(sampler.temperature), sampler.order,
-        float(sampler.noise), float(sampler.threshold), world.window, opened.isa, fps, scale,
-        -1 if session is None else bookmark, prompt_frames, prompt_stride, opened.backend,
-    )  # fmt: skip
-    write(path, frames, recipe, overwrite, folder)
-    rate = made / seconds if seconds > 0 else 0.0
-    console.print(f"{made} frames in {seconds:.2f} s, {rate:.1f} frames/s")
-    if as_json:
-        report: dict[str, Any] = {
-            "output": output,
-            "frames": made,
-            "seed": seed,
-            "seconds": round(seconds, 4),
-            "frames_per_second": round(rate, 2),
-            "timings": {k: round(v, 4) for k, v in world.timings.items()},
-            "recipe": json.loads(recipe.to_json())["genie_cpp"],
-        }
-        print(json.dumps(report))
-    else:
-        print(output)
-    if interrupted:
-        raise typer.Exit(130)
+        return time.perf_counter() - started, True
+    return time.perf_counter() - started, False
+
+
+def _report(output: str, made: int, seconds: float, world: World, recipe: Recipe) -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "output": output,
+        "frames": made,
+        "seed": recipe.seed,
+        "seconds": round(seconds, 4),
+        "frames_per_second": round(made / seconds if seconds > 0 else 0.0, 2),
+        "timings": {k: round(v, 4) for k, v in world.timings.items()},
+        "recipe": json.loads(recipe.to_json())["genie_cpp"],
+    }
 
 
 def _fitted(path: Path, count: int, stride: int, hp: HParams, how: str) -> tuple[str, list[Frame]]:
@@ -274,10 +331,6 @@ def _steps(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise SamplerError(f"--steps must be a whole number in 1…1024 or auto, not {quoted(text)}", "try --steps 8")
     return int(text)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _progress(console: Console) -> Progress:

@@ -21,6 +21,7 @@ from genie_cpp.model import Model
 from genie_cpp.play import halfblocks
 from genie_cpp.play.keyboard import default_keys
 from genie_cpp.play.session import Node, Prompt, Session, pixels
+from genie_cpp.words import printable
 
 # What a terminal sends, as the page names the keys.
 SEQUENCES = {
@@ -167,7 +168,7 @@ class Game:
     def _status(self, node: Node, room: int) -> tuple[str, str]:
         """Two lines; of the keys, those for which a line of so many characters has room, and how to leave."""
         last = self.session.nodes[self.session.path[-1]].depth
-        name = "".join(c if c.isprintable() else "?" for c in self.session.model.name)
+        name = printable(self.session.model.name)
         by = "" if node.action < 0 else f", {self._name(node.action)}"
         speed = f", {self._ms:.0f} ms" if self._ms else ""
         act = f"arrows WASD 0-{min(self.session.model.info.choices - 1, 9)} act"

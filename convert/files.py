@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from genie_cpp.errors import CheckpointError
 from genie_cpp.file import foreign
-from genie_cpp.file.gguf_file import quoted
-from genie_cpp.words import one_line
+from genie_cpp.words import one_line, quoted
 
 _SETTINGS_LIMIT = 1 << 20
 INSTALL = "pip install 'genie_cpp[convert]'"

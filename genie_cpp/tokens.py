@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_cpp.errors import ImageError
-from genie_cpp.file.gguf_file import quoted
+from genie_cpp.words import quoted
 
 DTYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64")
 _METADATA_LIMIT = 1 << 20

@@ -22,7 +22,7 @@ from genie_cpp.convert.families import genieredux, layout, one_x_gpt, tinyworlds
 from genie_cpp.convert.families.part import Part, Told
 from genie_cpp.convert.files import import_torch, load_pickle
 from genie_cpp.errors import CheckpointError
-from genie_cpp.file.gguf_file import quoted
+from genie_cpp.words import quoted
 
 
 class Family(Protocol):

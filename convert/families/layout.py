@@ -10,7 +10,7 @@ from typing import Any
 
 from genie_cpp.convert.files import load_yaml
 from genie_cpp.errors import CheckpointError
-from genie_cpp.file.gguf_file import quoted
+from genie_cpp.words import quoted
 
 STATE, WEIGHTS, HUB = "state.pt", "model_state_dict.pt", "model.safetensors"
 CONFIG_LIMIT = 1 << 20

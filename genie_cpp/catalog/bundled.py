@@ -9,8 +9,8 @@ from pathlib import Path
 
 from genie_cpp.catalog import fetched, names
 from genie_cpp.errors import ImageError, ModelError
-from genie_cpp.file.gguf_file import quoted
 from genie_cpp.frames import FORMATS
+from genie_cpp.words import quoted
 
 DEFAULT = "meadow"
 START = "start:"

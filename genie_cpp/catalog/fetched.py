@@ -27,11 +27,10 @@ from genie_cpp.catalog import hub
 from genie_cpp.catalog.hub import Listed, Listing
 from genie_cpp.catalog.names import DEFAULT_TYPE, Published, Source
 from genie_cpp.errors import CheckpointError, HubError
-from genie_cpp.file.gguf_file import quoted
 from genie_cpp.frames import MAX_PIXELS
 from genie_cpp.leftovers import file_beside, folder_beside
 from genie_cpp.version import __version__
-from genie_cpp.words import one_line, size
+from genie_cpp.words import one_line, quoted, size
 
 Say = Callable[[str], None]
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".json", ".yaml")

@@ -19,8 +19,7 @@ from typing import Any
 
 from genie_cpp.catalog.names import Source
 from genie_cpp.errors import HubError
-from genie_cpp.file.gguf_file import quoted
-from genie_cpp.words import one_line
+from genie_cpp.words import one_line, quoted
 
 INSTALL = "pip install 'genie_cpp[hub]'"
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from genie_cpp.errors import HubError
-from genie_cpp.file.gguf_file import TensorType, quoted
+from genie_cpp.file.gguf_file import TensorType
+from genie_cpp.words import quoted
 
 TYPES = tuple(kind.name.lower() for kind in TensorType)
 DEFAULT_TYPE = "q8_0"

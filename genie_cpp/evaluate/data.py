@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_cpp.errors import GenieError
-from genie_cpp.file.gguf_file import quoted
 from genie_cpp.file.hparams import HParams
+from genie_cpp.words import quoted
 
 
 class DataError(GenieError):

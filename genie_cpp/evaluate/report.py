@@ -10,7 +10,7 @@ import numpy as np
 
 from genie_cpp.errors import GenieError
 from genie_cpp.evaluate.life import Life
-from genie_cpp.file.gguf_file import quoted
+from genie_cpp.words import in_cell, quoted
 
 # What a bundled world is held to; shares are of 1, dB of frames against the truth or the start.
 BARS = {
@@ -179,4 +179,4 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
-    return "".join(c if c.isprintable() and c != "|" else "?" for c in str(value))
+    return in_cell(value)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from genie_cpp.errors import GGUFError
 from genie_cpp.file import foreign
+from genie_cpp.words import quoted
 
 MAGIC = b"GGUF"
 ARCHITECTURE = "genie"
@@ -91,14 +92,6 @@ class TensorInfo:
     shape: tuple[int, ...]
     offset: int
     n_bytes: int
-
-
-def quoted(text: str, limit: int = 256) -> str:
-    """Text from a file, made safe for a terminal: control and odd characters escaped, shortened, in quotes."""
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    if text.isprintable():
-        return f"'{text}'"
-    return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "'"
 
 
 class Source:

@@ -13,7 +13,7 @@ from typing import Any
 
 from genie_cpp.errors import ModelError
 from genie_cpp.file import conv_layers as conv
-from genie_cpp.file.gguf_file import BLOCKS, GGUFFile, TensorType, Value, quoted
+from genie_cpp.file.gguf_file import BLOCKS, GGUFFile, TensorType, Value
 from genie_cpp.file.gguf_keys import (
     ARCHITECTURE,
     CONVS,
@@ -38,6 +38,7 @@ from genie_cpp.file.gguf_keys import (
 )
 from genie_cpp.file.key import CONVERT_AGAIN, float32
 from genie_cpp.stack_spec import STACK_KEYS, StackParams, StackSpec, kind_of, tensors
+from genie_cpp.words import quoted
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from genie_cpp.errors import ModelError
-from genie_cpp.file.gguf_file import Value, quoted
+from genie_cpp.file.gguf_file import Value
+from genie_cpp.words import quoted
 
 # One word of --actions.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")

@@ -24,7 +24,7 @@ MAX_PROMPT = 1024  # frames of a prompt, and how far apart they may be
 _MAX_TEXT = 1 << 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything a run depends on. `model`: a path, a bundled world's name or, in 0.1.0, empty; hashes: SHA-256 of the
     files' bytes.

@@ -204,9 +204,10 @@ class Session:
         s = steps[0].sampler if steps else start.sampler
         if start.parent is None and start.prompt.path and steps and all(node.sampler == s for node in steps):
             says = Recipe(
-                __version__, self.model.reference, self.model.sha256, start.prompt.path,
-                start.prompt.sha256, start.prompt.fit, start.seed, actions, s.steps, float(s.temperature), s.order,
-                float(s.noise), float(s.threshold), self.world.window, self.model.isa, fps, scale,
+                version=__version__, model=self.model.reference, model_sha256=self.model.sha256,
+                prompt=start.prompt.path, prompt_sha256=start.prompt.sha256, fit=start.prompt.fit, seed=start.seed,
+                actions=actions, steps=s.steps, temperature=float(s.temperature), order=s.order, noise=float(s.noise),
+                threshold=float(s.threshold), window=self.world.window, isa=self.model.isa, fps=fps, scale=scale,
                 backend=self.model.backend,
             )  # fmt: skip
         return [node.png for node in nodes], says

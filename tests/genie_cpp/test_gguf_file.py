@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from genie_cpp.errors import GGUFError
-from genie_cpp.file.gguf_file import GGUFFile, TensorType, quoted
+from genie_cpp.file.gguf_file import GGUFFile, TensorType
+from genie_cpp.words import quoted
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from genie_cpp.media import output
 from genie_cpp.play.recipe import Recipe, read
 
 RECIPE = Recipe(
-    "0.1.0", "", "ab" * 32, "it's a picture.png", "cd" * 32, "crop", 7, "0,3*8", 8, 0.1, "confidence", 0.0, 0.0, "half",
-    "avx2", 10, 2,
+    version="0.1.0", model="", model_sha256="ab" * 32, prompt="it's a picture.png", prompt_sha256="cd" * 32, fit="crop",
+    seed=7, actions="0,3*8", steps=8, temperature=0.1, order="confidence", noise=0.0, threshold=0.0, window="half",
+    isa="avx2", fps=10, scale=2,
 )  # fmt: skip
 
 
