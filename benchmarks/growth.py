@@ -12,8 +12,8 @@ from timing import System, in_turns, repeated
 
 from genie_cpp.backends import _native
 from genie_cpp.cli import synthetic
-from genie_cpp.file.hparams import HParams
 from genie_cpp.model import Model
+from genie_cpp.spec.hparams import HParams
 
 # tokens, width, layers, window, threads
 BASE = {"tokens": 256, "width": 512, "layers": 4, "window": 16, "threads": 2}

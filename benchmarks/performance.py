@@ -37,7 +37,7 @@ from genie_cpp.cli import synthetic  # noqa: E402
 from genie_cpp.convert.reference import checkpoint  # noqa: E402
 from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig  # noqa: E402
 from genie_cpp.convert.reference.model import Genie  # noqa: E402
-from genie_cpp.stack_spec import StackParams  # noqa: E402
+from genie_cpp.spec.stack_spec import StackParams  # noqa: E402
 
 # Random weights: how fast a model is does not depend on what it has learned.
 CONFIGS = {"coinrun": ROOT / "examples/coinrun/config.json", "appendix-f": ROOT / "examples/coinrun/appendix-f.json"}

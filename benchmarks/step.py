@@ -16,8 +16,8 @@ from whole_frame import CachedDynamics, converted
 
 from genie_cpp.backends import _native
 from genie_cpp.convert.reference.model import Dynamics, Genie
-from genie_cpp.file.hparams import expected_tensors
 from genie_cpp.model import Model
+from genie_cpp.spec.hparams import expected_tensors
 
 
 class CachedStep(nn.Module):

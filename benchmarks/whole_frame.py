@@ -168,7 +168,7 @@ CHILD = """
 import json, sys, time, numpy as np
 from genie_cpp import World
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import validate
+from genie_cpp.spec.hparams import validate
 from genie_cpp.model import Model
 def anonymous():
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))

@@ -19,11 +19,11 @@ from genie_cpp.catalog import names
 from genie_cpp.catalog.bundled import bundled, locate
 from genie_cpp.errors import GGUFError
 from genie_cpp.file.gguf_file import MAGIC, GGUFFile
-from genie_cpp.file.gguf_keys import CARD, KEYS, STACKS
-from genie_cpp.file.hparams import HParams, validate
 from genie_cpp.model import current_isa, default_threads
 from genie_cpp.play.session_file import MAGIC as SESSION_MAGIC
 from genie_cpp.play.session_file import SessionFile
+from genie_cpp.spec.gguf_keys import CARD, KEYS, STACKS
+from genie_cpp.spec.hparams import HParams, validate
 from genie_cpp.words import printable, quoted, size
 
 

@@ -22,7 +22,6 @@ from genie_cpp.catalog.bundled import START, find_start, start_name
 from genie_cpp.cli import options
 from genie_cpp.cli.options import Backend, env
 from genie_cpp.errors import ActionError, GenieError, ImageError, SamplerError
-from genie_cpp.file.hparams import HParams
 from genie_cpp.frames import Frame, describe_fit, fit, iter_frames, load_image, sha256
 from genie_cpp.media.output import check_output, check_size, write
 from genie_cpp.model import Model
@@ -30,6 +29,7 @@ from genie_cpp.play.recipe import MAX_PROMPT, Recipe
 from genie_cpp.play.session import MAX_BOOKMARKS, Session
 from genie_cpp.play.session_file import Replay, SessionFile
 from genie_cpp.sampler import AUTO_THRESHOLD, Sampler
+from genie_cpp.spec.hparams import HParams
 from genie_cpp.tokens import are_tokens, data_file, load_tokens
 from genie_cpp.version import __version__
 from genie_cpp.words import printable, quoted

@@ -15,9 +15,9 @@ from genie_cpp.convert.quantize import TYPES, encode, usual_type
 from genie_cpp.convert.writer import write_header
 from genie_cpp.errors import BenchError
 from genie_cpp.file.gguf_file import TensorType
-from genie_cpp.file.gguf_keys import ARCHITECTURE
-from genie_cpp.file.hparams import HParams, expected_tensors
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.gguf_keys import ARCHITECTURE
+from genie_cpp.spec.hparams import HParams, expected_tensors
+from genie_cpp.spec.stack_spec import StackParams
 from genie_cpp.words import quoted
 
 

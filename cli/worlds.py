@@ -13,7 +13,7 @@ from genie_cpp.catalog import fetched, names
 from genie_cpp.catalog.bundled import bundled, locate, starts
 from genie_cpp.errors import ModelError
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import validate
+from genie_cpp.spec.hparams import validate
 from genie_cpp.words import quoted, size
 
 

@@ -18,9 +18,9 @@ from genie_cpp.convert.reference.config import ConfigError, GenieConfig
 from genie_cpp.errors import CheckpointError, GenieError, ModelError
 from genie_cpp.file import foreign
 from genie_cpp.file.gguf_file import TensorType
-from genie_cpp.file.gguf_keys import STACKS
-from genie_cpp.file.hparams import HParams, expected_tensors
 from genie_cpp.sampler import Sampler
+from genie_cpp.spec.gguf_keys import STACKS
+from genie_cpp.spec.hparams import HParams, expected_tensors
 from genie_cpp.words import one_line, quoted
 
 # The LAM decoder exists for training only; play does not need it.

@@ -17,9 +17,9 @@ from genie_cpp.convert.native import Checkpoint
 from genie_cpp.convert.quantize import TYPES, choose_type, decode, encode, relative_error
 from genie_cpp.errors import CheckpointError, OutputError
 from genie_cpp.file.gguf_file import GGUFFile, TensorType
-from genie_cpp.file.gguf_keys import ARCHITECTURE
-from genie_cpp.file.hparams import tensor_bytes, validate
 from genie_cpp.leftovers import file_beside
+from genie_cpp.spec.gguf_keys import ARCHITECTURE
+from genie_cpp.spec.hparams import tensor_bytes, validate
 from genie_cpp.words import quoted
 
 CLASSES = ("attention", "ffn", "convolutions", "input/output", "embeddings", "norms & biases", "codebooks")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from genie_cpp.file.gguf_keys import KEYS
-from genie_cpp.file.key import Key
-from genie_cpp.stack_spec import AFTER, BEFORE, OF_SUBLAYERS, Tensor
+from genie_cpp.spec.gguf_keys import KEYS
+from genie_cpp.spec.key import Key
+from genie_cpp.spec.stack_spec import AFTER, BEFORE, OF_SUBLAYERS, Tensor
 
 PAGE = Path(__file__).with_name("gguf.md")
 # When a tensor is there, by its name; the page says it in words.

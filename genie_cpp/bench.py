@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from genie_cpp.backends import _native
 from genie_cpp.errors import BenchError
 from genie_cpp.file.gguf_file import TensorType
-from genie_cpp.file.hparams import expected_tensors
 from genie_cpp.model import Model, Window, default_threads
 from genie_cpp.sampler import Sampler
+from genie_cpp.spec.hparams import expected_tensors
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 

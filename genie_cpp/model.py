@@ -21,11 +21,11 @@ from genie_cpp.backends.choose import default_threads as default_threads
 from genie_cpp.backends.interface import Backend, Conv, Stack, State
 from genie_cpp.catalog.bundled import bundled, locate, starts
 from genie_cpp.errors import ActionError, ImageError, ModelError, NativeError
-from genie_cpp.file import conv_layers as conv
 from genie_cpp.file.gguf_file import GGUFFile, TensorInfo
-from genie_cpp.file.gguf_keys import CONVS, FILE_TYPES, LAM
-from genie_cpp.file.hparams import HParams, validate
 from genie_cpp.sampler import Sampler
+from genie_cpp.spec import conv_layers as conv
+from genie_cpp.spec.gguf_keys import CONVS, FILE_TYPES, LAM
+from genie_cpp.spec.hparams import HParams, validate
 from genie_cpp.words import quoted
 
 Frame = NDArray[np.uint8]

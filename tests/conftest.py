@@ -14,7 +14,7 @@ import torch
 from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig
 from genie_cpp.convert.reference.model import Genie
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.stack_spec import StackParams
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 from genie_cpp.file import gguf_file
-from genie_cpp.file.conv_layers import KINDS
-from genie_cpp.file.gguf_keys import KEYS, STACKS
-from genie_cpp.file.hparams import HParams, expected_tensors
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.conv_layers import KINDS
+from genie_cpp.spec.gguf_keys import KEYS, STACKS
+from genie_cpp.spec.hparams import HParams, expected_tensors
+from genie_cpp.spec.stack_spec import StackParams
 
 PAGE = Path(__file__).parents[1] / "docs" / "gguf.md"
 # Distinct values, so that a shape tells which symbols it is made of.

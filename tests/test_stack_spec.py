@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from genie_cpp import NativeError, stack_spec
+from genie_cpp import NativeError
 from genie_cpp.backends import _native
 from genie_cpp.convert.reference import stack as reference
-from genie_cpp.stack_spec import ENUMS, GATED, Sublayer, enumerator, kind_of, slot_of
+from genie_cpp.spec import stack_spec
+from genie_cpp.spec.stack_spec import ENUMS, GATED, Sublayer, enumerator, kind_of, slot_of
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ROOT / "ggml_kernels" / "src" / "kernels"

@@ -20,9 +20,9 @@ from genie_cpp.convert.files import import_torch
 from genie_cpp.convert.native import Checkpoint
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.file.gguf_file import TensorType
-from genie_cpp.file.gguf_keys import LAM
-from genie_cpp.file.hparams import HParams
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.gguf_keys import LAM
+from genie_cpp.spec.hparams import HParams
+from genie_cpp.spec.stack_spec import StackParams
 
 NAME = "genieredux"
 LOOKED_FOR = "to_patch_emb_first_frame.2.weight (tokenizer), dynamics.maskgit.token_emb.weight (dynamics)"

@@ -15,8 +15,8 @@ from genie_cpp.convert.files import import_torch
 from genie_cpp.convert.native import Checkpoint
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.file.gguf_file import TensorType
-from genie_cpp.file.hparams import HParams
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.hparams import HParams
+from genie_cpp.spec.stack_spec import StackParams
 
 NAME = "1xgpt"
 LOOKED_FOR = "pos_embed_TSC (dynamics), decoder.up.0.block.0.conv1.weight (MAGVIT2 tokenizer)"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from genie_cpp.convert.files import as_float32, import_torch, load_yaml
 from genie_cpp.convert.native import Checkpoint
 from genie_cpp.errors import CheckpointError
-from genie_cpp.file.hparams import HParams, expected_tensors
+from genie_cpp.spec.hparams import HParams, expected_tensors
 from genie_cpp.words import quoted
 
 Read = Callable[[], Any]  # gives a tensor (torch) of the GGUF

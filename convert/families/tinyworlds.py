@@ -15,9 +15,9 @@ from genie_cpp.convert.files import import_torch
 from genie_cpp.convert.native import Checkpoint
 from genie_cpp.errors import CheckpointError, ModelError
 from genie_cpp.file.gguf_file import TensorType
-from genie_cpp.file.gguf_keys import LAM, NO_LAM, STACKS, fsq_bins
-from genie_cpp.file.hparams import HParams
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.gguf_keys import LAM, NO_LAM, STACKS, fsq_bins
+from genie_cpp.spec.hparams import HParams
+from genie_cpp.spec.stack_spec import StackParams
 
 NAME = "tinyworlds"
 LOOKED_FOR = (

@@ -1,7 +1,7 @@
 """Hyper-parameters of a native Genie checkpoint: every choice of the paper (arXiv 2402.15391) as a field.
 
 The same names are used in `config.json`, in the GGUF keys (docs/gguf.md) and in the C core. A stack is described by
-`StackParams` (genie_cpp/stack_spec.py) everywhere.
+`StackParams` (genie_cpp/spec/stack_spec.py) everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from genie_cpp.errors import ModelError
-from genie_cpp.stack_spec import STACK_KEYS, StackParams, kind_of
+from genie_cpp.spec.stack_spec import STACK_KEYS, StackParams, kind_of
 
 QUANTIZERS = ("codebook", "fsq")
 

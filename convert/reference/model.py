@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.reference.stack import Input, Norm, STStack, by_frame, patchify, unpatchify
 from genie_cpp.convert.reference.vq import FiniteScalarQuantizer, VectorQuantizer
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.stack_spec import StackParams
 
 
 def _quantizer(kind: str, codes: int, length: int) -> FiniteScalarQuantizer | VectorQuantizer:

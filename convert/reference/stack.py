@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genie_cpp.stack_spec import StackParams, kind_of
+from genie_cpp.spec.stack_spec import StackParams, kind_of
 
 
 class Norm(nn.Module):

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_cpp.errors import NativeError
-from genie_cpp.file import conv_layers
-from genie_cpp.stack_spec import StackSpec, enumerator, slot_of
+from genie_cpp.spec import conv_layers
+from genie_cpp.spec.stack_spec import StackSpec, enumerator, slot_of
 
 ABI_VERSION = 10
 

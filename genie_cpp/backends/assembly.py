@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genie_cpp.backends.interface import Backend, Conv, Stack
-from genie_cpp.file.hparams import HParams
+from genie_cpp.spec.hparams import HParams
 
 
 def stack(runs: Backend, hp: HParams, name: str) -> Stack:

@@ -11,7 +11,7 @@ from typing import Any
 from genie_cpp.backends import _native, cpus
 from genie_cpp.backends.interface import Backend, Conv, Stack
 from genie_cpp.errors import GenieError, NativeError
-from genie_cpp.stack_spec import StackSpec
+from genie_cpp.spec.stack_spec import StackSpec
 
 BACKENDS = ("auto", "cpu", "metal")
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_cpp.stack_spec import StackSpec
+from genie_cpp.spec.stack_spec import StackSpec
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int32]

@@ -15,8 +15,8 @@ from genie_cpp.backends import _native, assembly, cgroups
 from genie_cpp.backends.choose import Cpu
 from genie_cpp.errors import NativeError
 from genie_cpp.file.gguf_file import TensorInfo
-from genie_cpp.file.gguf_keys import CONVS
-from genie_cpp.file.hparams import HParams, expected_tensors
+from genie_cpp.spec.gguf_keys import CONVS
+from genie_cpp.spec.hparams import HParams, expected_tensors
 from genie_cpp.words import quoted, size
 
 _RESERVE = 32 << 20  # for frames, logits and Python itself

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from genie_cpp.errors import ModelError
 from genie_cpp.evaluate.measures import Watch, mean_error, psnr, unwatched
-from genie_cpp.file.hparams import HParams
 from genie_cpp.model import Model
+from genie_cpp.spec.hparams import HParams
 
 _SHAPES = (
     "frame_width", "frame_height", "context_length", "action_count", "codebook_size", "tokenizer_patch_size",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genie_cpp.errors import GenieError
-from genie_cpp.file.hparams import HParams
+from genie_cpp.spec.hparams import HParams
 from genie_cpp.words import quoted
 
 

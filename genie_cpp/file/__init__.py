@@ -1,1 +1,1 @@
-"""Model files: the strict GGUF reader, the keys of the format, and the hyper-parameters that they hold."""
+"""Bytes of files, read strictly: GGUF containers, saved worlds, and files of other kinds, known to be named."""

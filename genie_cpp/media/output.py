@@ -25,11 +25,13 @@ from PIL import Image
 
 from genie_cpp.errors import OutputError
 from genie_cpp.leftovers import REPLACED, folder_beside
-from genie_cpp.play.recipe import KEY
 
 # The longest side each format can say.
 EXTENSIONS = {".gif": 65535, ".webp": 16383, ".png": 2**31 - 1, ".mp4": 16384}
 Frame = NDArray[np.uint8]
+
+
+KEY = "genie_cpp"  # of the text that says how a file was made
 
 
 class Description(Protocol):

@@ -16,10 +16,10 @@ from PIL import Image
 from genie_cpp.backends.choose import BACKENDS
 from genie_cpp.errors import SamplerError
 from genie_cpp.frames import FITS, FORMATS, quiet
+from genie_cpp.media.output import KEY
 from genie_cpp.sampler import Sampler
 from genie_cpp.world import WINDOWS
 
-KEY = "genie_cpp"
 MAX_PROMPT = 1024  # frames of a prompt, and how far apart they may be
 _MAX_TEXT = 1 << 24
 

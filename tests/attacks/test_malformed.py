@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from genie_cpp.errors import GGUFError, ModelError
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import validate
+from genie_cpp.spec.hparams import validate
 
 Attack = Callable[[Draft], "bytes | None"]
 ATTACKS: dict[str, tuple[Attack, str]] = {}
@@ -319,7 +319,7 @@ import json, resource, sys, time, pathlib
 resource.setrlimit(resource.RLIMIT_AS, (768 << 20, 768 << 20))
 from genie_cpp.errors import GenieError
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import validate
+from genie_cpp.spec.hparams import validate
 found = {}
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     start, name, said = time.perf_counter(), "accepted", ("", "")

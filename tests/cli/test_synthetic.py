@@ -13,7 +13,7 @@ import pytest
 from genie_cpp import BenchError, World
 from genie_cpp.cli import synthetic
 from genie_cpp.file.gguf_file import GGUFFile, TensorType
-from genie_cpp.file.hparams import expected_tensors, validate
+from genie_cpp.spec.hparams import expected_tensors, validate
 
 
 @pytest.mark.parametrize("type", ["f32", "f16", "q8_0", "q4_0"])

@@ -23,7 +23,7 @@ from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import CheckpointError, OutputError
 from genie_cpp.file.gguf_file import GGUFFile, TensorType
-from genie_cpp.file.hparams import validate
+from genie_cpp.spec.hparams import validate
 
 Change = Callable[[dict[str, torch.Tensor]], object]
 

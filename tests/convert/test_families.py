@@ -18,7 +18,7 @@ from genie_cpp.convert.files import Inert, load_pickle
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import CheckpointError
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import validate
+from genie_cpp.spec.hparams import validate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tinyworlds"
 TOKENIZER, LAM, DYNAMICS = "tokenizer.pth", "latent_actions_step_5", "dynamics.pth"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import CheckpointError
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import validate
+from genie_cpp.spec.hparams import validate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "one_x_gpt"
 TINYWORLDS = Path(__file__).parents[1] / "golden" / "tinyworlds"

@@ -13,8 +13,8 @@ from genie_cpp import Model, Sampler, World
 from genie_cpp.backends._native import isas
 from genie_cpp.cli import synthetic
 from genie_cpp.errors import ModelError
-from genie_cpp.file.hparams import HParams
-from genie_cpp.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
+from genie_cpp.spec.hparams import HParams
+from genie_cpp.spec.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
 
 # What the place of a stack decides, or another word.
 NOT_HERE = ("sublayers", "unnormed", "norm_position", "kv_input", "input_norm", "first_frame")

@@ -13,8 +13,8 @@ from genie_cpp.convert.native import hparams_of
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.errors import ModelError
 from genie_cpp.file.gguf_file import GGUFFile, TensorType
-from genie_cpp.file.gguf_keys import KEYS, LAM, STACKS
-from genie_cpp.file.hparams import HParams, expected_tensors, validate, validate_tensors
+from genie_cpp.spec.gguf_keys import KEYS, LAM, STACKS
+from genie_cpp.spec.hparams import HParams, expected_tensors, validate, validate_tensors
 
 
 @pytest.fixture

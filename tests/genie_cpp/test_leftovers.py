@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import validate
 from genie_cpp.frames import load_image
 from genie_cpp.leftovers import REPLACED, _here, clean, file_beside, folder_beside
+from genie_cpp.spec.hparams import validate
 
 BIN = Path(sysconfig.get_path("scripts"))
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="asks the system who is alive")

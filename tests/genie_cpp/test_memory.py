@@ -17,7 +17,7 @@ from genie_cpp.backends import memory
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import NativeError
 from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.file.hparams import HParams, expected_tensors, validate
+from genie_cpp.spec.hparams import HParams, expected_tensors, validate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FAMILIES = ("tinyworlds", "tinyworlds_alone", "tinyworlds_experts", "one_x_gpt", "genieredux")

@@ -28,10 +28,10 @@ from genie_cpp.backends.metal import conv as metal_conv
 from genie_cpp.backends.metal.stack import Stack, State
 from genie_cpp.backends.metal.weights import matrix
 from genie_cpp.convert.reference import sampler as reference
-from genie_cpp.file import conv_layers as conv
 from genie_cpp.file.gguf_file import GGUFFile, TensorType
-from genie_cpp.file.gguf_keys import KEYS
-from genie_cpp.stack_spec import StackParams, StackSpec, tensors
+from genie_cpp.spec import conv_layers as conv
+from genie_cpp.spec.gguf_keys import KEYS
+from genie_cpp.spec.stack_spec import StackParams, StackSpec, tensors
 
 FFNS, ORDERS, SCHEDULES = (
     next(key.choices for key in KEYS if key.name == name)

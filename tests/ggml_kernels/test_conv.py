@@ -14,8 +14,8 @@ from genie_cpp.backends import choose as backend
 from genie_cpp.convert.quantize import decode, encode
 from genie_cpp.convert.reference.conv import ConvNet
 from genie_cpp.errors import ModelError, NativeError
-from genie_cpp.file.conv_layers import KINDS, layers, tensors
 from genie_cpp.file.gguf_file import TensorType
+from genie_cpp.spec.conv_layers import KINDS, layers, tensors
 
 ISAS = _native.isas()
 NETS: dict[str, tuple[tuple[str, ...], tuple[int, int, int]]] = {

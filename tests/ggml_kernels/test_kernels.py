@@ -16,7 +16,7 @@ from genie_cpp.convert.reference.philox import philox
 from genie_cpp.convert.reference.sampler import Sampler, fill
 from genie_cpp.convert.writer import convert
 from genie_cpp.model import Model
-from genie_cpp.stack_spec import StackParams, StackSpec
+from genie_cpp.spec.stack_spec import StackParams, StackSpec
 
 ISAS = _native.isas()
 

@@ -22,7 +22,7 @@ from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig
 from genie_cpp.convert.reference.model import Genie
 from genie_cpp.convert.writer import convert
-from genie_cpp.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
+from genie_cpp.spec.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
 
 METAL = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
 TOLERANCE = 2e-5  # of the largest value

@@ -19,7 +19,7 @@ from genie_cpp.convert.reference.model import Genie
 from genie_cpp.convert.reference.play import ReferenceWorld
 from genie_cpp.convert.reference.sampler import Sampler as ReferenceSampler
 from genie_cpp.convert.writer import convert
-from genie_cpp.stack_spec import StackParams
+from genie_cpp.spec.stack_spec import StackParams
 
 BUDGETS = json.loads((Path(__file__).parent / "budgets.json").read_text())
 BUNDLED = Path(__file__).parents[2] / "examples" / "meadow" / "checkpoint"

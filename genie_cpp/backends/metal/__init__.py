@@ -14,7 +14,7 @@ import mlx.core as mx
 from genie_cpp.backends import interface
 from genie_cpp.backends.metal.conv import Conv
 from genie_cpp.backends.metal.stack import Stack
-from genie_cpp.stack_spec import StackSpec
+from genie_cpp.spec.stack_spec import StackSpec
 
 __all__ = ["Metal", "Stack", "has_metal"]
 

@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from genie_cpp.errors import ModelError
-from genie_cpp.stack_spec import StackSpec, Sublayer
+from genie_cpp.spec.stack_spec import StackSpec, Sublayer
 
 # The words of a description that have a form, by the field of StackParams or StackSpec.
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from genie_cpp.backends.metal import forms, sample
 from genie_cpp.backends.metal.weights import Matrix, finite, matrix
 from genie_cpp.errors import NativeError
-from genie_cpp.stack_spec import StackSpec, Sublayer
+from genie_cpp.spec.stack_spec import StackSpec, Sublayer
 
 lock = threading.Lock()
 

@@ -11,8 +11,8 @@ from typing import Any
 from genie_cpp.errors import ModelError
 from genie_cpp.file.gguf_file import ARCHITECTURE as ARCHITECTURE
 from genie_cpp.file.gguf_file import TensorType, Value
-from genie_cpp.file.key import CONVERT_AGAIN, Key, shown
-from genie_cpp.stack_spec import STACK_KEYS
+from genie_cpp.spec.key import CONVERT_AGAIN, Key, shown
+from genie_cpp.spec.stack_spec import STACK_KEYS
 
 PROFILE_VERSION = 1
 QUANTIZATION_VERSION = 2

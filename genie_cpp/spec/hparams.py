@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from genie_cpp.errors import ModelError
-from genie_cpp.file import conv_layers as conv
 from genie_cpp.file.gguf_file import BLOCKS, GGUFFile, TensorType, Value
-from genie_cpp.file.gguf_keys import (
+from genie_cpp.spec import conv_layers as conv
+from genie_cpp.spec.gguf_keys import (
     ARCHITECTURE,
     CONVS,
     FILE_KEYS,
@@ -36,8 +36,8 @@ from genie_cpp.file.gguf_keys import (
     key_names,
     read_key,
 )
-from genie_cpp.file.key import CONVERT_AGAIN, float32
-from genie_cpp.stack_spec import STACK_KEYS, StackParams, StackSpec, kind_of, tensors
+from genie_cpp.spec.key import CONVERT_AGAIN, float32
+from genie_cpp.spec.stack_spec import STACK_KEYS, StackParams, StackSpec, kind_of, tensors
 from genie_cpp.words import quoted
 
 

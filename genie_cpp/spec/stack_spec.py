@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from genie_cpp.file.key import Key, float32
+from genie_cpp.spec.key import Key, float32
 
 # The second of a kind in a block has a name of its own.
 SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn", "ffn2", "peg", "peg2")
