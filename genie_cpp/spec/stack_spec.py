@@ -98,7 +98,12 @@ class StackParams:
     )  # fmt: skip
     norm_epsilon: float = _key("norm_epsilon", "float32", 0, 0.1, above=True, python=1e-5)
     ffn: str = _key(
-        "ffn", "string", choices=("gelu", "gelu_tanh", "relu", "swiglu", "geglu"), python="gelu", enum="FFN", each=True
+        "ffn",
+        "string",
+        choices=("gelu", "gelu_tanh", "relu", "swiglu", "geglu", "relu2"),
+        python="gelu",
+        enum="FFN",
+        each=True,
     )
     expert_count: int | None = _key(
         "expert_count", "uint32", 1, 256, optional=True, quiet=True, python=None, each=True,

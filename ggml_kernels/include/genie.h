@@ -78,7 +78,8 @@ typedef enum {
     GENIE_FFN_RELU = 2,
     GENIE_FFN_SWIGLU = 3, /* silu(gate) * up */
     GENIE_FFN_GEGLU = 4,  /* gelu(gate) * up */
-    GENIE_FFN_COUNT = 5
+    GENIE_FFN_RELU2 = 5,  /* relu(up)^2 */
+    GENIE_FFN_COUNT = 6
 } genie_ffn_kind;
 
 typedef enum {

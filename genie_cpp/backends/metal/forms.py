@@ -26,7 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "output_norm": ("rmsnorm", "layernorm", "none"),
     "qk_norm_kind": ("rmsnorm", "layernorm"),
     "kv_input": ("norm", "residual"),
-    "ffn": ("gelu", "gelu_tanh", "relu", "swiglu", "geglu"),
+    "ffn": ("gelu", "gelu_tanh", "relu", "swiglu", "geglu", "relu2"),
     "position": ("separate", "joint", "none"),
     "spatial_bias": ("none", "relative"),
     "temporal_bias": ("none", "alibi"),
@@ -101,6 +101,7 @@ FFNS: dict[str, Callable[[Any, Any], Any]] = {
     "gelu": lambda gate, up: gelu(up),
     "gelu_tanh": lambda gate, up: gelu_tanh(up),
     "relu": lambda gate, up: mx.maximum(up, 0),
+    "relu2": lambda gate, up: mx.square(mx.maximum(up, 0)),
     "swiglu": lambda gate, up: gate * mx.sigmoid(gate) * up,
     "geglu": lambda gate, up: gelu(gate) * up,
 }

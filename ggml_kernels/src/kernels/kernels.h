@@ -25,6 +25,7 @@ static inline int genie_ffn_gated(int32_t kind) {
     case GENIE_FFN_GELU:
     case GENIE_FFN_GELU_TANH:
     case GENIE_FFN_RELU:
+    case GENIE_FFN_RELU2:
     case GENIE_FFN_COUNT:
         break;
     }

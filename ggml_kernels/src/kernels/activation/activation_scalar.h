@@ -16,6 +16,9 @@ static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, in
         case GENIE_FFN_RELU:
             up[i] = x > 0 ? x : 0;
             break;
+        case GENIE_FFN_RELU2:
+            up[i] = x > 0 ? x * x : 0;
+            break;
         case GENIE_FFN_SWIGLU:
             up[i] = gate[i] / (1.0f + expf(-gate[i])) * x;
             break;

@@ -33,6 +33,8 @@ static inline vf vf_activate(int32_t kind, vf gate, vf x) {
         return x / (1.0f + vf_exp(-1.59576912160573072f * (x + 0.044715f * x * x * x)));
     case GENIE_FFN_RELU:
         return vf_larger(x, zero);
+    case GENIE_FFN_RELU2:
+        return vf_larger(x, zero) * vf_larger(x, zero);
     case GENIE_FFN_SWIGLU:
         return gate / (1.0f + vf_exp(-gate)) * x;
     case GENIE_FFN_GEGLU:
