@@ -1,85 +1,130 @@
-"""Fixtures shared by all tests: a Genie so small that a test over all its tensors takes milliseconds."""
+"""Fixtures shared by all tests, and what a test module needs that may be missing.
+
+A module that imports what an extra brings is skipped, with the extra's name, where that is not installed. `--quick`
+leaves out what needs torch or a browser, what builds or emulates something, and what takes long.
+"""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import tiny
 
-pytest.importorskip("torch")
+if TYPE_CHECKING:
+    from genie_cpp.convert.reference.config import GenieConfig
+    from genie_cpp.convert.reference.model import Genie
 
-import torch
+# What test modules import that may be missing, and the extra that brings it.
+EXTRAS = {
+    "torch": "convert", "safetensors": "convert", "yaml": "convert", "h5py": "hub", "huggingface_hub": "hub",
+    "gymnasium": "gym", "mlx": "metal", "fastapi": "play", "uvicorn": "play", "websockets": "play",
+    "prometheus_client": "play", "imageio_ffmpeg": "video", "playwright": "dev", "hypothesis": "dev", "httpx": "dev",
+    "schemathesis": "dev",
+}  # fmt: skip
+# Modules of ours that need one.
+NEEDS_TORCH = tuple(f"genie_cpp.convert.reference.{name}" for name in ("model", "checkpoint", "stack", "sampler", "vq"))
+SLOW_TO_START = ("torch", "playwright", "mlx")
+TORCH_FIXTURES = {"tiny_model", "tiny_checkpoint"}
 
-from genie_cpp.convert.reference import checkpoint
-from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamConfig, TokenizerConfig
-from genie_cpp.convert.reference.model import Genie
-from genie_cpp.spec.stack_spec import StackParams
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="no torch, no browser, no emulators, nothing that takes long")
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a module imports as it is imported itself."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and node.value.args:  # importorskip
+            names += [a.value for a in node.value.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        found |= {name.partition(".")[0] for name in names}
+        if any(name.startswith(NEEDS_TORCH) for name in names):
+            found.add("torch")
+    return found
+
+
+class LeftOut(pytest.Module):
+    """A module that is not even imported."""
+
+    why = ""
+
+    def collect(self) -> Any:
+        pytest.skip(self.why, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    wanted = imported(module_path)
+    missing = [name for name in sorted(wanted & EXTRAS.keys()) if find_spec(name) is None]
+    why = f"pip install 'genie_cpp[{EXTRAS[missing[0]]}]' brings {missing[0]}" if missing else ""
+    if parent.config.getoption("quick") and wanted & set(SLOW_TO_START):
+        why = "left out by --quick"
+    if not why:
+        return None
+    module: LeftOut = LeftOut.from_parent(parent, path=module_path)
+    module.why = why
+    return module
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("quick"):
+        return
+    long = [i for i in items if i.get_closest_marker("heavy") or TORCH_FIXTURES & set(getattr(i, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")
 def tiny_config() -> GenieConfig:
-    """16x16 frames, a window of 4, 3 actions; every flag of the profile occurs in some stack, and odd row lengths."""
-    encoder = StackParams(
-        block_count=1,
-        embedding_length=32,
-        head_count=2,
-        key_length=16,
-        feed_forward_length=40,
-        norm="layernorm",
-        bias=True,
-    )
-    decoder = StackParams(
-        block_count=1, embedding_length=32, head_count=2, key_length=16, feed_forward_length=64, ffn="swiglu"
-    )
-    lam = StackParams(
-        block_count=1, embedding_length=24, head_count=1, key_length=8, feed_forward_length=32, ffn="relu"
-    )
-    dynamics = StackParams(
-        block_count=2, embedding_length=64, head_count=3, key_length=32, feed_forward_length=96, qk_norm=True
-    )
-    return GenieConfig(
-        tokenizer=TokenizerConfig(encoder, decoder, patch_size=4, codebook_size=16, latent_length=8),
-        lam=LamConfig(lam, lam, patch_size=8, latent_length=8),
-        dynamics=DynamicsConfig(dynamics, {"steps": 3, "temperature": 0.5}),
-        frame_width=16,
-        frame_height=16,
-        context_length=4,
-        action_count=3,
-        card={"name": "Tiny", "license": "MIT"},
-    )
+    """As `tiny.config` has it."""
+    return tiny.config()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_config: GenieConfig) -> Genie:
-    """Random weights, large enough that every op moves the output; norms away from one, biases away from zero."""
+    """The same weights as in `tiny_gguf`, in PyTorch; those that play does not need are random."""
+    torch = pytest.importorskip("torch")
+    from genie_cpp.convert.native import hparams_of, native_name
+    from genie_cpp.convert.reference.model import Genie
+    from genie_cpp.spec.hparams import expected_tensors
+
     torch.manual_seed(7)
     model = Genie(tiny_config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(1.0 if "norm.weight" in name else 0.0, 0.1 if parameter.dim() == 1 else 0.15)
+        own = model.state_dict()
+        for name, (shape, _) in expected_tensors(hparams_of(tiny_config)).items():
+            own[native_name(name)].copy_(torch.from_numpy(tiny.weights(name, shape[::-1])))
     return model
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_model: Genie, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a native checkpoint. Copy it before changing it."""
+    from genie_cpp.convert.reference import checkpoint
+
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     checkpoint.save(tiny_model, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_gguf(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """tiny_gguf("q8_0") -> the path of the converted model, made once per type. Copy it before changing it."""
-    from genie_cpp.convert.writer import convert
-
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny_gguf("q8_0") -> the path of the model's file, made once per type. Copy it before changing it."""
     folder = tmp_path_factory.mktemp("gguf")
 
     def make(type: str = "f32") -> Path:
         path = folder / f"tiny-{type}.gguf"
         if not path.exists():
-            convert(tiny_checkpoint, path, type)
+            tiny.write(path, type)
         return path
 
     return make
