@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="a library 
 PROGRAM = """
 import ctypes, sys
 import numpy as np
-from genie_cpp import Model, World, _native
+from genie_cpp import Model, World
+from genie_cpp.backends import _native
 from genie_cpp.errors import NativeError
 
 path, threads = sys.argv[1], int(sys.argv[2])

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from genie_cpp.backends import _native
-from genie_cpp.backends import choose as backend
+from genie_cpp.backends import _native, choose, interface
+from genie_cpp.backends._native import ffi, lib
 from genie_cpp.convert.quantize import decode, encode
 from genie_cpp.convert.reference.conv import ConvNet
 from genie_cpp.errors import ModelError, NativeError
 from genie_cpp.file.gguf_file import TensorType
-from genie_cpp.spec.conv_layers import KINDS, layers, tensors
+from genie_cpp.spec.conv_layers import layers, tensors
 
 ISAS = _native.isas()
 NETS: dict[str, tuple[tuple[str, ...], tuple[int, int, int]]] = {
@@ -49,14 +49,14 @@ def rows_of(values: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(rows.detach().numpy())
 
 
-def loaded(name: str, net: ConvNet, isa: str, kind: TensorType = TensorType.F32, threads: int = 2) -> backend.Conv:
+def loaded(name: str, net: ConvNet, isa: str, kind: TensorType = TensorType.F32, threads: int = 2) -> interface.Conv:
     """The net in the core, or in MLX with the isa "metal". A quantized type's rounding goes back into `net`, so that
     both have the same weights."""
     _, shape = NETS[name]
-    what = (shape, [(KINDS[layer.word], layer.channels) for layer in of(name)], groups_of(name), 1e-6)
-    conv: backend.Conv
+    what = (shape, [(layer.word, layer.channels) for layer in of(name)], groups_of(name), 1e-6)
+    conv: interface.Conv
     if isa == "metal":
-        conv = backend.choose("metal", None).conv(*what)
+        conv = choose.choose("metal", None).conv(*what)
     else:
         conv = _native.Conv(isa, _native.Pool(threads), *what)
     state = net.state_dict()
@@ -81,7 +81,7 @@ def of(name: str) -> list[Any]:
     return layers("net", words, channels, groups_of(name))
 
 
-def both(name: str, net: ConvNet, conv: backend.Conv) -> tuple[np.ndarray, np.ndarray]:
+def both(name: str, net: ConvNet, conv: interface.Conv) -> tuple[np.ndarray, np.ndarray]:
     """What `conv` and PyTorch make of one picture, twice in the same room."""
     height, width, channels = NETS[name][1]
     state, rng = conv.state(), np.random.default_rng(2)
@@ -142,27 +142,29 @@ def test_any_number_of_threads_gives_the_same_bytes(isa: str, kind: TensorType) 
 def test_what_does_not_fit_is_refused() -> None:
     pool = _native.Pool(1)
 
-    def create(shape: tuple[int, int, int], what: list[tuple[int, int]], groups: int = 2, epsilon: float = 1e-6) -> Any:
+    def create(shape: tuple[int, int, int], what: list[tuple[str, int]], groups: int = 2, epsilon: float = 1e-6) -> Any:
         return _native.Conv(ISAS[0], pool, shape, what, groups, epsilon)
 
-    create((4, 4, 4), [(0, 8), (4, 6)])
+    create((4, 4, 4), [("conv3", 8), ("res", 6)])
     for arguments in (
         ((4, 4, 4), []),
-        ((4, 4, 4), [(6, 8)]),
-        ((4, 4, 4), [(0, 0)]),
-        ((4, 4, 4), [(0, 65537)]),
-        ((3, 4, 4), [(2, 8)]),  # half of an odd side
-        ((4, 4, 3), [(5, 3)]),  # two groups of three channels
-        ((4, 4, 4), [(4, 3)]),
-        ((4, 4, 4), [(5, 6)]),  # a norm that would change channels
-        ((4096, 1, 1), [(3, 1)]),  # beyond the largest side
-        ((0, 4, 4), [(0, 8)]),
-        ((4, 4, 4), [(0, 8)], 0),
-        ((4, 4, 4), [(0, 8)], 2, float("nan")),
+        ((4, 4, 4), [("conv3", 0)]),
+        ((4, 4, 4), [("conv3", 65537)]),
+        ((3, 4, 4), [("down", 8)]),  # half of an odd side
+        ((4, 4, 3), [("norm", 3)]),  # two groups of three channels
+        ((4, 4, 4), [("res", 3)]),
+        ((4, 4, 4), [("norm", 6)]),  # a norm that would change channels
+        ((4096, 1, 1), [("up", 1)]),  # beyond the largest side
+        ((0, 4, 4), [("conv3", 8)]),
+        ((4, 4, 4), [("conv3", 8)], 0),
+        ((4, 4, 4), [("conv3", 8)], 2, float("nan")),
     ):
         with pytest.raises(NativeError, match="creating a convolutional network"):
             create(*arguments)  # type: ignore[arg-type]
-    conv = create((4, 4, 4), [(0, 8)])
+    params, unknown = ffi.new("genie_conv_params *", (4, 4, 4, 2, 1e-6)), ffi.new("genie_conv_layer *", (6, 8))
+    status = lib.genie_conv_create(ISAS[0].encode(), params, unknown, 1, ffi.new("genie_conv **"))
+    assert status == lib.GENIE_ERROR_ARGUMENT
+    conv = create((4, 4, 4), [("conv3", 8)])
     values = np.zeros((8, 36), np.float32)
     with pytest.raises(NativeError, match="checking"):  # a weight is missing
         conv.seal()

@@ -181,7 +181,7 @@ def test_it_plays_on_an_older_cpu(
 ) -> None:
     """Not a SIGILL, and the very frames that this CPU makes with the same instruction set."""
     under = (str(emulator), "-cpu", cpu)
-    code = "from genie_cpp import _native; import json; print(json.dumps(_native.isas()))"
+    code = "from genie_cpp.backends import _native; import json; print(json.dumps(_native.isas()))"
     assert json.loads(installed.python(code, under=under)) == isas
     here = json.loads(installed.python(code))
     assert isas[0] in here, f"this CPU runs {here}, so there is nothing to compare with"
