@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+LIGHT_VENV ?= .venv-light
 DEMO_VENV ?= .venv-demo
 BENCH_VENV ?= .venv-bench
 CMAKE ?= cmake
@@ -23,12 +24,14 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
+.PHONY: help venv build debug quick test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
 	@echo 'make build     build the C core again where it changed'
-	@echo 'make test      pytest; ARGS="-k name" for a part'
+	@echo 'make quick     the tests that find most mistakes in a minute, without torch'
+	@echo 'make test      pytest; ARGS="-k name" for a part, ARGS=--durations=15 for the slowest'
+	@echo 'make debug     the core with symbols, assertions and -O1, for gdb (docs/building.md)'
 	@echo 'make slow      the tests that take long'
 	@echo 'make lint      ruff, mypy, clang-format, C warnings as errors, zizmor'
 	@echo 'make format    ruff and clang-format, in place'
@@ -78,6 +81,20 @@ venv build: $(VENV)/.built
 
 test: build
 	$(BIN)/pytest $(ARGS)
+
+# What finds most mistakes in a minute: no torch, no browser, no emulators. In $(VENV), or where that is not made in an
+# environment of a tenth of its size.
+quick: $(if $(wildcard $(VENV)/.torch),$(VENV),$(LIGHT_VENV))/.built
+	$(dir $<)bin/pytest --quick $(ARGS)
+
+$(LIGHT_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LIGHT_VENV)
+	$(LIGHT_VENV)/bin/pip install -e '.[test]'
+	@touch $@
+
+$(LIGHT_VENV)/.built: $(LIGHT_VENV)/.installed $(CMAKE_FILES) $(C_FILES)
+	$(call core,build/dev,Release,$(LIGHT_VENV)/bin)
+	@touch $@
 
 # Tests that take long; every night.
 slow: build

@@ -26,8 +26,11 @@ EXTRAS = {
     "prometheus_client": "play", "imageio_ffmpeg": "video", "playwright": "dev", "hypothesis": "dev", "httpx": "dev",
     "schemathesis": "dev",
 }  # fmt: skip
-# Modules of ours that need one.
-NEEDS_TORCH = tuple(f"genie_cpp.convert.reference.{name}" for name in ("model", "checkpoint", "stack", "sampler", "vq"))
+# Modules of ours that need it, to convert at least.
+NEEDS_TORCH = (
+    "genie_cpp.convert.writer",
+    *(f"genie_cpp.convert.reference.{name}" for name in ("model", "checkpoint", "stack", "sampler", "vq")),
+)
 SLOW_TO_START = ("torch", "playwright", "mlx")
 TORCH_FIXTURES = {"tiny_model", "tiny_checkpoint"}
 

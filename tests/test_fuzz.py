@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 FUZZ = Path(__file__).parent / "fuzz" / "fuzz.py"
 SECONDS = {"gguf": 5, "states": 3, "sessions": 3, "pictures": 5, "worlds": 7, "http": 8, "openapi": 5}
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.heavy
+
 LOCALES = [("zh_CN", "GBK"), ("zh_CN", "GB18030"), ("ko_KR", "EUC-KR"), ("zh_TW", "BIG5"), ("ja_JP", "EUC-JP")]
 
 # Every room's text is read and written: the interface at import, a checkpoint's config, a recipe, a report.

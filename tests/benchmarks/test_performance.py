@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HEADINGS = [
     "Targets", "What stands in the way", "Matrix products", "Attention, one thread",

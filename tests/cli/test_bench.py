@@ -19,6 +19,8 @@ from genie_cpp.backends import _native
 from genie_cpp.bench import Bench, Result, Sample
 from genie_cpp.cli import main as cli
 
+pytestmark = pytest.mark.heavy
+
 # `genie_cpp.cli.main` binds the name `bench` to the command; the module is wanted here.
 bench = importlib.import_module("genie_cpp.cli.bench")
 Command = Callable[..., tuple[int, str, str]]

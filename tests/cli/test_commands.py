@@ -54,6 +54,7 @@ def test_run_and_make_again(place: Path) -> None:
     assert (place / "out.gif").read_bytes() == first
 
 
+@pytest.mark.heavy
 def test_a_world_without_actions_goes_on_from_frames(tmp_path: Path) -> None:
     """Convert, start from tokens as their owner keeps them, then from the pictures that came out; made again from the
     recipe."""
@@ -236,6 +237,7 @@ def test_starting_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
 
 
+@pytest.mark.heavy
 def test_a_run_goes_on_from_a_bookmark_and_can_be_made_again(tmp_path: Path, tiny_gguf) -> None:  # type: ignore[no-untyped-def]
     from genie_cpp import Model
     from genie_cpp.play.recipe import read

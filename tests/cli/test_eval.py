@@ -14,6 +14,8 @@ from PIL import Image
 
 from .test_commands import BIN, command
 
+pytestmark = pytest.mark.heavy
+
 SHORT = ("--seeds", 1, "--held", 8, "--mixed", 12, "--still", 4, "--returns", 1, "-t", 1)
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 
 from .test_commands import command
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:

@@ -15,6 +15,8 @@ from genie_cpp.cli import synthetic
 from genie_cpp.file.gguf_file import GGUFFile, TensorType
 from genie_cpp.spec.hparams import expected_tensors, validate
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.parametrize("type", ["f32", "f16", "q8_0", "q4_0"])
 def test_a_file_is_valid_and_plays(type: str, tmp_path: Path) -> None:

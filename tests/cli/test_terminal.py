@@ -25,6 +25,8 @@ from genie_cpp.frames import fit
 from genie_cpp.play import halfblocks
 from genie_cpp.play.recipe import read
 
+pytestmark = pytest.mark.heavy
+
 termios = pytest.importorskip("termios")
 fcntl = pytest.importorskip("fcntl")
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.heavy
+
 pytest.importorskip("gymnasium")
 ROOT = Path(__file__).resolve().parents[2]
 

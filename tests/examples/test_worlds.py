@@ -15,6 +15,8 @@ from genie_cpp.catalog.bundled import bundled
 from genie_cpp.evaluate import Life, Play, life, truth
 from genie_cpp.evaluate.report import Report
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[2]
 RECONSTRUCTION = {"maze": 28.0}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="a library is preloaded")
+pytestmark = [pytest.mark.heavy, pytest.mark.skipif(platform.system() != "Linux", reason="a library is preloaded")]
 
 # What is tried is what a player does; each try begins from nothing and must end well or in one clear error, after which
 # the same process must still play as if nothing had been.

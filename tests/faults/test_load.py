@@ -13,6 +13,8 @@ import pytest
 from genie_cpp import Model, World
 from genie_cpp.backends import _native
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def load() -> Iterator[None]:

@@ -16,6 +16,8 @@ from genie_cpp.backends import _native
 from genie_cpp.bench import Bench, Result, Sample, environment, matmul_operations, mean_sd, measure_peak
 from genie_cpp.cli import synthetic
 
+pytestmark = pytest.mark.heavy
+
 VECTOR = [isa for isa in _native.isas() if isa != "scalar"]
 
 

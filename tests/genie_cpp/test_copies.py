@@ -19,6 +19,8 @@ import pytest
 from genie_cpp import ActionError, ImageError, Model, ModelError, NativeError, SamplerError, StateError, World
 from genie_cpp.backends import _native
 
+pytestmark = pytest.mark.heavy
+
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 AHEAD = [1, 2, 0, 1, 1, 2]
 

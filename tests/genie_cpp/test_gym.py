@@ -16,6 +16,8 @@ from gymnasium.utils.env_checker import check_env
 import genie_cpp.gym
 from genie_cpp import ActionError, ImageError, Model, StateError
 
+pytestmark = pytest.mark.heavy
+
 ID = "genie_cpp/World-v0"
 PICTURE = np.random.default_rng(3).integers(0, 256, (20, 30, 3), np.uint8)
 

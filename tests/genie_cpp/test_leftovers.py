@@ -21,7 +21,7 @@ from genie_cpp.leftovers import REPLACED, _here, clean, file_beside, folder_besi
 from genie_cpp.spec.hparams import validate
 
 BIN = Path(sysconfig.get_path("scripts"))
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="asks the system who is alive")
+pytestmark = [pytest.mark.heavy, pytest.mark.skipif(os.name != "posix", reason="asks the system who is alive")]
 
 
 def nobody() -> int:

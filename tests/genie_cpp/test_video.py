@@ -19,6 +19,8 @@ from genie_cpp.errors import ImageError
 from genie_cpp.frames import decode_image, iter_frames, load_frames, load_image, sha256
 from genie_cpp.media.video import is_video
 
+pytestmark = pytest.mark.heavy
+
 WIDTH, HEIGHT, COUNT = 48, 32, 6
 
 

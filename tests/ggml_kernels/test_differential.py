@@ -18,6 +18,8 @@ import pytest
 
 from genie_cpp.backends import _native
 
+pytestmark = pytest.mark.heavy
+
 TOOLS = ("cmake", "aarch64-linux-gnu-gcc", "qemu-aarch64")
 LIBRARIES = "/usr/aarch64-linux-gnu"
 CPUS = {

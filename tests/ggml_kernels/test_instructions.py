@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 RECORD = Path(__file__).with_name("instructions.json")
 CASES = [(isa, type) for isa in ("avx2", "scalar") for type in ("f32", "q4_0", "q8_0")]
 NUMBERS = {"f32": 0, "q4_0": 2, "q8_0": 8}

@@ -24,6 +24,8 @@ from genie_cpp.catalog.names import Source, aliases, parse
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import HubError
 
+pytestmark = pytest.mark.heavy
+
 BIN = Path(sys.executable).parent
 GOLDEN = Path(__file__).parents[1] / "golden"
 SONIC, DATA = "models/AlmondGod/tinyworlds-models", "datasets/AlmondGod/tinyworlds"

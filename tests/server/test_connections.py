@@ -23,7 +23,7 @@ from genie_cpp.server.common.limits import ServeLimits
 
 from .test_serve_faults import SERVE, Running
 
-pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")
+pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")]
 LIMITS = ServeLimits(sessions=4, connections=16, address_connections=12, header_seconds=1.0)
 
 

@@ -27,7 +27,7 @@ from websockets.typing import Subprotocol
 from genie_cpp.server.common.limits import Limits
 from genie_cpp.server.page.protocol import SUBPROTOCOL
 
-pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")
+pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")]
 PLAY = Path(sysconfig.get_path("scripts")) / "genie-play"
 
 

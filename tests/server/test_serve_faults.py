@@ -40,7 +40,7 @@ from genie_cpp.server.page.protocol import SUBPROTOCOL as PLAY_SUBPROTOCOL
 from genie_cpp.server.run import api_server, listen
 from genie_cpp.server.run import server as play_server
 
-pytestmark = pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")
+pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")]
 SERVE = Path(sysconfig.get_path("scripts")) / "genie-serve"
 PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
 LIMITS = ServeLimits(

@@ -60,9 +60,9 @@ def weights(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return values
 
 
-def write(path: Path, type: str) -> None:
-    """The file, every matrix of this type."""
-    hp = hparams_of(config())
+def write(path: Path, type: str, of: GenieConfig | None = None) -> None:
+    """The file, every matrix of this type; `of` another configuration than `config()`."""
+    hp = hparams_of(of or config())
     tensors = expected_tensors(hp)
     values = {name: weights(name, shape[::-1]) for name, (shape, _) in tensors.items()}
     kinds = {name: choose_type(name, matrix, TYPES[type], values[name]) for name, (_, matrix) in tensors.items()}

@@ -25,6 +25,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageSequence
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parents[2]
 Result = subprocess.CompletedProcess[str]
 SIZE = 16 << 20  # bytes, of which the bundled worlds are about 7 MiB

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny import write
 
-from genie_cpp.convert.reference import checkpoint
-from genie_cpp.convert.reference.model import Genie
-from genie_cpp.convert.writer import convert
+from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.evaluate.data import Play
 from genie_cpp.model import Model
 
@@ -54,12 +52,9 @@ def tiny(tiny_gguf: Any) -> Model:
 
 
 @pytest.fixture
-def named(tiny_model: Genie, tmp_path: Path) -> Model:
+def named(tiny_config: GenieConfig, tmp_path: Path) -> Model:
     """`tiny` whose actions have names."""
-    genie = copy.copy(tiny_model)
-    genie.config = dataclasses.replace(tiny_model.config, action_names=["stay", "left", "right"])
-    checkpoint.save(genie, tmp_path / "named")
-    convert(tmp_path / "named", tmp_path / "named.gguf", "f32")
+    write(tmp_path / "named.gguf", "f32", dataclasses.replace(tiny_config, action_names=["stay", "left", "right"]))
     return Model.open(tmp_path / "named.gguf", threads=1)
 
 

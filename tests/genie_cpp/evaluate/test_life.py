@@ -18,6 +18,8 @@ from genie_cpp.evaluate.report import Report
 from genie_cpp.evaluate.sweep import mark, parse, samplers, sweep
 from genie_cpp.model import Model
 
+pytestmark = pytest.mark.heavy
+
 SHORT = {"seeds": 2, "held": 12, "mixed": 30, "still": 6, "returns": 2}
 
 

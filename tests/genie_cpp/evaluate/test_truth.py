@@ -17,6 +17,8 @@ from genie_cpp.model import Model
 
 from .conftest import Rerun
 
+pytestmark = pytest.mark.heavy
+
 SAME = np.arange(3)  # latents are the true actions
 
 
