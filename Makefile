@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 LIGHT_VENV ?= .venv-light
+DOCS_VENV ?= .venv-docs
 DEMO_VENV ?= .venv-demo
 BENCH_VENV ?= .venv-bench
 CMAKE ?= cmake
@@ -24,11 +25,12 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build debug quick test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
+.PHONY: help venv build debug docs quick test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
 	@echo 'make build     build the C core again where it changed'
+	@echo 'make docs      the pages and the API reference as a site -> build/site'
 	@echo 'make quick     the tests that find most mistakes in a minute, without torch'
 	@echo 'make test      pytest; ARGS="-k name" for a part, ARGS=--durations=15 for the slowest'
 	@echo 'make debug     the core with symbols, assertions and -O1, for gdb (docs/building.md)'
@@ -94,6 +96,15 @@ $(LIGHT_VENV)/.installed: pyproject.toml
 
 $(LIGHT_VENV)/.built: $(LIGHT_VENV)/.installed $(CMAKE_FILES) $(C_FILES)
 	$(call core,build/dev,Release,$(LIGHT_VENV)/bin)
+	@touch $@
+
+# The pages and the API reference as a site, build/site; a warning is an error.
+docs: $(DOCS_VENV)/.installed
+	$(DOCS_VENV)/bin/mkdocs build --strict -q
+
+$(DOCS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26'
 	@touch $@
 
 # Tests that take long; every night.

@@ -1,6 +1,8 @@
 /* What the sublayers of a pass share: whose rows are whose, products, norms. */
 #include "pass.h"
 
+#include "../base/assert.h"
+
 #include <string.h>
 
 enum { OWN_ROWS = 32 }; /* a thread; fewer would read all weights for too little */
@@ -14,6 +16,7 @@ void genie_share_rows(pass *c, int32_t rows) {
     c->offset = c->by_row ? 2 * (all_begin - begin) : 0;
     c->end = (2 * end < rows ? 2 * end : rows) + c->offset;
     c->begin = 2 * begin + c->offset < c->end ? 2 * begin + c->offset : c->end; /* none, behind an odd last row */
+    GENIE_ASSERT(c->begin >= 0 && c->begin <= c->end && c->end <= c->stack->params.token_count + 1);
 }
 
 genie_activations genie_room(const pass *c, void *storage, int32_t columns) {
@@ -32,6 +35,7 @@ void genie_quantize(const pass *c, const genie_matrix *w, const float *x, int32_
 
 void genie_product(const pass *c, const genie_matrix *w, genie_activations a, const float *x, int32_t columns, float *y,
                    int32_t y_stride, int accumulate) {
+    GENIE_ASSERT(w != NULL && y != NULL && y_stride > 0);
     if (c->by_row)
         genie_matrix_run(w, a, x + (size_t)c->begin * (size_t)columns, columns, c->end - c->begin,
                          y + (size_t)c->begin * (size_t)y_stride, y_stride, accumulate, 0, 1);

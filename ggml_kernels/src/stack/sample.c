@@ -2,6 +2,7 @@
 #include "../base/error.h"
 #include "stack.h"
 
+#include "../base/assert.h"
 #include "../base/philox.h"
 
 #include <math.h>
@@ -170,6 +171,7 @@ void genie_sample_rows(const genie_kernels *kernels, const genie_sampler *sample
 }
 
 void genie_fill_best(const genie_sampler *sampler, int32_t step, genie_state *state, int32_t *ids_P) {
+    GENIE_ASSERT(step >= 0 && step < sampler->steps && state->masked <= state->stack->params.token_count);
     const genie_stack_params *p = &state->stack->params;
     const int32_t mask = genie_mask_id(p);
     genie_candidate *list = state->candidates_P;

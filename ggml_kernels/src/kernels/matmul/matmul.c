@@ -1,4 +1,5 @@
 /* The matrix object: packing, and sharing a product among threads. What a panel is, the ISA's kernels know. */
+#include "../../base/assert.h"
 #include "../../base/error.h"
 #include "matmul.h"
 #include "matmul_kernels.h"
@@ -244,6 +245,7 @@ static const float no_bias[MOST_CHANNELS];
  */
 void genie_matrix_run(const genie_matrix *w, genie_activations a, const float *x_MC, int32_t x_stride, int32_t m,
                       float *y_MR, int32_t y_stride, int accumulate, int32_t thread, int32_t thread_count) {
+    GENIE_ASSERT(w != NULL && m >= 0 && thread >= 0 && thread < thread_count);
     const int32_t quanta = (m + ROW_QUANTUM - 1) / ROW_QUANTUM;
     int32_t parts = 1;
     if (w->panels < 2 * thread_count || w->panels % thread_count != 0)
