@@ -58,7 +58,7 @@ def run(
     ] = 1,
     prompt_stride: Annotated[
         int,
-        typer.Option(envvar=env("PROMPT_STRIDE"), min=1, max=MAX_PROMPT, help="Take every so-manieth frame of it."),
+        typer.Option(envvar=env("PROMPT_STRIDE"), min=1, max=MAX_PROMPT, help="Take one frame in so many of it."),
     ] = 1,
     session: Annotated[
         Path | None, typer.Option("--from", help="Or a session that genie-play saved (.genie), to go on from.")

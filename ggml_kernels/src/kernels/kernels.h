@@ -73,7 +73,7 @@ typedef struct genie_kernels {
                            int32_t bias_stride, float *y, int32_t y_stride);
     /* Keys first..first+n-1 of a panel from n <= 16 rows, where `first` is 0 or 16. */
     void (*keys_bf16)(const float *k, int32_t k_stride, int32_t n, int32_t first, int32_t d, uint16_t *panel);
-    /* Two rows of n values, a multiple of 16, side by side; no odd one is zeros. */
+    /* Two rows of n values, a multiple of 16, side by side; where odd is NULL, zeros beside it. */
     void (*values_bf16)(const float *even, const float *odd, int32_t n, uint16_t *pairs);
     /*
      * For each of `heads` heads, one query over `past` <= GENIE_MAX_CONTEXT keys of a window, kp[past / panel][d /

@@ -109,7 +109,7 @@ static inline int32_t vi_top(vi v) {
 #if VL == 16
 /*
  * e^x = 2^t to 2e-7 and 6e-8 of t, relative: a polynomial in what t is above a whole number, which scalef takes t for
- * by itself, underflowing and overflowing as it must. What is no number stays none, and e^0 is 1.
+ * by itself, underflowing and overflowing as it must. NaN stays NaN, and e^0 is 1.
  */
 static inline vf vf_exp(vf x) {
     const __m512 t = _mm512_mul_ps((__m512)x, _mm512_set1_ps(1.44269504088896341f));
