@@ -87,7 +87,7 @@ class FiniteScalarQuantizer(nn.Module):
         super().__init__()
         self.bins = round(codebook_size ** (1 / length))
         if self.bins < 2 or self.bins**length != codebook_size:
-            raise ConfigError(f"no whole number of bins, to the power of {length}, makes {codebook_size} codes")
+            raise ConfigError(f"no whole number of bins to the power of {length} makes {codebook_size} codes")
         self.register_buffer("place", self.bins ** torch.arange(length), persistent=False)
         digits = torch.arange(codebook_size)[:, None] // self.place % self.bins
         self.register_buffer("codebook", 2 * digits.float() / (self.bins - 1) - 1, persistent=False)

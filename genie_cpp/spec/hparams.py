@@ -214,7 +214,7 @@ class HParams:
         ):
             if kind == "fsq" and length and fsq_bins(codes, length) is None:
                 raise ModelError(
-                    f"no whole number of bins, to the power of genie.{name}.latent_length {length}, makes {codes} codes",
+                    f"no whole number of bins to the power of genie.{name}.latent_length {length} makes {codes} codes",
                     CONVERT_AGAIN,
                 )
         if (self.lam_head != "mean") != (self.lam_head_length is not None):
