@@ -75,16 +75,14 @@ class Window:
         self.decoder.truncate(length - 1)
         return self._decode(self.ids[-1])
 
-    def fork(self) -> Window:
-        """A second window that holds the same and goes on by itself."""
-        other = of(self.model, self.policy)
-        other.ids, other.actions = [ids.copy() for ids in self.ids], list(self.actions)
-        other.inferred, other.least = self.inferred, self.least
-        dynamics = other.prediction.dynamics
-        dynamics.copy_from(self.prediction.dynamics)
-        other.prediction = self.prediction.fork(dynamics)
-        other.decoder.copy_from(self.decoder)
-        return other
+    def copy_from(self, other: Window) -> None:
+        """Hold the same as another window of the same policy, and go on independently of it."""
+        self.ids, self.actions = [ids.copy() for ids in other.ids], list(other.actions)
+        self.inferred, self.least = other.inferred, other.least
+        dynamics = self.prediction.dynamics
+        dynamics.copy_from(other.prediction.dynamics)
+        self.prediction = other.prediction.fork(dynamics)
+        self.decoder.copy_from(other.decoder)
 
     def _replay(self, decoded: int) -> None:
         """Run the frames again from time index 0; causal attention makes this the same as having kept them.
@@ -151,11 +149,9 @@ class Retokenized(Window):
     def rewind(self, frames: int) -> Patches | None:
         return None
 
-    def fork(self) -> Window:
-        other = super().fork()
-        assert isinstance(other, Retokenized)
-        other._pixels = list(self._pixels)
-        return other
+    def copy_from(self, other: Window) -> None:
+        super().copy_from(other)
+        self._pixels = list(other.pixels)
 
 
 POLICIES: dict[str, type[Window]] = {"half": Window, "exact": Window, "retokenize": Retokenized}

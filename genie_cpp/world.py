@@ -255,7 +255,7 @@ class World:
         """A second world that goes on from here on its own."""
         with self._lock:
             other = World(self.model, self.sampler, self.window)
-            other._window = self._window.fork()
+            other._window.copy_from(self._window)
             other._frame_number, other._seed = self._frame_number, self._seed
             other._frame = None if self._frame is None else self._frame.copy()
             return other

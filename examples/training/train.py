@@ -12,20 +12,19 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
-import hashlib
 import math
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from data import Clips, to_float
+from data import Clips
 from played import Played
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from tokens import moved_alike, rarity_of, tokenized
 from torch import Tensor, nn
 
 from genie_cpp.convert.reference import checkpoint
@@ -203,28 +202,12 @@ def dynamics_step(
     }
 
 
-def rarity_of(ids: Tensor, vocabulary: int) -> Tensor:
-    """[vocabulary]: 1 for a code of common frequency or above, up to 4 for rare ones, which make up landmarks."""
-    seen = torch.bincount(ids.flatten().long(), minlength=vocabulary).float()
-    usual = seen[seen > 0].mean()
-    return (usual / seen.clamp(min=1)).sqrt().clamp(1, 4)
-
-
 def waves(rows: int, columns: int, length: int) -> Tensor:
     """[rows * columns, length] sines of row and column, 2 to 32 places long: which tokens are neighbours."""
     frequency = math.pi * (1 / 16) ** torch.linspace(0, 1, length // 4)
     y, x = torch.arange(rows)[:, None] * frequency, torch.arange(columns)[:, None] * frequency
     y, x = torch.cat([y.sin(), y.cos()], 1)[:, None], torch.cat([x.sin(), x.cos()], 1)[None]
     return 0.03 * torch.cat([y.expand(-1, columns, -1), x.expand(rows, -1, -1)], -1).flatten(0, 1)
-
-
-def pressed(latents: np.ndarray, keys: np.ndarray, blocked: np.ndarray, count: int) -> np.ndarray:
-    """`latents`, but where a wall was in the way, so that frames show nothing of the key that was pressed: the latent
-    that this key mostly has elsewhere."""
-    for key in np.unique(keys[blocked]):
-        usual = np.bincount(latents[(keys == key) & ~blocked], minlength=count).argmax()
-        latents[(keys == key) & blocked] = usual
-    return latents
 
 
 @torch.no_grad()
@@ -245,67 +228,6 @@ def begin_from(genie: Genie, folder: Path) -> None:
         if isinstance(module, VectorQuantizer):
             module.total.copy_(module.codebook)
             module.steps = 1000  # its codes are spread already
-
-
-@torch.no_grad()
-def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
-    """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz` for as
-    long as the tokenizer, the LAM, the data and the stride are those that it was made with."""
-    cache, made_with = output / "tokens.npz", hashlib.sha256(f"{stride} {data.resolve()}".encode())
-    made_with.update(str((data / "train.npz").stat().st_mtime_ns).encode())
-    for part in (genie.tokenizer, genie.lam):
-        for tensor in part.state_dict().values():
-            made_with.update(tensor.cpu().numpy().tobytes())
-    same = False
-    if cache.exists():
-        with np.load(cache) as kept:
-            same = "made_with" in kept and str(kept["made_with"]) == made_with.hexdigest()
-    if not same:
-        clips = Clips(data, "train", genie.config.context_length)
-        frames, keys, blocked = clips.windows(stride)
-        device = device_of(genie)
-        ids, actions = [], []
-        for clip in track(frames.split(16), "tokenizing"):
-            video = to_float(clip.to(device))
-            tokens, acted = genie.tokenizer.encode(video), genie.lam.infer(video)
-            ids.append(tokens.cpu().to(torch.int32))
-            actions.append(F.pad(acted, (1, 0), value=-1).cpu().to(torch.int16))
-        latents = torch.cat(actions).numpy()
-        latents[:, 1:] = pressed(latents[:, 1:], keys, blocked, genie.config.action_count)
-        np.savez(cache, ids=torch.cat(ids).numpy(), actions=latents, made_with=made_with.hexdigest())
-    with np.load(cache) as data_:
-        return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
-
-
-def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int) -> Tensor:
-    """[M, T] latent actions, in which those that move the picture alike stand for each other at random.
-
-    A latent action model with more codes than there are actions gives one action several, by what it sees besides. In
-    play a name means one of them always, so the dynamics must have seen each of them everywhere. What a latent does is
-    the step by which the tokens of most of its pairs of frames move; a pair that clearly moved otherwise is given a
-    latent that does that.
-    """
-    grid = ids_MTP.unflatten(2, (rows, columns))
-    now, before = grid[:, 1:], F.pad(grid[:, :-1], (1, 1, 1, 1), value=-1)
-    steps = [(y, x) for y in range(3) for x in range(3)]
-    shown = []
-    for y, x in steps:  # the share of tokens inside that stood one step away a frame before
-        here = before[..., y : y + rows, x : x + columns]
-        seen = here >= 0
-        shown.append(((now == here) & seen).sum((-2, -1)) / seen.sum((-2, -1)))
-    match, latents = torch.stack(shown, -1), actions_MT[:, 1:].long()
-    count = int(latents.max()) + 1
-    does = torch.stack([match[latents == k].mean(0).argmax() for k in range(count)])
-    best = match.argmax(-1)
-    usual = match.gather(-1, does[latents][..., None])[..., 0]
-    wrong = usual < match.max(-1).values - 0.1
-    wanted = torch.where(wrong, best, does[latents])
-    given = latents.clone()
-    for step in does.unique():
-        alike, those = (does == step).nonzero().flatten(), wanted == step
-        given[those] = alike[torch.randint(len(alike), (int(those.sum()),))]
-    print(f"latents that do the same: {does.tolist()}; {float(wrong.float().mean()):.4f} of all did something else")
-    return torch.cat([actions_MT[:, :1], given.to(actions_MT.dtype)], 1)
 
 
 def optimizers_of(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:

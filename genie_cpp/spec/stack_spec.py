@@ -29,7 +29,7 @@ def kind_of(sublayer: str) -> str:
 
 
 def _key(name: str, type: str, *range: float, enum: str = "", each: bool = False, **more: Any) -> Any:
-    """A field with its key `genie.<stack>.<name>`, named as the field where the name is empty.
+    """A field with its key `genie.<stack>.<name>`.
 
     range: the least and the largest value. enum: of genie.h, without "GENIE_"; each: a sublayer has it of its own in C.
     python: the value in Python where none is given. The rest is as `Key` has it.

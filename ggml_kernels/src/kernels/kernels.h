@@ -4,7 +4,7 @@
 
 #include "genie.h"
 
-#define GENIE_MAX_KEY_LENGTH 1024 /* as genie_stack_params has them */
+#define GENIE_MAX_KEY_LENGTH 1024
 #define GENIE_MAX_CONTEXT 1024
 #define GENIE_KEY_PANEL 32
 #define GENIE_PAST_PANEL 16

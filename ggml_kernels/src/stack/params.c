@@ -1,6 +1,9 @@
 /* What a stack's parameters may be, and which weights they call for. */
 #include "stack.h"
 
+/* Kernels have room for so much. */
+_Static_assert(GENIE_MAX_KEY_LENGTH == 1024 && GENIE_MAX_CONTEXT == 1024, "the texts below say these numbers");
+
 /* The first fault of a list of checks, as a text. */
 #define IN(field, low, high)                                                                                           \
     if (!(p->field >= (low) && p->field <= (high)))                                                                    \
@@ -66,9 +69,9 @@ const char *genie_params_fault(const genie_stack_params *p) {
     IN(input_length, 0, 1 << 24);
     IN(input_rows, 0, 1 << 24);
     IN(bias, 0, 1);
-    IN(norm_length, 0, p->embedding_length);
-    IN(grid_width, 0, p->token_count);
     IN(sublayer_count, 1, 8);
+    MUST(p->norm_length >= 0 && p->norm_length <= p->embedding_length, "norm_length must be in 0..embedding_length");
+    MUST(p->grid_width >= 0 && p->grid_width <= p->token_count, "grid_width must be in 0..token_count");
     KIND(p, qk_norm, GENIE_NORM_COUNT);
     KIND(p, output_norm, GENIE_NORM_COUNT);
     KIND(p, conditioning, GENIE_CONDITIONING_COUNT);
