@@ -66,9 +66,7 @@ def evaluate(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail (exit code 1) where a bar is not met.")] = False,
     output: Annotated[str, typer.Option("--output", "-o", help="md or json, on stdout.")] = "md",
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
-    ] = None,
+    threads: options.Threads = None,
     backend: options.Backend = "auto",
     force: options.Force = False,
     offline: options.Offline = False,

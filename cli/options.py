@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,5 +49,17 @@ def _offline(value: bool) -> bool:
 
 Offline = Annotated[
     bool, typer.Option("--offline", callback=_offline, is_eager=True, help="Ask nothing of the network.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
+]
+FirstFrame = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompt-frame",
+        "-p",
+        envvar=env("PROMPT_FRAME"),
+        help="The picture to start from. [the world's first; where it has none you are asked for one]",
+    ),
 ]
 Fit = Annotated[str, typer.Option("--fit", envvar=env("FIT"), help="Fit the prompt by crop or pad.")]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from genie_cpp.catalog.bundled import bundled
-from genie_cpp.cli.options import Backend, Fit, Force, Models, Offline, env
+from genie_cpp.cli.opening import need, open_worlds
+from genie_cpp.cli.options import Backend, FirstFrame, Fit, Force, Models, Offline, Threads, env
 from genie_cpp.errors import GenieError
-from genie_cpp.model import Model
-from genie_cpp.play.session import Prompt
 
 
 def play(
@@ -23,15 +19,7 @@ def play(
         str | None, typer.Argument(help="What to play, as -m: a.gguf, maze, tinyworlds:sonic. [all bundled worlds]")
     ] = None,
     model: Models = None,
-    prompt_frame: Annotated[
-        Path | None,
-        typer.Option(
-            "--prompt-frame",
-            "-p",
-            envvar=env("PROMPT_FRAME"),
-            help="The picture to start from. [the world's first; where it has none the page asks for one]",
-        ),
-    ] = None,
+    prompt_frame: FirstFrame = None,
     how: Fit = "crop",
     terminal: Annotated[bool, typer.Option("--terminal", help="Play in this terminal, without a browser.")] = False,
     seed: Annotated[
@@ -41,20 +29,18 @@ def play(
     open_page: Annotated[
         bool | None, typer.Option("--open/--no-open", help="Open the page. [where there is a display]")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
-    ] = None,
+    threads: Threads = None,
     backend: Backend = "auto",
     force: Force = False,
     offline: Offline = False,
 ) -> None:
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
-    if not terminal and any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "websockets")):
-        raise GenieError("the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
+    if not terminal:
+        wanted = ("fastapi", "uvicorn", "websockets")
+        need(wanted, "the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
     if world is not None and model is not None:
         raise typer.BadParameter("the world is named twice: with -m, and without")
-    models = [Model.open(name, threads, backend, force) for name in references(world or model)]
-    prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
+    models, prompts = open_worlds(world or model, threads, backend, force, prompt_frame, how)
     if terminal:
         from genie_cpp.cli.terminal import play_in_terminal
 
@@ -70,14 +56,6 @@ def play(
             webbrowser.open(address)
 
     serve(models, prompts, port, started)
-
-
-def references(names: str | None) -> list[str]:
-    """The models of `-m a.gguf,maze`, each once; a name with a comma that exists is itself. None: all bundled."""
-    if names is None:
-        return list(bundled())
-    words = [names] if Path(names).exists() else names.split(",")
-    return [word for word in dict.fromkeys(words) if word] or [names]
 
 
 def _has_display() -> bool:

@@ -120,10 +120,8 @@ def run(
         str | None,
         typer.Option(envvar=env("WINDOW"), help="What a full window does: half, exact or retokenize. [the model's]"),
     ] = None,
-    how: Annotated[str, typer.Option("--fit", envvar=env("FIT"), help="Fit the prompt by crop or pad.")] = "crop",
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
-    ] = None,
+    how: options.Fit = "crop",
+    threads: options.Threads = None,
     backend: Backend = "auto",
     force: options.Force = False,
     offline: options.Offline = False,

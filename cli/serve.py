@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from genie_cpp.cli.options import Backend, Fit, Force, Models, Offline, env
-from genie_cpp.cli.play import references
+from genie_cpp.cli.opening import need, open_worlds
+from genie_cpp.cli.options import Backend, FirstFrame, Fit, Force, Models, Offline, Threads, env
 from genie_cpp.errors import GenieError
-from genie_cpp.model import Model
-from genie_cpp.play.session import Prompt
 
 
 def serve(
     model: Models = None,
-    prompt_frame: Annotated[
-        Path | None,
-        typer.Option(
-            "--prompt-frame",
-            "-p",
-            envvar=env("PROMPT_FRAME"),
-            help="The picture to start from. [the world's first; where it has none clients send one]",
-        ),
-    ] = None,
+    prompt_frame: FirstFrame = None,
     how: Fit = "crop",
     host: Annotated[
         str, typer.Option(envvar=env("HOST"), help="Address to listen on; beyond loopback a key is needed.")
@@ -46,17 +34,14 @@ def serve(
     max_upload: Annotated[int, typer.Option(min=1, max=1024, help="MiB of a picture or a saved state.")] = 16,
     max_pixels: Annotated[int, typer.Option(min=1, max=64, help="Megapixels of a picture.")] = 16,
     idle: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds until an unused session is closed.")] = 600,
-    threads: Annotated[
-        int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024, help="[all CPUs]")
-    ] = None,
+    threads: Threads = None,
     backend: Backend = "auto",
     force: Force = False,
     offline: Offline = False,
 ) -> None:
     """Serve worlds to programs: REST and a websocket, described at /docs and /openapi.json."""
     wanted = ("fastapi", "uvicorn", "websockets", "prometheus_client")
-    if any(importlib.util.find_spec(name) is None for name in wanted):
-        raise GenieError("the server needs the play extra", "pip install 'genie_cpp[play]'")
+    need(wanted, "the server needs the play extra", "pip install 'genie_cpp[play]'")
     if api_key and not re.fullmatch(r"[!-~]{16,1024}", api_key):
         raise GenieError(
             "an API key has 16 to 1024 printable ASCII characters and no spaces", "openssl rand -hex 32 makes one"
@@ -64,8 +49,7 @@ def serve(
     for origin in cors_origin or ():
         if not re.fullmatch(r"https?://[^/\s*?#]+", origin):
             raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
-    models = [Model.open(name, threads, backend, force) for name in references(model)]
-    prompts = [Prompt.beside(m) if prompt_frame is None else Prompt.of(m, prompt_frame, how) for m in models]
+    models, prompts = open_worlds(model, threads, backend, force, prompt_frame, how)
     from genie_cpp.server.common.limits import ServeLimits
     from genie_cpp.server.run import serve_api
 

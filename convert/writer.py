@@ -14,9 +14,9 @@ import numpy as np
 from genie_cpp.convert.families import load
 from genie_cpp.convert.families.part import Told
 from genie_cpp.convert.native import Checkpoint
-from genie_cpp.convert.quantize import TYPES, choose_type, decode, encode, relative_error
+from genie_cpp.convert.quantize import TYPES, choose_type, decode, encode, relative_error, usual_type
 from genie_cpp.errors import CheckpointError, OutputError
-from genie_cpp.file.gguf_file import GGUFFile, TensorType
+from genie_cpp.file.gguf_file import DEFAULT_ALIGNMENT, GGUFFile, TensorType
 from genie_cpp.leftovers import file_beside
 from genie_cpp.spec.gguf_keys import ARCHITECTURE
 from genie_cpp.spec.hparams import tensor_bytes, validate
@@ -24,7 +24,7 @@ from genie_cpp.words import quoted
 
 CLASSES = ("attention", "ffn", "convolutions", "input/output", "embeddings", "norms & biases", "codebooks")
 
-# Called as progress(tensors done, of how many, name of the next); twice per tensor: looked at, then written.
+# Called as progress(tensors done, of how many, name of the next).
 Progress = Callable[[int, int, str], None]
 
 
@@ -125,34 +125,50 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progress) -> dict[str, _Written]:
-    total = 2 * len(source.tensors)
-    kinds: dict[str, TensorType] = {}
-    # One look at every tensor first: the file starts with their types, and a bad one stops it before it is made.
-    for done, (name, (_, matrix)) in enumerate(source.tensors.items()):
-        progress(done, total, name)
-        values = source.read(name)
-        kinds[name] = choose_type(name, matrix, wanted, values)
+    """Read each tensor once, encode it, append it.
+
+    A GGUF starts with every tensor's type, and a type depends on the values: what would overflow keeps more bits. So
+    the file first gets a header with the usual types. It is as long as the right one, which replaces it at the end.
+    """
+    usual = {name: usual_type(name, shape[0], matrix, wanted) for name, (shape, matrix) in source.tensors.items()}
+    written: dict[str, _Written] = {}
+    _write_header(path, source, wanted, usual)
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        for done, (name, (shape, matrix)) in enumerate(source.tensors.items()):
+            progress(done, len(source.tensors), name)
+            values = source.read(name)
+            kind = choose_type(name, matrix, wanted, values)
+            raw = encode(values, kind)
+            file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
+            file.write(raw.data)
+            error = relative_error(values, decode(raw, kind, shape[::-1]))
+            written[name] = _Written(kind, 4 * values.size, raw.size, error)
+        file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
+        chosen = {name: row.kind for name, row in written.items()}
+        if chosen != usual:
+            again = file_beside(path)
+            try:
+                _write_header(again, source, wanted, chosen)
+                file.seek(0)
+                file.write(again.read_bytes())
+            finally:
+                again.unlink(missing_ok=True)
+        file.flush()
+        os.fsync(file.fileno())
+    progress(len(source.tensors), len(source.tensors), "")
+    return written
+
+
+def _write_header(path: Path, source: Checkpoint, wanted: TensorType, kinds: dict[str, TensorType]) -> None:
     # `gguf` opens by name; making the file first refuses one that somebody else has put there.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    shapes = {name: shape for name, (shape, _) in source.tensors.items()}
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
+        shapes = {name: shape for name, (shape, _) in source.tensors.items()}
         write_header(writer, source.hparams.to_metadata(wanted, source.card), shapes, kinds)
-        written = {}
-        for done, (name, (shape, _)) in enumerate(source.tensors.items(), len(source.tensors)):
-            progress(done, total, name)
-            values = source.read(name)
-            raw = encode(values, kinds[name])
-            writer.write_tensor_data(raw)
-            error = relative_error(values, decode(raw, kinds[name], shape[::-1]))
-            written[name] = _Written(kinds[name], 4 * values.size, raw.size, error)
-        writer.flush()
-        for handle in writer.fout or ():
-            os.fsync(handle.fileno())
     finally:
         writer.close()
-    progress(total, total, "")
-    return written
 
 
 def write_header(

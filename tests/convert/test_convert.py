@@ -174,6 +174,30 @@ def test_report(tiny_checkpoint: Path, output: Path) -> None:
     assert 0.02 < classes["attention"].mean_error <= classes["attention"].worst_error < 0.15
 
 
+def test_each_tensor_is_read_once_and_may_keep_more_bits(
+    folder: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its type stands in the header, before its values, and depends on them."""
+    wide, usual = "dynamics.blk.0.ffn.up.weight", "dynamics.blk.0.ffn.down.weight"
+    change_tensors(folder, lambda s: s.update({native_name(wide): s[native_name(wide)] * 1e9}))
+    reads: list[str] = []
+    get = native._open_safetensors
+
+    def counting(path: Path) -> native._Source:
+        shapes, read = get(path)
+        return shapes, lambda name: reads.append(name) or read(name)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(native, "_open_safetensors", counting)
+    convert(folder, output, "q8_0")
+    with GGUFFile.open(output) as file:
+        assert len(reads) == len(set(reads)) == len(file.tensors)
+        assert file.tensors[wide].type is TensorType.F32
+        assert file.tensors[usual].type is TensorType.Q8_0
+    reader = gguf.GGUFReader(output)
+    assert {t.name: t.tensor_type.name for t in reader.tensors}[wide] == "F32"
+    assert [path.name for path in output.parent.iterdir() if path.is_file()] == [output.name]
+
+
 def test_training_parts_may_be_absent(folder: Path, output: Path) -> None:
     change_tensors(folder, lambda s: [s.pop(k) for k in list(s) if k.startswith(native.TRAINING_PARTS)])
     change_config(folder, lambda c: c["lam"].update(decoder=None))
