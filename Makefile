@@ -214,7 +214,7 @@ $(CMAKE) -S . -B build/$(1)/core -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGENIE_SANIT
   -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
 $(CMAKE) --build build/$(1)/core
 $(call package,build/$(1))
-ln -s $(CURDIR)/build/$(1)/core/libgenie.so $(CURDIR)/build/$(1)/core/genie_cdef.h build/$(1)/genie_cpp/
+ln -s $(CURDIR)/build/$(1)/core/libgenie.so $(CURDIR)/build/$(1)/core/genie_cdef.py build/$(1)/genie_cpp/
 PYTHONPATH=build/$(1):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
   LD_PRELOAD=$$($(CC) -print-file-name=$(3)) $(4) setarch $$(uname -m) -R \
   $(BIN)/python -S $(5) $(ARGS)

@@ -3,52 +3,69 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from genie_cpp.cli.bench import bench
-from genie_cpp.cli.convert import convert
-from genie_cpp.cli.eval import evaluate
-from genie_cpp.cli.info import info
-from genie_cpp.cli.play import play
-from genie_cpp.cli.run import run
-from genie_cpp.cli.serve import serve
-from genie_cpp.cli.worlds import worlds
 from genie_cpp.errors import GenieError
 from genie_cpp.version import __version__
 from genie_cpp.words import printable
 
+if TYPE_CHECKING:
+    import typer
+
+# A command is imported when it is asked for: typer, rich and numpy take longer than most commands' own work.
+COMMANDS = {
+    "run": "run",
+    "play": "play",
+    "serve": "serve",
+    "convert": "convert",
+    "info": "info",
+    "eval": "evaluate",
+    "bench": "bench",
+    "worlds": "worlds",
+}
+
+
+def _command(name: str) -> Any:
+    return getattr(importlib.import_module(f"genie_cpp.cli.{name}"), COMMANDS[name])
+
 
 def _version(asked: bool) -> None:
     if asked:
+        import typer
+
         print(f"genie_cpp {__version__}")
         raise typer.Exit
 
 
-def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-) -> None:
-    """Play Genie world models on the CPU you have."""
+def _umbrella(wanted: str) -> typer.Typer:
+    """`genie-cpp`, with the one command that is wanted, or with all of them, for its help."""
+    import typer
 
+    def root(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    ) -> None:
+        """Play Genie world models on the CPU you have."""
 
-def _single(command: Callable[..., None]) -> typer.Typer:
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(command)
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(root)
+    for name in [wanted] if wanted in COMMANDS else COMMANDS:
+        app.command(name)(_command(name))
     return app
 
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.callback()(_root)
-for _command in (run, play, serve, convert, info, bench, worlds):
-    app.command()(_command)
-app.command("eval")(evaluate)
+def _single(name: str) -> typer.Typer:
+    import typer
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(_command(name))
+    return app
 
 
 def fail(error: BaseException) -> int:
@@ -78,9 +95,12 @@ def fail(error: BaseException) -> int:
     return 1
 
 
-def _start(application: Any) -> None:
+def _start(make: Callable[[], typer.Typer]) -> None:
     if "--version" in sys.argv[1:2]:
-        _version_and_leave()
+        print(f"genie_cpp {__version__}")
+        sys.exit(0)
+    import typer
+
     _set_up_output()
     # As Ctrl-C: what was made so far is kept. A hang-up that is ignored (nohup) stays so.
     for name in ("SIGTERM", "SIGHUP"):
@@ -88,7 +108,7 @@ def _start(application: Any) -> None:
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     try:
-        code = application(standalone_mode=False)
+        code = make()(standalone_mode=False)
         sys.stdout.flush()
     except typer.Exit as leave:
         code = leave.exit_code
@@ -125,38 +145,33 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     return codecs.lookup_error("backslashreplace")(error)
 
 
-def _version_and_leave() -> None:
-    print(f"genie_cpp {__version__}")
-    sys.exit(0)
-
-
 def main() -> None:
-    _start(app)
+    _start(lambda: _umbrella(sys.argv[1] if len(sys.argv) > 1 else ""))
 
 
 def main_run() -> None:
-    _start(_single(run))
+    _start(lambda: _single("run"))
 
 
 def main_convert() -> None:
-    _start(_single(convert))
+    _start(lambda: _single("convert"))
 
 
 def main_info() -> None:
-    _start(_single(info))
+    _start(lambda: _single("info"))
 
 
 def main_bench() -> None:
-    _start(_single(bench))
+    _start(lambda: _single("bench"))
 
 
 def main_play() -> None:
-    _start(_single(play))
+    _start(lambda: _single("play"))
 
 
 def main_serve() -> None:
-    _start(_single(serve))
+    _start(lambda: _single("serve"))
 
 
 def main_eval() -> None:
-    _start(_single(evaluate))
+    _start(lambda: _single("eval"))

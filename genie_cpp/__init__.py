@@ -1,22 +1,31 @@
-"""Play Genie world models on the CPU: `World.load().reset(picture)`, then `.step(action)`."""
+"""Play Genie world models on the CPU: `World.load().reset(picture)`, then `.step(action)`.
 
-from genie_cpp.errors import (
-    ActionError,
-    BenchError,
-    CheckpointError,
-    GenieError,
-    GGUFError,
-    ImageError,
-    ModelError,
-    NativeError,
-    OutputError,
-    SamplerError,
-    StateError,
-)
-from genie_cpp.model import Model
-from genie_cpp.sampler import Sampler
-from genie_cpp.version import __version__
-from genie_cpp.world import World
+A name is imported when it is first used (PEP 562), so that a command loads only what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genie_cpp.errors import (
+        ActionError,
+        BenchError,
+        CheckpointError,
+        GenieError,
+        GGUFError,
+        ImageError,
+        ModelError,
+        NativeError,
+        OutputError,
+        SamplerError,
+        StateError,
+    )
+    from genie_cpp.model import Model
+    from genie_cpp.sampler import Sampler
+    from genie_cpp.version import __version__
+    from genie_cpp.world import World
 
 __all__ = [
     "ActionError",
@@ -35,3 +44,17 @@ __all__ = [
     "World",
     "__version__",
 ]
+
+_HOMES = {"Model": "model", "Sampler": "sampler", "World": "world", "__version__": "version"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"genie_cpp.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

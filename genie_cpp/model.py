@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, overload
 
-import gguf
 import numpy as np
 from numpy.typing import NDArray
 
@@ -414,6 +413,9 @@ def _decoded(rows: NDArray[np.uint8], kind: int, shape: tuple[int, ...]) -> NDAr
         return rows.reshape(-1).view(np.float32).reshape(shape)
     if kind == 1:
         return rows.reshape(-1).view(np.float16).astype(np.float32).reshape(shape)
+    import gguf  # a tenth of a second, and most files have no tensor that comes here
+    import gguf.quants
+
     floats = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind))
     return np.ascontiguousarray(floats, np.float32).reshape(shape)
 

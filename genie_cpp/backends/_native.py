@@ -5,6 +5,7 @@ A call releases the GIL. Handles are freed when their last reference goes.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import weakref
@@ -12,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cffi
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,13 +43,16 @@ def library() -> Path:
 
 
 def declarations() -> Path:
-    """What the core declares, as cffi reads it. Raises NativeError when it is not there."""
-    return _find("genie_cdef.h")
+    """What the core declares, as cffi wrote it down for Python. Raises NativeError when it is not there."""
+    return _find("genie_cdef.py")
 
 
 def _load() -> tuple[Any, Any]:
-    ffi = cffi.FFI()
-    ffi.cdef(declarations().read_text(encoding="utf-8"))
+    spec = importlib.util.spec_from_file_location("genie_cdef", declarations())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ffi = module.ffi
     lib = ffi.dlopen(str(library()))
     if (found := lib.genie_abi_version()) != ABI_VERSION:
         raise NativeError(f"the compiled library has ABI {found}, this package needs {ABI_VERSION}", "reinstall")

@@ -28,6 +28,9 @@ static int fails(void *caller) {
     const uintptr_t at = (uintptr_t)caller;
     if (at < atomic_load(&first) || at >= atomic_load(&last))
         return 0;
+    Dl_info info; /* the range is a guess, and another library may begin in it */
+    if (!dladdr(caller, &info) || (uintptr_t)info.dli_fbase != atomic_load(&first))
+        return 0;
     return atomic_fetch_add(&seen, 1) == atomic_load(&countdown);
 }
 

@@ -145,7 +145,7 @@ def test_readme_s_lines_work_in_a_checkout(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     shutil.copytree(root / "genie_cpp", tmp_path / "genie_cpp", ignore=shutil.ignore_patterns("__pycache__"))
     code = (root / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    installed = Path(_native._find("genie_cdef.h")).parents[1]
+    installed = Path(_native._find("genie_cdef.py")).parents[1]
     code = f"import sys; sys.path.append({str(installed)!r})\n{code}\nprint(frame.shape, len(state) > 0)"
     # -S: without the editable install of this very checkout, which would be found first.
     site = sysconfig.get_path("purelib")

@@ -128,7 +128,7 @@ def test_one_wheel_for_all_pythons_of_a_platform(wheel: Path, contents: dict[str
 
 
 def test_it_holds_the_package_and_nothing_else(contents: dict[str, bytes]) -> None:
-    expected = {f"genie_cpp/{LIBRARY}", "genie_cpp/genie_cdef.h"}
+    expected = {f"genie_cpp/{LIBRARY}", "genie_cpp/genie_cdef.py"}
     for room, place in ROOMS.items():
         for path in (ROOT / room).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
