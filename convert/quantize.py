@@ -7,6 +7,7 @@ import gguf.quants
 import numpy as np
 from numpy.typing import NDArray
 
+from genie_cpp.file.blocks import decode
 from genie_cpp.file.gguf_file import BLOCKS, TensorType
 
 TYPES: dict[str, TensorType] = {kind.name.lower(): kind for kind in TensorType}
@@ -60,17 +61,6 @@ def encode(values: NDArray[np.float32], kind: TensorType) -> NDArray[np.uint8]:
         values = np.where(np.abs(values) < 1e-30, np.float32(0), values)
     encoded = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType(int(kind)))
     return np.ascontiguousarray(encoded).reshape(-1).view(np.uint8)
-
-
-def decode(raw: NDArray[np.uint8], kind: TensorType, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The bytes of a tensor -> float32 of `shape` (slowest dimension first)."""
-    if kind is TensorType.F32:
-        return raw.view("<f4").astype(np.float32).reshape(shape)
-    if kind is TensorType.F16:
-        return raw.view("<f2").astype(np.float32).reshape(shape)
-    blocks = raw.reshape(-1, shape[-1] // BLOCKS[kind][0] * BLOCKS[kind][1])
-    values: NDArray[np.float32] = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(int(kind)))
-    return values.reshape(shape)
 
 
 def relative_error(values: NDArray[np.float32], again: NDArray[np.float32]) -> float:

@@ -14,8 +14,9 @@ import numpy as np
 from genie_cpp.convert.families import load
 from genie_cpp.convert.families.part import Told
 from genie_cpp.convert.native import Checkpoint
-from genie_cpp.convert.quantize import TYPES, choose_type, decode, encode, relative_error, usual_type
+from genie_cpp.convert.quantize import TYPES, choose_type, encode, relative_error, usual_type
 from genie_cpp.errors import CheckpointError, OutputError
+from genie_cpp.file.blocks import decode
 from genie_cpp.file.gguf_file import DEFAULT_ALIGNMENT, GGUFFile, TensorType
 from genie_cpp.leftovers import file_beside
 from genie_cpp.spec.gguf_keys import ARCHITECTURE

@@ -6,7 +6,6 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, overload
@@ -20,7 +19,8 @@ from genie_cpp.backends.choose import default_threads as default_threads
 from genie_cpp.backends.interface import Backend, Conv, Stack, State
 from genie_cpp.catalog.bundled import bundled, locate, starts
 from genie_cpp.errors import ActionError, ImageError, ModelError, NativeError
-from genie_cpp.file.gguf_file import GGUFFile, TensorInfo
+from genie_cpp.file.blocks import decode
+from genie_cpp.file.gguf_file import GGUFFile, TensorInfo, TensorType
 from genie_cpp.sampler import Sampler
 from genie_cpp.spec import conv_layers as conv
 from genie_cpp.spec.gguf_keys import CONVS, FILE_TYPES, LAM
@@ -67,6 +67,8 @@ class Model:
         backend: "cpu", "metal" (docs/metal.md), or "auto", Metal where it is present.
         Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError for a backend that is not there.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         model = Model()
         model.path, model.called = locate(path)
         runs = choose(backend, threads)
@@ -105,7 +107,9 @@ class Model:
     _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
     _actions: NDArray[np.float32] | None  # [A, L]
     _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
-    _head_up: tuple[NDArray[np.uint8], int, int] | None  # bytes by row, their type, values per row; "joined" only
+    _head_up: (
+        tuple[NDArray[np.uint8], TensorType, int] | None
+    )  # bytes by row, their type, values per row; "joined" only
 
     def _build(self, file: GGUFFile, name: str, runs: Backend) -> Stack:
         stack = assembly.stack(runs, self.info, name)
@@ -314,7 +318,7 @@ class Model:
         """Linear on a frame's outputs side by side, layer norm, linear -> a latent."""
         assert self._head_up is not None
         head, (rows, kind, wide) = self._head, self._head_up
-        parts = [_decoded(rows[i : i + 64], kind, (-1, wide)) @ outputs_PE.reshape(-1) for i in range(0, len(rows), 64)]
+        parts = [decode(rows[i : i + 64], kind, (-1, wide)) @ outputs_PE.reshape(-1) for i in range(0, len(rows), 64)]
         x = np.concatenate(parts) + head["lam.head.up.bias"]
         x = self._head_norm(x) * head["lam.head.norm.weight"] + head["lam.head.norm.bias"]
         latent: NDArray[np.float32] = head["lam.head.down.weight"] @ x + head["lam.head.down.bias"]
@@ -397,27 +401,15 @@ class ConvWindow:
 def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
     """One tensor as float32, slowest dimension first; a copy, so that the file can be closed."""
     rows, kind, _ = _raw(file, name)
-    return _decoded(rows, kind, tuple(reversed(file.tensors[name].shape)))
+    return decode(rows, kind, tuple(reversed(file.tensors[name].shape)))
 
 
-def _raw(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], int, int]:
+def _raw(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], TensorType, int]:
     """One tensor's bytes by row, a copy, checked to be finite; its type; values per row."""
     file.check_finite(name)
     tensor = file.tensors[name]
     raw = file.data(name)
-    return raw.reshape(math.prod(tensor.shape[1:]), -1), int(tensor.type), tensor.shape[0]
-
-
-def _decoded(rows: NDArray[np.uint8], kind: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if kind == 0:
-        return rows.reshape(-1).view(np.float32).reshape(shape)
-    if kind == 1:
-        return rows.reshape(-1).view(np.float16).astype(np.float32).reshape(shape)
-    import gguf  # a tenth of a second, and most files have no tensor that comes here
-    import gguf.quants
-
-    floats = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(kind))
-    return np.ascontiguousarray(floats, np.float32).reshape(shape)
+    return raw.reshape(math.prod(tensor.shape[1:]), -1), tensor.type, tensor.shape[0]
 
 
 def _cut(frame: NDArray[Any], patch: int) -> NDArray[Any]:

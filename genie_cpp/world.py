@@ -16,7 +16,6 @@ from genie_cpp import window as windows
 from genie_cpp.actions import action_number
 from genie_cpp.backends import _native
 from genie_cpp.errors import ActionError, ImageError, SamplerError, StateError
-from genie_cpp.frames import fit, load_image
 from genie_cpp.model import Frame, Ids, Model
 from genie_cpp.sampler import Sampler
 from genie_cpp.saved_world import SavedWorld
@@ -72,8 +71,13 @@ class World:
     def prompts(self) -> NDArray[np.uint8]:
         """The pictures that the world may start from, fitted: uint8 [N, H, W, 3]; N may be 0. Raises ImageError."""
         hp = self.model.info
-        pictures = [fit(load_image(path), hp.frame_width, hp.frame_height) for path in self.model.starts]
+        pictures = [self._start(path) for path in self.model.starts]
         return np.stack(pictures) if pictures else np.empty((0, hp.frame_height, hp.frame_width, 3), np.uint8)
+
+    def _start(self, path: Path) -> NDArray[np.uint8]:
+        from genie_cpp.frames import fit, load_image  # Pillow, which a world given arrays does without
+
+        return fit(load_image(path), self.model.info.frame_width, self.model.info.frame_height)
 
     def reset(
         self, images: NDArray[np.uint8] | None = None, seed: int = 0, actions: Iterable[int] | None = None
@@ -89,7 +93,7 @@ class World:
             first = next(iter(self.model.starts), None)
             if first is None:
                 raise ImageError("this world has no pictures of its own to start from", "give one to reset")
-            images = fit(load_image(first), self.model.info.frame_width, self.model.info.frame_height)
+            images = self._start(first)
         video = np.asarray(images)
         if video.dtype != np.uint8:
             hint = "genie_cpp.frames.load_image reads a file, frames.fit makes it fit"

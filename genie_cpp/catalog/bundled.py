@@ -7,14 +7,12 @@ import re
 import sys
 from pathlib import Path
 
-from genie_cpp.catalog import fetched, names
+from genie_cpp.catalog import names
 from genie_cpp.errors import ImageError, ModelError
-from genie_cpp.frames import FORMATS
 from genie_cpp.words import quoted
 
 DEFAULT = "meadow"
 START = "start:"
-_PICTURES = {f".{name.lower()}" for name in FORMATS} | {".jpg"}
 
 
 def bundled() -> dict[str, Path]:
@@ -42,6 +40,8 @@ def locate(model: str | Path | None) -> tuple[Path, str | None]:
     if isinstance(model, str) and text in worlds:
         return worlds[text], text
     if isinstance(model, str) and not path.exists() and (published := names.parse(text)) is not None:
+        from genie_cpp.catalog import fetched  # only a world that is not bundled needs the network's modules
+
         return fetched.open_published(published, _say), text
     if worlds and not path.exists():
         near = difflib.get_close_matches(text, [*worlds, *names.aliases()], 3, 0.5)
@@ -59,12 +59,15 @@ def _say(text: str) -> None:
 
 def starts(model: Path) -> list[Path]:
     """Pictures that a model may start from: world.png beside world.gguf, then those in the folder world/, by name."""
+    from genie_cpp.frames import FORMATS  # Pillow, which opening a model does without
+
+    endings = {f".{name.lower()}" for name in FORMATS} | {".jpg"}
     single, folder = model.with_suffix(".png"), model.with_suffix("")
     try:
         found = sorted(folder.iterdir()) if folder.is_dir() and folder != model else []
     except OSError:  # it may not be ours to look into
         found = []
-    return [p for p in (single, *found) if p.suffix.lower() in _PICTURES and p.is_file()]
+    return [p for p in (single, *found) if p.suffix.lower() in endings and p.is_file()]
 
 
 def start_name(path: Path) -> str:

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from genie_cpp.convert import native, writer
 from genie_cpp.convert.native import native_name
-from genie_cpp.convert.quantize import choose_type, decode, encode, relative_error
+from genie_cpp.convert.quantize import choose_type, encode, relative_error
 from genie_cpp.convert.reference.config import GenieConfig
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import CheckpointError, OutputError
+from genie_cpp.file.blocks import decode
 from genie_cpp.file.gguf_file import GGUFFile, TensorType
 from genie_cpp.spec.hparams import validate
 
@@ -131,6 +132,15 @@ def test_decode_is_the_inverse_of_encode() -> None:
         assert np.abs(decode(raw, kind, values.shape) - values).max() <= worst
         want = gguf.quants.quantize(values[2:], gguf.GGMLQuantizationType(int(kind)))
         assert encode(values[2:], kind).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("kind", [TensorType.Q8_0, TensorType.Q4_0])
+def test_blocks_of_any_bytes_decode_as_the_gguf_package_does(kind: TensorType) -> None:
+    bytes_per_block = {TensorType.Q8_0: 34, TensorType.Q4_0: 18}[kind]
+    raw = np.random.default_rng(2).integers(0, 256, (64, 3 * bytes_per_block), np.uint8)
+    raw[:, 1::bytes_per_block] &= 0x7B  # scales that are finite
+    theirs = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(int(kind)))
+    assert decode(raw, kind, (64, 96)).tobytes() == theirs.tobytes()
 
 
 def test_what_would_overflow_half_precision_stays_f32() -> None:

@@ -11,9 +11,10 @@ import torch
 
 from genie_cpp.backends import _native, choose, interface
 from genie_cpp.backends._native import ffi, lib
-from genie_cpp.convert.quantize import decode, encode
+from genie_cpp.convert.quantize import encode
 from genie_cpp.convert.reference.conv import ConvNet
 from genie_cpp.errors import ModelError, NativeError
+from genie_cpp.file.blocks import decode
 from genie_cpp.file.gguf_file import TensorType
 from genie_cpp.spec.conv_layers import layers, tensors
 
