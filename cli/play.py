@@ -1,4 +1,4 @@
-"""`genie-play`: a world to play, on a page in the browser or in the terminal."""
+"""`genie-play`: plays a world on a page in the browser or in the terminal."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def play(
 
 
 def references(names: str | None) -> list[str]:
-    """The models of `-m a.gguf,maze`, each once; a name with a comma that exists is itself. None: all bundled."""
+    """The models of `-m a.gguf,maze`, without duplicates. The path of an existing file is not split. None: all
+    bundled."""
     if names is None:
         return list(bundled())
     words = [names] if Path(names).exists() else names.split(",")
@@ -81,5 +82,5 @@ def references(names: str | None) -> list[str]:
 
 
 def _has_display() -> bool:
-    # Elsewhere (over ssh) webbrowser may start a browser in the terminal that our own output goes to.
+    # Without a display (over ssh), webbrowser may start a text browser in the terminal that our output uses.
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,4 +1,4 @@
-"""A checkpoint in, a GGUF out: written under a temporary name, read back by the strict reader, then renamed."""
+"""Converts a checkpoint to a GGUF. It is written under a temporary name, checked by the strict reader, then renamed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from genie_cpp.words import quoted
 
 CLASSES = ("attention", "ffn", "convolutions", "input/output", "embeddings", "norms & biases", "codebooks")
 
-# Called as progress(tensors done, of how many, name of the next); twice per tensor: looked at, then written.
+# progress(tensors done, of how many, name of the next). Called twice per tensor: before reading it and before writing.
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class ClassReport:
-    """Tensors of one kind: how many, of which types, bytes as fp32 and in the file, relative L2 errors."""
+    """Tensors of one kind: how many, their types, bytes as fp32 and in the file, relative L2 errors."""
 
     name: str
     count: int
@@ -43,9 +43,9 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did. `bytes_after` counts the weights, `file_bytes` the whole file.
+    """What a conversion did. `bytes_after` counts the weights only, `file_bytes` the whole file.
 
-    recognised: which family of checkpoints, and its parts. assumed: what the files did not say.
+    recognised: the family of checkpoints and its parts. assumed: what the files did not say.
     """
 
     output: Path
@@ -78,12 +78,12 @@ def convert(
     frame_size: int | None = None,
     heads: int | None = None,
 ) -> Report:
-    """Convert a checkpoint: a file or folder, or the several that a world is spread over. type: f32, f16, q8_0 or q4_0.
+    """Convert a checkpoint: a file, a folder, or several files that make up one world. type: f32, f16, q8_0 or q4_0.
 
-    family: one of `families.NAMES`; by default it is recognised. context_length: frames in the window, and
-    frame_size: pixels a side, heads: of attention, for families that leave them open (docs/families.md).
+    family: one of `families.NAMES`; recognised by default. For families whose files leave them open (docs/families.md):
+    context_length, frames in the window; frame_size, pixels a side; heads, of attention.
 
-    The output appears whole or not at all. Raises CheckpointError for the checkpoint, OutputError for the output.
+    Writes the whole output or nothing. Raises CheckpointError for the checkpoint, OutputError for the output.
     """
     if type not in TYPES:
         raise CheckpointError(f"unknown type {quoted(type)}", f"choose among {', '.join(TYPES)}")
@@ -96,7 +96,7 @@ def convert(
     temporary = file_beside(output)
     try:
         written = _write(source, temporary, TYPES[type], progress or (lambda done, total, name: None))
-        # What we hand out must be readable: the strict reader goes over every byte of it first.
+        # The output must be readable, so the strict reader checks every byte of it first.
         with GGUFFile.open(temporary) as file:
             validate(file)
         file_bytes = temporary.stat().st_size
@@ -127,12 +127,12 @@ def _check_output(output: Path, overwrite: bool) -> None:
 def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progress) -> dict[str, _Written]:
     total = 2 * len(source.tensors)
     kinds: dict[str, TensorType] = {}
-    # One look at every tensor first: the file starts with their types, and a bad one stops it before it is made.
+    # Read every tensor once first: the file starts with their types, and a bad tensor is found before the file is made.
     for done, (name, (_, matrix)) in enumerate(source.tensors.items()):
         progress(done, total, name)
         values = source.read(name)
         kinds[name] = choose_type(name, matrix, wanted, values)
-    # `gguf` opens by name; making the file first refuses one that somebody else has put there.
+    # `gguf` opens by name. Creating the file here first fails if somebody else has put one there.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     shapes = {name: shape for name, (shape, _) in source.tensors.items()}
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
@@ -158,10 +158,10 @@ def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progres
 def write_header(
     writer: Any, metadata: dict[str, Any], shapes: dict[str, tuple[int, ...]], kinds: dict[str, TensorType]
 ) -> None:
-    """All of a GGUF that stands before the tensors' bytes, which are to follow in the order of `shapes`."""
+    """Write everything of a GGUF before the tensors' bytes, which must follow in the order of `shapes`."""
     add = {"uint32": writer.add_uint32, "float32": writer.add_float32, "bool": writer.add_bool}
     for key, (kind, value) in metadata.items():
-        if key != "general.architecture":  # the writer has put it there itself
+        if key != "general.architecture":  # the writer has already added it
             add.get(kind, writer.add_array if kind.startswith("array") else writer.add_string)(key, value)
     for name, shape in shapes.items():
         type, size = gguf.GGMLQuantizationType(int(kinds[name])), tensor_bytes(shape, kinds[name])
@@ -172,7 +172,7 @@ def write_header(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself last through a power cut, where the system can."""
+    """Make the rename survive a power cut, if the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -186,7 +186,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def tensor_class(name: str) -> str:
-    """Which of CLASSES a GGUF tensor belongs to."""
+    """The one of CLASSES that a GGUF tensor belongs to."""
     if "codebook" in name:
         return "codebooks"
     if name.endswith(".bias") or "norm." in name or ".norm2." in name:

@@ -1,4 +1,4 @@
-"""The package's version, the one place it is read from at run time."""
+"""The package's version. At run time it is read from here only."""
 
 from importlib.metadata import version
 
