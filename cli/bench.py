@@ -26,7 +26,7 @@ from genie_cpp.model import default_threads
 from genie_cpp.sampler import Sampler
 from genie_cpp.words import in_cell, printable, quoted, size
 
-# Each measured column: its name in csv and json, its title and decimals in md, its samples.
+# Each measured column: (its name in csv and json, title and decimals in md, its samples).
 MEASURED: tuple[tuple[str, str, int, Callable[[Result], list[float]]], ...] = (
     ("step_ms", "ms/step", 2, lambda r: [s.step for s in r.samples]),
     ("tokens_ms", "tokens ms", 2, lambda r: [s.tokens for s in r.samples]),
@@ -89,7 +89,7 @@ def bench(
     except KeyboardInterrupt:
         console.print("interrupted")
         raise typer.Exit(130) from None
-    finally:  # also on Ctrl-C and on a fault: what was measured so far
+    finally:  # also on Ctrl-C and on an error: print what was measured so far
         rows = [result for result in measured.results if result.samples]
         if rows:
             FORMATS[output](rows, environment())
@@ -98,7 +98,7 @@ def bench(
 def _numbers(text: str, flag: str, most: int) -> list[int]:
     numbers = []
     for word in map(str.strip, text.split(",")):
-        # Python would refuse to read thousands of digits with an error of its own.
+        # Python would refuse to convert thousands of digits, with its own error.
         if not (word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= most):
             raise BenchError(f"{flag} takes whole numbers in 1…{most}, not {quoted(word)}", f"such as {flag} 1,2")
         numbers.append(int(word))
@@ -106,11 +106,11 @@ def _numbers(text: str, flag: str, most: int) -> list[int]:
 
 
 def _sources(model: str | None, random: str | None, type: str | None) -> list[AbstractContextManager[Path]]:
-    """The models to come, each as something that gives a file. Faults in names and headers are raised at once."""
+    """The models to measure, each as a context manager that provides a file. Checks names and headers at once."""
     if random is None:
         if type is not None:
             raise BenchError("--type is of --synthetic; a file has the types that it has", "leave --type out")
-        # A name with a comma is one file if there is such a file.
+        # A name with a comma means one file if such a file exists.
         names = [] if model is None else [model] if Path(model).is_file() else model.split(",")
         paths = [locate(name or None)[0] for name in names] or [locate(None)[0]]
         for path in paths:
@@ -131,7 +131,7 @@ def _built(name: str, kind: str) -> Iterator[Path]:
 
 
 def _facts(result: Result) -> dict[str, Any]:
-    """What is not measured, by its name in csv and json."""
+    """The values that are not measured, by their names in csv and json."""
     return {
         "model": result.model,
         "size": result.size,

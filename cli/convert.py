@@ -1,4 +1,4 @@
-"""genie-convert: a checkpoint in, a GGUF out."""
+"""genie-convert: converts a checkpoint to a GGUF."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def table(report: Report) -> Table:
 
 
 def closing_line(report: Report) -> str:
-    """What was written, how large it is and how much smaller than fp32."""
+    """The output, its size, and how much smaller it is than fp32."""
     ratio = report.bytes_before / max(report.bytes_after, 1)
     name = printable(str(report.output))
     return f"{name}: {report.parameters:,} parameters, {size(report.file_bytes)}, {ratio:.2f} times smaller than fp32"

@@ -1,4 +1,4 @@
-"""`genie-eval`: how good a world is, played for long, against what really happened, and against another file."""
+"""`genie-eval`: how good a world is in long play, against recorded play, and against another file of it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def evaluate(
 
 
 def _speed(model: Model, starts: list[Frame], frames: int = 200) -> float:
-    """Frames per second of play, after as many to warm up as a window holds."""
+    """Frames per second of play, after a warm-up of one full window."""
     world = World(model)
     world.reset(starts[0])
     actions = [i // 5 % model.info.choices for i in range(frames)]
@@ -134,7 +134,7 @@ def _speed(model: Model, starts: list[Frame], frames: int = 200) -> float:
 
 
 def _starts(model: Model, given: list[Path], play: Play | None) -> list[Frame]:
-    """The pictures given, else the world's own, else the first frames of recorded play."""
+    """The given pictures, else the world's own, else the first frames of recorded play."""
     hp = model.info
     if given:
         return [fit(load_image(path), hp.frame_width, hp.frame_height) for path in given]
@@ -145,7 +145,7 @@ def _starts(model: Model, given: list[Path], play: Play | None) -> list[Frame]:
 
 
 def _recorded(model: Model, play: Play | None, starts: list[Frame], clips: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Clips to compare files on: recorded play, else what the world makes of its start pictures."""
+    """Clips on which two files are compared: recorded play, else frames that the world generates from its pictures."""
     length = model.info.context_length
     if play:
         return play.clips(clips, length)[0]
@@ -158,7 +158,7 @@ def _recorded(model: Model, play: Play | None, starts: list[Frame], clips: int) 
 
 
 class _Watch:
-    """A progress bar on stderr, where that is a terminal."""
+    """A progress bar on stderr, if that is a terminal."""
 
     def __enter__(self) -> _Watch:
         columns = (

@@ -1,4 +1,4 @@
-"""genie-info: what is in a GGUF, or how a picture was made."""
+"""genie-info: shows what a GGUF contains, or how a picture was made."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def info(
 
 
 def describe(path: Path, tensors: bool = False) -> dict[str, Any]:
-    """The facts of a GGUF as JSON-ready data; bytes everywhere. Raises GGUFError, ModelError."""
+    """The facts of a GGUF as data ready for JSON; sizes in bytes. Raises GGUFError, ModelError."""
     with GGUFFile.open(path) as file:
         hp = validate(file)
         types: dict[str, dict[str, int]] = {}
@@ -110,7 +110,7 @@ def _rows(hp: HParams) -> dict[str, Any]:
 
 
 def _is_gguf(path: Path) -> bool:
-    """Is it to be read as a GGUF? Also True for what cannot be opened, for the reader's clear message."""
+    """Whether to read it as a GGUF. Also True for a file that cannot be opened, because the reader's error is clear."""
     if path.is_dir():
         return False
     if not path.is_file():
@@ -144,12 +144,12 @@ def _session_facts(path: Path) -> dict[str, Any]:
 
 
 def _print(text: str) -> None:
-    """Data for stdout: never wrapped, never coloured."""
+    """Write data to stdout, never wrapped or coloured."""
     sys.stdout.write(text + "\n")
 
 
 def _show(facts: dict[str, Any]) -> None:
-    # On a pipe rich would wrap at 80 columns; a width that fits every line keeps one fact per line.
+    # On a pipe, rich would wrap at 80 columns. A width larger than every line keeps one fact per line.
     console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 4096)
     hyper = facts["hyper_parameters"]
     _section(console, "card", {key.removeprefix("general."): value for key, value in facts["card"].items()})
@@ -162,7 +162,7 @@ def _show(facts: dict[str, Any]) -> None:
         stacks.add_column(stack)
     for key in (key.name.removeprefix("genie.<stack>.") for key in KEYS if "<stack>" in key.name):
         values = [hyper[f"genie.{stack}.{key}"] for stack in present]
-        if values.count(None) < len(values):  # what no stack has is not shown
+        if values.count(None) < len(values):  # skip keys that no stack has
             stacks.add_row(key, *(Text("" if value is None else _word(value)) for value in values))
     stacks.add_row("tokens per frame", *(str(count) for count in present.values()))
     console.print(stacks)
@@ -187,7 +187,7 @@ def _show(facts: dict[str, Any]) -> None:
 
 
 def _of_stack(key: str) -> bool:
-    """A key of a stack, and not one that merely starts like it (genie.tokenizer.kind)."""
+    """Whether a key belongs to a stack. Other keys may start like a stack's name (genie.tokenizer.kind)."""
     return any(key == name.name.replace("<stack>", s) for name in KEYS if "<stack>" in name.name for s in STACKS)
 
 

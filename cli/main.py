@@ -1,4 +1,4 @@
-"""The commands: `genie-cpp run | play | serve | convert | info | eval | bench | worlds`, most under own names too."""
+"""The commands: `genie-cpp run | play | serve | convert | info | eval | bench | worlds`, most also as genie-NAME."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _single(name: str) -> typer.Typer:
 
 
 def fail(error: BaseException) -> int:
-    """Print `error: …` and `hint: …`; returns the exit code. GENIE_DEBUG=1 shows where unnamed faults arose."""
+    """Print `error: …` and `hint: …`; returns the exit code. GENIE_DEBUG=1 adds a traceback to unexpected errors."""
     debug = os.environ.get("GENIE_DEBUG", "0") not in ("", "0")
     if debug and not isinstance(error, (GenieError, KeyboardInterrupt)):
         traceback.print_exception(error)
@@ -80,7 +80,7 @@ def fail(error: BaseException) -> int:
     if isinstance(error, GenieError):
         print(f"error: {printable(str(error))}", file=sys.stderr)
     elif isinstance(error, BrokenPipeError):
-        # Whoever read our output has left, as `head` does; stdout would fail once more at exit.
+        # The reader of our output, such as `head`, has exited. Without this, stdout would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
@@ -102,7 +102,7 @@ def _start(make: Callable[[], typer.Typer]) -> None:
     import typer
 
     _set_up_output()
-    # As Ctrl-C: what was made so far is kept. A hang-up that is ignored (nohup) stays so.
+    # Treat these signals like Ctrl-C, so that results so far are kept. An ignored SIGHUP (nohup) stays ignored.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
@@ -124,10 +124,10 @@ def _start(make: Callable[[], typer.Typer]) -> None:
 
 
 def _set_up_output() -> None:
-    """What was done is done, whatever its output is printed on.
+    """Make printing safe, because a failure to print must not undo finished work.
 
-    A closed stdout swallows it, a file name of any bytes is printed as those bytes, and characters that the console
-    lacks are escaped.
+    Output to a closed stdout is dropped, file names with arbitrary bytes are printed as those bytes, and characters
+    that the console lacks are escaped.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -12,7 +12,8 @@ from genie_cpp.play.session import Prompt
 
 
 def references(names: str | None) -> list[str]:
-    """The models of `-m a.gguf,maze`, each once. A file whose name has a comma is one model. None: all bundled."""
+    """The models of `-m a.gguf,maze`, without duplicates. The path of an existing file is not split. None: all
+    bundled."""
     if names is None:
         return list(bundled())
     words = [names] if Path(names).exists() else names.split(",")

@@ -10,7 +10,7 @@ import typer
 
 
 def env(name: str) -> str:
-    """The environment variable that stands in for an option."""
+    """The environment variable that can replace an option."""
     return f"GENIE_{name}"
 
 
@@ -42,7 +42,7 @@ Force = Annotated[
 
 
 def _offline(value: bool) -> bool:
-    if value:  # before the hub's library reads it
+    if value:  # set before the hub's library reads it
         os.environ["HF_HUB_OFFLINE"] = "1"
     return value
 

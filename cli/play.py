@@ -1,4 +1,4 @@
-"""`genie-play`: a world to play, on a page in the browser or in the terminal."""
+"""`genie-play`: plays a world on a page in the browser or in the terminal."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def play(
 
 
 def _has_display() -> bool:
-    # Elsewhere (over ssh) webbrowser may start a browser in the terminal that our own output goes to.
+    # Without a display (over ssh), webbrowser may start a text browser in the terminal that our output uses.
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,4 +1,4 @@
-"""`genie-run`: a picture in, a played world out."""
+"""`genie-run`: plays a world from a picture and writes its frames to a file."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def run(
     if begin.sentence:
         console.print(begin.sentence, soft_wrap=True)
     frames = [begin.start()]
-    world.sampler = sampler  # a restored world has the session's
+    world.sampler = sampler  # otherwise a restored world would use the session's sampler
     seconds, interrupted = _play(world, plan, frames, console)
     made = len(frames) - 1
     if interrupted:
@@ -190,7 +190,7 @@ def _agree(
     actions_from: Path | None,
     seed: int | None,
 ) -> None:
-    """Raises where two options say different things."""
+    """Raises an error if two options contradict each other."""
     if actions is not None and actions_from is not None:
         raise ActionError("--actions and --actions-from exclude each other", "leave one out")
     if prompt_frame is not None and session is not None:
@@ -209,7 +209,7 @@ def _sampler(
     noise: float | None,
     threshold: float | None,
 ) -> Sampler:
-    """The default with what was asked for. Raises SamplerError."""
+    """The default sampler with the given options applied. Raises SamplerError."""
     auto = steps == "auto"
     if threshold is None:
         threshold = AUTO_THRESHOLD if auto else default.threshold
@@ -223,7 +223,7 @@ def _sampler(
 
 
 def _source(given: Path | None, model: Model) -> tuple[str, Path]:
-    """(how the recipe calls it, the file) of what a run starts from; None: the world's first picture."""
+    """(the name in the recipe, the file) of what a run starts from; None: the world's first picture."""
     if given is None:
         if not model.starts:
             raise GenieError("this world has no pictures of its own to start from", "give one with --prompt-frame")
@@ -234,7 +234,7 @@ def _source(given: Path | None, model: Model) -> tuple[str, Path]:
 
 @dataclass(frozen=True)
 class _Beginning:
-    """What a run starts from, read and fitted. sentence: what fitting does to it. start: gives the first frame."""
+    """What a run starts from, read and fitted. sentence: what fitting does to it. start: returns the first frame."""
 
     sentence: str
     start: Callable[[], Frame]
@@ -254,7 +254,7 @@ def _beginning(
 
 
 def _inferred(film: Path, model: Model, how: str, n: int | None) -> str:
-    """The latent actions between the frames of a film, as --actions takes them; n: at most so many."""
+    """The latent actions between the frames of a video, in the format of --actions. n: at most this many."""
     hp = model.info
     shown = (fit(frame, hp.frame_width, hp.frame_height, how) for frame in iter_frames(film))
     seen = list(itertools.islice(shown, None if n is None else n + 1))
@@ -264,7 +264,7 @@ def _inferred(film: Path, model: Model, how: str, n: int | None) -> str:
 
 
 def _play(world: World, plan: list[int], frames: list[Frame], console: Console) -> tuple[float, bool]:
-    """Append a frame for each action. Returns the seconds that took, and whether Ctrl-C came before the end."""
+    """Append a frame for each action. Returns the seconds needed, and whether Ctrl-C interrupted it."""
     started = time.perf_counter()
     try:
         with _progress(console) as progress:
@@ -279,7 +279,7 @@ def _play(world: World, plan: list[int], frames: list[Frame], console: Console) 
 
 
 def _report(output: str, made: int, seconds: float, world: World, recipe: Recipe) -> dict[str, Any]:
-    """What --json prints."""
+    """The output of --json."""
     return {
         "output": output,
         "frames": made,
@@ -292,8 +292,8 @@ def _report(output: str, made: int, seconds: float, world: World, recipe: Recipe
 
 
 def _fitted(path: Path, count: int, stride: int, hp: HParams, how: str) -> tuple[str, list[Frame]]:
-    """(what fitting does to it, the first frames of an animation, or the picture), each fitted as it comes: frames of a
-    small file may be large."""
+    """(what fitting does, the picture or the first frames of an animation). Each frame is fitted as it is read, because
+    a small file can hold large frames."""
     frames = iter([load_image(path)] if count == 1 else iter_frames(path))
     sentence, found = "", list[Frame]()
     for index, frame in enumerate(itertools.islice(frames, (count - 1) * stride + 1)):
@@ -309,7 +309,7 @@ def _fitted(path: Path, count: int, stride: int, hp: HParams, how: str) -> tuple
 
 
 def _replayed(path: Path, bookmark: int, model: Model, console: Console) -> Session:
-    """The session, made again as far as the bookmark. Raises StateError."""
+    """Replay the session up to the bookmark. Raises StateError."""
     file = SessionFile.load(path)
     replay = Replay(file, model, to=file.at(bookmark))
     with _progress(console) as progress:
@@ -325,7 +325,7 @@ def _replayed(path: Path, bookmark: int, model: Model, console: Console) -> Sess
 
 
 def _steps(text: str) -> int:
-    # Python would refuse to read thousands of digits with an error of its own.
+    # Python would refuse to convert thousands of digits, with its own error.
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise SamplerError(f"--steps must be a whole number in 1…1024 or auto, not {quoted(text)}", "try --steps 8")
     return int(text)

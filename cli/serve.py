@@ -1,4 +1,4 @@
-"""`genie-serve`: worlds for programs, over HTTP and a websocket."""
+"""`genie-serve`: serves worlds to programs, over HTTP and a websocket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of the paper's sizes with random weights: to measure without a checkpoint, and without torch."""
+"""Models of the paper's sizes with random weights, to measure speed without a checkpoint and without torch."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def _stack(blocks: int, width: int, heads: int, key: int, ffn: int, qk_norm: boo
 def _genie(tokenizer: StackParams, dynamics: StackParams) -> HParams:
     """64x64 frames of 256 tokens, a window of 16, Appendix F's codebooks and 25 MaskGIT steps.
 
-    The latent action model does not run in play, so one block stands for it.
+    The latent action model does not run during play, so a single block stands in for it.
     """
     lam = dataclasses.replace(_stack(1, 32, 1, 32, 32), sublayers=("ffn",))
     stacks = {"tokenizer.encoder": tokenizer, "tokenizer.decoder": tokenizer, "lam.encoder": lam, "dynamics": dynamics}
     return HParams(64, 64, 16, 6, "half", "st-vivit", 4, 1024, 32, 16, 32, True, 25, 1.0, "confidence", 0.0, stacks)
 
 
-# The paper (arXiv 2402.15391) does not give the length of the feed-forward layers. In `appendix-f` it is the usual four
-# widths. Table 10's 41M (18 layers, width 512, 8 heads of 64) leaves room for next to none after 38M of attention: 128
-# makes it 41M. That dynamics model gets the tokenizer and the frames of Appendix F, so that the two compare.
+# The paper (arXiv 2402.15391) does not give the length of the feed-forward layers. `appendix-f` uses the common four
+# times the width. Table 10's 41M model (18 layers, width 512, 8 heads of 64) has 38M in attention, so its feed-forward
+# length must be small: 128 gives 41M. It gets the tokenizer and frames of Appendix F, to make the two comparable.
 _TOKENIZER_F = _stack(8, 512, 8, 64, 2048)
 SIZES: dict[str, HParams] = {
     "tiny": _genie(_stack(2, 128, 4, 32, 512), _stack(4, 128, 4, 32, 512, True)),
@@ -50,7 +50,7 @@ SIZES: dict[str, HParams] = {
 
 
 def check(size: str, type: str) -> None:
-    """Raise BenchError for a size or type there is not."""
+    """Raise BenchError for an unknown size or type."""
     if size not in SIZES:
         raise BenchError(f"unknown synthetic model {quoted(size)}", f"choose among {', '.join(SIZES)}")
     if type not in TYPES:
@@ -82,7 +82,7 @@ def write(hp: HParams, name: str, type: str, folder: Path) -> Path:
 
 
 def _weights() -> Callable[[str, tuple[int, ...], TensorType], NDArray[np.uint8]]:
-    """The bytes of a tensor. Those of equal shape get equal weights: the time is the same, and making them is short."""
+    """Makes a tensor's bytes. Tensors of equal shape share weights: speed is unaffected, and making them is quick."""
     rng = np.random.default_rng(0)
     made: dict[Any, NDArray[np.uint8]] = {}
 

@@ -1,4 +1,4 @@
-"""`genie-play --terminal`: the world in half-blocks, by keys, over ssh too."""
+"""`genie-play --terminal`: a world played by keys and shown in half-blocks, also over ssh."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from genie_cpp.play.keyboard import default_keys
 from genie_cpp.play.session import Node, Prompt, Session, pixels
 from genie_cpp.words import printable
 
-# What a terminal sends, as the page names the keys.
+# Byte sequences of a terminal -> names of keys as on the page.
 SEQUENCES = {
     b"\x1b[D": "ArrowLeft", b"\x1b[C": "ArrowRight", b"\x1b[A": "ArrowUp", b"\x1b[B": "ArrowDown",
     b"\x1bOD": "ArrowLeft", b"\x1bOC": "ArrowRight", b"\x1bOA": "ArrowUp", b"\x1bOB": "ArrowDown",
     b"\x7f": "Backspace", b"\x08": "Backspace", b"\x1b": "Escape", b"\x03": "Escape", b"\x04": "Escape",
 }  # fmt: skip
-_ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"  # the other screen, no cursor
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"  # alternate screen, hidden cursor
 _LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
 _QUITS = ("SIGTERM", "SIGHUP")
 _STATUS_ROWS = 2
 
 
 def play_in_terminal(model: Model, prompt: Prompt, seed: int) -> None:
-    """Play until q, Escape or Ctrl-C. Raises GenieError where stdin or stdout is no terminal."""
+    """Play until q, Escape or Ctrl-C. Raises GenieError if stdin or stdout is not a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise GenieError("--terminal needs a terminal for input and output", "leave it out to play on a page")
     try:
@@ -55,20 +55,20 @@ def play_in_terminal(model: Model, prompt: Prompt, seed: int) -> None:
             sys.stdout.write(_ENTER)
             game.play(descriptor)
         finally:
-            # On any way out: q, a signal, or a fault, whose message then comes on the old screen.
+            # However play ends: by q, a signal or an error. An error message then appears on the normal screen.
             termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
             sys.stdout.write(_LEAVE)
             sys.stdout.flush()
 
 
 def depth_of_colour(environment: dict[str, str]) -> int:
-    """Colours of the terminal, by the usual signs: COLORTERM, or a TERM that ends in -direct."""
+    """Number of colours of the terminal, from COLORTERM, or from a TERM that ends in -direct."""
     true = environment.get("COLORTERM") in ("truecolor", "24bit")
     return 1 << 24 if true or environment.get("TERM", "").endswith("-direct") else 256
 
 
 class Game:
-    """What keys do and what is shown. Keys repeat as the terminal repeats them; stale ones are dropped."""
+    """What keys do and what is shown. The terminal repeats held keys; only the newest pending key is used."""
 
     def __init__(self, session: Session, prompt: Prompt, seed: int, colours: int) -> None:
         self.session, self.prompt, self.seed, self.colours = session, prompt, seed, colours
@@ -77,23 +77,23 @@ class Game:
         self.message = ""
         self.over = False
         self._resized = True
-        self._marks = 0  # of bookmarks gone to
+        self._marks = 0  # number of jumps to bookmarks
         self._ms = 0.0
 
     def play(self, descriptor: int) -> None:
         while not self.over:
             self._show()
-            # Woken often enough to see a resize or a signal that came while waiting.
+            # Wake up often enough to notice a resize or a signal.
             while not (self.over or self._resized or select.select([descriptor], [], [], 0.1)[0]):
                 pass
             if not self._resized and not self.over:
                 data = os.read(descriptor, 4096)
                 if not data:
                     return
-                # Over a slow line an arrow key may come in two parts; alone, its first is Escape.
+                # Over a slow line an arrow key may arrive in two parts. Its first part alone would be read as Escape.
                 while data.endswith((b"\x1b", b"\x1b[", b"\x1bO")) and select.select([descriptor], [], [], 0.05)[0]:
                     data += os.read(descriptor, 4096)
-                # A slow model would go on long after the key is up, were all that was typed obeyed.
+                # Use the last key only. Otherwise a slow model would go on long after the key is released.
                 self.press(list(keys_in(data))[-1:])
 
     def press(self, names: list[str]) -> None:
@@ -139,7 +139,7 @@ class Game:
         self._ms = 1000 * (time.perf_counter() - started)
 
     def _save(self) -> Path:
-        """The path up to the frame shown as a GIF in the working folder, beside those that are there."""
+        """Save the path up to the frame shown as a new GIF in the working folder."""
         path = next(path for n in itertools.count(1) if not (path := Path(f"world-{n}.gif")).exists())
         pngs, says = self.session.recording(self.session.path[0], self.session.node.id, 10, 4)
         write(path, pixels(pngs), says)
@@ -166,7 +166,7 @@ class Game:
         return f"action {action}" if names is None else names[action]
 
     def _status(self, node: Node, room: int) -> tuple[str, str]:
-        """Two lines; of the keys, those for which a line of so many characters has room, and how to leave."""
+        """Two lines. The keys shown are those that fit into `room` characters, and always how to leave."""
         last = self.session.nodes[self.session.path[-1]].depth
         name = printable(self.session.model.name)
         by = "" if node.action < 0 else f", {self._name(node.action)}"
@@ -188,7 +188,7 @@ def keys_in(data: bytes) -> Iterator[str]:
             at += 3
         elif data[at : at + 1] == b"\x1b" and data[at + 1 : at + 2] in (b"[", b"O"):
             at += 2
-            while at < len(data) and not 0x40 <= data[at] <= 0x7E:  # up to a sequence's last byte
+            while at < len(data) and not 0x40 <= data[at] <= 0x7E:  # up to the last byte of the sequence
                 at += 1
             at += 1
         else:

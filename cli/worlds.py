@@ -1,4 +1,4 @@
-"""`genie-cpp worlds`: which worlds there are, bundled, kept on this machine, and published."""
+"""`genie-cpp worlds`: lists the worlds that are bundled, kept on this machine, or published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading other people's files: nothing in them is executed, and every fault is a CheckpointError of one line."""
+"""Reads untrusted files: nothing in them is executed, and every fault becomes a CheckpointError of one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INSTALL = "pip install 'genie_cpp[convert]'"
 
 
 class Inert:
-    """Stands for an object of a class that is not needed: it takes any arguments and any state, and keeps nothing."""
+    """Replaces an object of a class that is not needed: accepts any arguments and any state, and stores nothing."""
 
     def __init__(self, *arguments: object) -> None:
         pass
@@ -30,7 +30,7 @@ class Inert:
 
 
 def import_torch() -> Any:
-    """The torch module. Raises CheckpointError where it is not installed."""
+    """The torch module. Raises CheckpointError if it is not installed."""
     try:
         import torch
     except ImportError:
@@ -39,7 +39,7 @@ def import_torch() -> Any:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The settings of a YAML file, nested ones by dotted name: plain values only, no object is made.
+    """The settings of a YAML file, nested ones under dotted names. Plain values only; no object is created.
 
     Raises CheckpointError.
     """
@@ -68,7 +68,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def as_float32(tensor: Any, name: str, where: str) -> NDArray[np.float32]:
-    """A dense CPU tensor -> a contiguous float32 array. A float64 too large for float32 comes out infinite."""
+    """A dense CPU tensor -> a contiguous float32 array. A float64 too large for float32 becomes infinite."""
     torch = import_torch()
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
         raise CheckpointError(f"{where}: tensor {quoted(name)} has the type {tensor.dtype}", "save it as float32")
@@ -80,17 +80,17 @@ def as_float32(tensor: Any, name: str, where: str) -> NDArray[np.float32]:
 
 
 def load_pickle(path: Path, inert: Sequence[str] = ()) -> Any:
-    """What `torch.save` wrote, through PyTorch's `weights_only` reader, which builds tensors and plain values only.
+    """Read a file of `torch.save` through PyTorch's `weights_only` reader, which builds tensors and plain values only.
 
-    inert: names of classes, or of modules ending in ".", that may occur and become `Inert`; they are not imported.
-    Raises CheckpointError for a file that needs anything else, and for a damaged one.
+    inert: names of classes, or of modules ending in ".", that may occur. They become `Inert` and are not imported.
+    Raises CheckpointError if the file needs anything else or is damaged.
     """
     torch = import_torch()
     where = quoted(str(path))
     if found := foreign.of(path):
         raise CheckpointError(f"{where} is {found[0]}", found[1])
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < (2, 6):  # CVE-2025-32434: weights_only=True could be made to run code
+    if version < (2, 6):  # CVE-2025-32434: weights_only=True could still run code
         raise CheckpointError(
             f"PyTorch {torch.__version__} cannot read {where} safely", "pip install 'torch>=2.6', or use a .safetensors"
         )
@@ -107,14 +107,14 @@ def load_pickle(path: Path, inert: Sequence[str] = ()) -> Any:
             f"{where} is refused: it holds more than tensors ({quoted(others)[1:-1] if others else one_line(error)})",
             "nothing in it was run; save model.state_dict() as .safetensors and convert that",
         ) from None
-    except Exception as error:  # damaged zip and pickle data fail in many ways, all of them harmless
+    except Exception as error:  # damaged zip and pickle data fail in many ways, all harmless
         raise CheckpointError(f"{where} is not a PyTorch checkpoint: {one_line(error)}", "get the file again") from None
 
 
 def _needed(torch: Any, path: Path) -> list[str]:
-    """What a file would import beyond tensors; the pickle is disassembled, not run."""
+    """What a file would import besides tensors. The pickle is disassembled, not run."""
     try:
         names: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         return names
-    except Exception:  # an old format, or damage: torch.load says what is wrong
+    except Exception:  # an old format, or damage: torch.load then reports the error
         return []

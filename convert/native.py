@@ -1,4 +1,4 @@
-"""Native checkpoints (`config.json` and `model.safetensors` or a `.pt`) -> hyper-parameters, tensors by GGUF name."""
+"""Reads native checkpoints (`config.json` with `model.safetensors` or a `.pt`): hyper-parameters and tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genie_cpp.spec.gguf_keys import STACKS
 from genie_cpp.spec.hparams import HParams, expected_tensors
 from genie_cpp.words import one_line, quoted
 
-# The LAM decoder exists for training only; play does not need it.
+# The LAM decoder is used in training only.
 TRAINING_PARTS = ("lam.decoder", "lam.action_input")
 CARD_KEYS = {
     "name": "general.name",
@@ -42,10 +42,10 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint. `read(gguf_name)` gives a tensor as float32, slowest dimension first.
+    """A checked checkpoint. `read(gguf_name)` returns a tensor as float32, slowest dimension first.
 
-    card: general.* values. tensors: `{GGUF name: (shape fastest first, is it a matrix)}`. files: what was read.
-    recognised: which family and its parts, one sentence. assumed: what the files do not say, a line each.
+    card: general.* values. tensors: `{GGUF name: (shape fastest first, is it a matrix)}`. files: those read.
+    recognised: one sentence with the family and its parts. assumed: what the files do not say, one line each.
     """
 
     hparams: HParams
@@ -71,7 +71,7 @@ def native_name(name: str) -> str:
 
 
 def load(checkpoint: Path) -> Checkpoint:
-    """Read and check a folder, a `.pt` or a `.safetensors` beside its `config.json`.
+    """Read and check a folder, or a `.pt` or `.safetensors` that lies beside its `config.json`.
 
     Nothing in the checkpoint is executed. Raises CheckpointError.
     """
@@ -141,7 +141,7 @@ def _hparams(path: Path) -> tuple[HParams, dict[str, str]]:
             raise CheckpointError(f"{where} is larger than {_CONFIG_LIMIT} bytes", "is it really a config.json?")
         config = GenieConfig.load(path)
         hparams, card = hparams_of(config), _card(config.card)
-        # The writer's own check of every range, before any weight is looked at.
+        # Check every range as the writer will, before any weight is read.
         hparams.to_metadata(TensorType.F32, card)
         return hparams, card
     except OSError as error:
@@ -242,7 +242,7 @@ def _open_safetensors(path: Path) -> _Source:
 
 
 def _open_shards(index: Path) -> _Source:
-    """Weights in several safetensors files, as the index beside them says. Raises CheckpointError."""
+    """Weights in several safetensors files, listed in the index beside them. Raises CheckpointError."""
     where = quoted(str(index))
     try:
         table = json.loads(index.read_bytes()[:_INDEX_LIMIT])["weight_map"]
@@ -263,7 +263,7 @@ def _open_shards(index: Path) -> _Source:
 
 
 def _without_wrappers(shapes: dict[str, tuple[int, ...]], get: Callable[[str], NDArray[np.float32]]) -> _Source:
-    """Without what DataParallel and torch.compile put before all names."""
+    """Remove the prefix that DataParallel and torch.compile add to all names."""
     plain = {}
     for name in shapes:
         short = name

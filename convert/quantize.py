@@ -1,4 +1,4 @@
-"""Which type each tensor gets, and the encoding itself (the `gguf` package's, bit-equal to ggml's reference)."""
+"""The type of each tensor, and its encoding (by the `gguf` package, bit-equal to ggml's reference)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from genie_cpp.file.gguf_file import BLOCKS, TensorType
 
 TYPES: dict[str, TensorType] = {kind.name.lower(): kind for kind in TensorType}
 _F16_MAX = 65504.0
-# Largest value whose block scale still is a finite float16.
+# The largest value whose block scale is still a finite float16.
 _LARGEST = {TensorType.F16: _F16_MAX, TensorType.Q8_0: _F16_MAX * 127, TensorType.Q4_0: _F16_MAX * 8}
 _EIGHT_BITS = (".input.weight", ".output.weight", "_first.weight", ".token_embd.weight", ".v.weight")
 
 
-# Where the largest scale is below float16's normal numbers: so much error may be, or the tensor keeps more bits.
+# Below these largest values, scales are subnormal float16. The tensor keeps more bits if its error exceeds _MOST_ERROR.
 _SMALLEST = {TensorType.F16: 2.0**-14, TensorType.Q8_0: 2.0**-14 * 127, TensorType.Q4_0: 2.0**-14 * 8}
 _MOST_ERROR = {TensorType.F16: 0.002, TensorType.Q8_0: 0.02, TensorType.Q4_0: 0.2}
 
 
 def usual_type(name: str, row: int, matrix: bool, wanted: TensorType) -> TensorType:
-    """The type of a tensor of ordinary values. `row`: length of its rows.
+    """The type of a tensor whose values are in the normal range. `row`: length of its rows.
 
-    Only matrices are quantized, rows that are not whole blocks stay F16. With Q4_0 the ends of the stacks and
-    attention's values keep Q8_0, where four bits cost the most, and so does the tokenizer: there they are seen at once,
-    and a step of the dynamics reads none of it.
+    Only matrices are quantized; rows that are not whole blocks stay F16. With Q4_0, the ends of the stacks and the
+    attention values stay Q8_0, because four bits cost the most there. The tokenizer stays Q8_0 too: its errors are
+    directly visible, and a step of the dynamics reads none of it.
     """
     if not matrix or wanted is TensorType.F32:
         return TensorType.F32
@@ -38,8 +38,8 @@ def usual_type(name: str, row: int, matrix: bool, wanted: TensorType) -> TensorT
 
 
 def choose_type(name: str, matrix: bool, wanted: TensorType, values: NDArray[np.float32]) -> TensorType:
-    """The type of one tensor, [..., row]: the usual one, but what would overflow float16, or vanish in it, keeps F16 or
-    F32."""
+    """The type of one tensor, [..., row]: the usual one, or F16 or F32 if values would overflow float16 or vanish in
+    it."""
     kind = usual_type(name, values.shape[-1], matrix, wanted)
     if kind is TensorType.F32:
         return kind
@@ -55,15 +55,15 @@ def choose_type(name: str, matrix: bool, wanted: TensorType, values: NDArray[np.
 
 
 def encode(values: NDArray[np.float32], kind: TensorType) -> NDArray[np.uint8]:
-    """float32 `[..., row]` -> the bytes of the tensor, flat."""
+    """float32 `[..., row]` -> the bytes of the tensor, uint8, flat."""
     if kind in (TensorType.Q8_0, TensorType.Q4_0):
-        # The inverse of a scale this small is infinite; its float16 is 0 anyway.
+        # The inverse of such a small scale would be infinite. As float16 the scale is 0 anyway.
         values = np.where(np.abs(values) < 1e-30, np.float32(0), values)
     encoded = gguf.quants.quantize(np.ascontiguousarray(values), gguf.GGMLQuantizationType(int(kind)))
     return np.ascontiguousarray(encoded).reshape(-1).view(np.uint8)
 
 
 def relative_error(values: NDArray[np.float32], again: NDArray[np.float32]) -> float:
-    """||again - values|| / ||values||, 0 for a tensor of zeros."""
+    """||again - values|| / ||values||; 0 for a tensor of zeros."""
     size = float(np.linalg.norm(values.astype(np.float64)))
     return float(np.linalg.norm(again.astype(np.float64) - values)) / size if size else 0.0

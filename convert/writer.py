@@ -1,4 +1,4 @@
-"""A checkpoint in, a GGUF out: written under a temporary name, read back by the strict reader, then renamed."""
+"""Converts a checkpoint to a GGUF. It is written under a temporary name, checked by the strict reader, then renamed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class ClassReport:
-    """Tensors of one kind: how many, of which types, bytes as fp32 and in the file, relative L2 errors."""
+    """Tensors of one kind: how many, their types, bytes as fp32 and in the file, relative L2 errors."""
 
     name: str
     count: int
@@ -44,9 +44,9 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did. `bytes_after` counts the weights, `file_bytes` the whole file.
+    """What a conversion did. `bytes_after` counts the weights only, `file_bytes` the whole file.
 
-    recognised: which family of checkpoints, and its parts. assumed: what the files did not say.
+    recognised: the family of checkpoints and its parts. assumed: what the files did not say.
     """
 
     output: Path
@@ -79,12 +79,12 @@ def convert(
     frame_size: int | None = None,
     heads: int | None = None,
 ) -> Report:
-    """Convert a checkpoint: a file or folder, or the several that a world is spread over. type: f32, f16, q8_0 or q4_0.
+    """Convert a checkpoint: a file, a folder, or several files that make up one world. type: f32, f16, q8_0 or q4_0.
 
-    family: one of `families.NAMES`; by default it is recognised. context_length: frames in the window, and
-    frame_size: pixels a side, heads: of attention, for families that leave them open (docs/families.md).
+    family: one of `families.NAMES`; recognised by default. For families whose files leave them open (docs/families.md):
+    context_length, frames in the window; frame_size, pixels a side; heads, of attention.
 
-    The output appears whole or not at all. Raises CheckpointError for the checkpoint, OutputError for the output.
+    Writes the whole output or nothing. Raises CheckpointError for the checkpoint, OutputError for the output.
     """
     if type not in TYPES:
         raise CheckpointError(f"unknown type {quoted(type)}", f"choose among {', '.join(TYPES)}")
@@ -97,7 +97,7 @@ def convert(
     temporary = file_beside(output)
     try:
         written = _write(source, temporary, TYPES[type], progress or (lambda done, total, name: None))
-        # What we hand out must be readable: the strict reader goes over every byte of it first.
+        # The output must be readable, so the strict reader checks every byte of it first.
         with GGUFFile.open(temporary) as file:
             validate(file)
         file_bytes = temporary.stat().st_size
@@ -162,7 +162,7 @@ def _write(source: Checkpoint, path: Path, wanted: TensorType, progress: Progres
 
 
 def _write_header(path: Path, source: Checkpoint, wanted: TensorType, kinds: dict[str, TensorType]) -> None:
-    # `gguf` opens by name; making the file first refuses one that somebody else has put there.
+    # `gguf` opens by name. Creating the file here first fails if somebody else has put one there.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
@@ -175,10 +175,10 @@ def _write_header(path: Path, source: Checkpoint, wanted: TensorType, kinds: dic
 def write_header(
     writer: Any, metadata: dict[str, Any], shapes: dict[str, tuple[int, ...]], kinds: dict[str, TensorType]
 ) -> None:
-    """All of a GGUF that stands before the tensors' bytes, which are to follow in the order of `shapes`."""
+    """Write everything of a GGUF before the tensors' bytes, which must follow in the order of `shapes`."""
     add = {"uint32": writer.add_uint32, "float32": writer.add_float32, "bool": writer.add_bool}
     for key, (kind, value) in metadata.items():
-        if key != "general.architecture":  # the writer has put it there itself
+        if key != "general.architecture":  # the writer has already added it
             add.get(kind, writer.add_array if kind.startswith("array") else writer.add_string)(key, value)
     for name, shape in shapes.items():
         type, size = gguf.GGMLQuantizationType(int(kinds[name])), tensor_bytes(shape, kinds[name])
@@ -189,7 +189,7 @@ def write_header(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself last through a power cut, where the system can."""
+    """Make the rename survive a power cut, if the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -203,7 +203,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def tensor_class(name: str) -> str:
-    """Which of CLASSES a GGUF tensor belongs to."""
+    """The one of CLASSES that a GGUF tensor belongs to."""
     if "codebook" in name:
         return "codebooks"
     if name.endswith(".bias") or "norm." in name or ".norm2." in name:

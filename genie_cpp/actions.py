@@ -1,4 +1,4 @@
-"""Action lists as people write them: "0,3*8,1", a file of the same, or "random"."""
+"""Action lists as people write them: "0,3*8,1", a file with such a list, or "random"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SYNTAX = "write actions as 0,3*8,1 (3*8 is action 3 eight times), the path of a
 
 
 def action_number(action: Any, choices: int, names: Sequence[str] | None = None) -> int:
-    """A latent action 0…choices-1 from a whole number, numpy's too, or one of the model's names for them.
+    """A latent action 0…choices-1, from an integer (numpy's too) or from one of the model's action names.
 
     Raises ActionError.
     """
@@ -40,7 +40,7 @@ def action_number(action: Any, choices: int, names: Sequence[str] | None = None)
 def parse_actions(text: str, action_count: int, names: Sequence[str] | None = None) -> list[int]:
     """ "0,3*8,1" -> [0, 3, 3, 3, 3, 3, 3, 3, 3, 1]. Commas, spaces and new lines separate. Raises ActionError.
 
-    names: those of the model's actions, understood too ("left*8"); of several with one name the first is meant.
+    names: the model's action names, which are accepted too ("left*8"). If several actions share a name, the first wins.
     """
     actions: list[int] = []
     numbers = {name: str(action) for action, name in reversed(list(enumerate(names or ())))}
@@ -73,9 +73,10 @@ def random_actions(action_count: int, n: int, seed: int) -> list[int]:
 def read_actions(
     text: str, action_count: int, n: int | None, seed: int, names: Sequence[str] | None = None
 ) -> list[int]:
-    """What `--actions` and `-n` ask for: a list, a file or "random"; with n, cut or repeated from the start to n.
+    """What `--actions` and `-n` ask for: a list, a file or "random". n: cut or repeat the list to n actions.
 
-    Text that can be a list is one, whatever files there are: a recipe's command means the same in every folder.
+    Text that can be read as a list is never taken as a file name, so that a recipe's command means the same in every
+    folder.
     """
     if text == "random":
         return random_actions(action_count, 32 if n is None else n, seed)
@@ -99,6 +100,6 @@ def _read(name: str) -> str:
 
 
 def format_actions(actions: Sequence[int]) -> str:
-    """The inverse of `parse_actions`, runs written short."""
+    """The inverse of `parse_actions`. Repeated actions are written as "3*8"."""
     runs = [(value, len(list(run))) for value, run in itertools.groupby(actions)]
     return ",".join(f"{value}*{n}" if n > 1 else str(value) for value, n in runs)

@@ -1,4 +1,4 @@
-"""How fast a model plays here: each stage timed over repetitions, and held against what the CPU could do at most."""
+"""How fast a model plays on this machine: the time of each stage, compared with the peak speed of the CPU."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from genie_cpp.version import __version__
 from genie_cpp.world import World
 
 MAX_REPETITIONS = 10_000
-# Long enough that a clock and a wake-up do not show, short enough that the CPU stays cool.
+# Long enough to hide timer resolution and wake-up time, short enough that the CPU does not heat up.
 _PEAK_SECONDS, _PEAK_TRIES = 0.03, 8
 
 Progress = Callable[[], None]
 
 
 class Sample(NamedTuple):
-    """One repetition in milliseconds: tokenizing a frame, a MaskGIT step, all of the dynamics, decoding, the frame."""
+    """One repetition in milliseconds: tokenize a frame, one MaskGIT step, all dynamics, decode, the whole frame."""
 
     tokens: float
     step: float
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 
 @dataclass
 class Result:
-    """One row. `operations` of a MaskGIT step and `peaks` (per second) are by kind of arithmetic, "int8" or "float"."""
+    """One row. Keys of `operations` (per MaskGIT step) and `peaks` (per second): the arithmetic, "int8" or "float"."""
 
     model: str
     size: int  # of the file, bytes
@@ -53,7 +53,7 @@ class Result:
     type: str
     backend: str
     isa: str
-    threads: int  # 0: not ours to choose
+    threads: int  # 0: the backend chooses
     steps: int
     window: int  # frames the last frame sees, itself included
     operations: dict[str, int]
@@ -66,9 +66,9 @@ class Result:
 
     @property
     def share(self) -> list[float]:
-        """Least time that the matrix products of a MaskGIT step can take / the time of the step; empty without a peak.
+        """Least possible time of a MaskGIT step's matrix products / measured time of the step. Empty without a peak.
 
-        For one kind of arithmetic that is operations / time / peak; of several kinds, the least times add up.
+        The least time is operations / peak; for several kinds of arithmetic the least times add up.
         """
         if any(not self.peaks.get(kind) for kind in self.operations):
             return []
@@ -77,7 +77,7 @@ class Result:
 
 
 def mean_sd(samples: list[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 of a single one)."""
+    """Mean and sample standard deviation; the deviation of a single sample is 0."""
     return statistics.fmean(samples), statistics.stdev(samples) if len(samples) > 1 else 0.0
 
 
@@ -94,7 +94,7 @@ def matmul_operations(model: Model) -> dict[str, int]:
 
 
 def measure_peak(isa: str, threads: int, kind: str) -> float:
-    """Operations per second of "int8" or "float" arithmetic without memory, the best of some tries; 0 where unknown."""
+    """Peak "int8" or "float" operations per second without memory access, best of several tries; 0 if unknown."""
     pool, type = _native.Pool(threads), int(TensorType.Q8_0 if kind == "int8" else TensorType.F32)
     rounds, best, tries = 1 << 10, 0.0, 0
     while tries < _PEAK_TRIES:
@@ -112,7 +112,7 @@ def measure_peak(isa: str, threads: int, kind: str) -> float:
 
 
 class Bench:
-    """Measures rows one after the other; `results` holds what there is, an interrupted row with what it has."""
+    """Measures one row after another. An interrupted row stays in `results` with the samples it has."""
 
     def __init__(self, repetitions: int = 5) -> None:
         """Raises BenchError for repetitions outside 1…10000."""
@@ -131,9 +131,9 @@ class Bench:
         backend: str = "auto",
         force: bool = False,
     ) -> None:
-        """One row per number of MaskGIT steps (None: the model's). progress: called after each frame, warm-up included.
+        """One row per number of MaskGIT steps (None: the model's). progress: called after each frame, also the warm-up.
 
-        Every timed frame is the last that its window holds, where the cache to read is largest; no window slides.
+        Every timed frame is the last that fits in its window: the key/value cache is largest, and no window slides.
         """
         model = Model.open(path, threads, backend, force)
         hp, default = model.info, model.sampler
@@ -165,7 +165,7 @@ class Bench:
         started = time.perf_counter()
         world.model.encode_frame(encoder, video[-1])
         tokens = time.perf_counter() - started
-        fork = world.fork()  # so that each repetition finds the same window
+        fork = world.fork()  # so that each repetition starts from the same window
         started = time.perf_counter()
         fork.step(0)
         frame = time.perf_counter() - started
@@ -183,7 +183,10 @@ class Bench:
 
 
 def environment() -> dict[str, str | int]:
-    """What a figure needs beside it: cpu, cores this process may use, isa, os, version, commit if known, date."""
+    """What a reader needs to judge a figure: cpu, cores this process may use, isa, os, version, commit, date.
+
+    The commit is "" if it is unknown.
+    """
     return {
         "cpu": _cpu(),
         "cores": default_threads(),
@@ -196,7 +199,7 @@ def environment() -> dict[str, str | int]:
 
 
 def environment_line(where: dict[str, str | int]) -> str:
-    """`environment()` for a reader."""
+    """`environment()` on one line for a reader."""
     commit = f" ({where['commit']})" if where["commit"] else ""
     return (
         f"{where['cpu']}, {where['cores']} cores, {where['isa']}, {where['os']}, "
@@ -217,9 +220,9 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit of the source tree that runs, "" when this is no checkout or git is not there."""
+    """The commit of the running source tree; "" if this is not a checkout or git is missing."""
     root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # a package in somebody else's checkout must not take that one's commit
+    if not (root / ".git").exists():  # the package may lie in another project's checkout, whose commit would be wrong
         return ""
     return _said("git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*")
 

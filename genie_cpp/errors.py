@@ -16,7 +16,7 @@ class GGUFError(GenieError):
 
 
 class ModelError(GenieError):
-    """A well-formed GGUF that is not a Genie this version runs."""
+    """A well-formed GGUF that is not a Genie model, or one that this version cannot run."""
 
 
 class CheckpointError(GenieError):
@@ -24,7 +24,7 @@ class CheckpointError(GenieError):
 
 
 class HubError(GenieError):
-    """A published world that there is not, or that cannot be fetched."""
+    """A published world that does not exist or cannot be fetched."""
 
 
 class ImageError(GenieError):
@@ -52,4 +52,4 @@ class BenchError(GenieError):
 
 
 class NativeError(GenieError):
-    """The C core refused: out of memory, no threads, or an ISA this CPU does not have."""
+    """The C core failed: out of memory, no threads, or an ISA that this CPU does not have."""

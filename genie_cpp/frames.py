@@ -1,4 +1,4 @@
-"""Pictures in: any file Pillow reads, films, and what comes through a pipe, made to fit a model's frame."""
+"""Pictures in: image files, video files and pipes are read and fitted to a model's frame size."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from genie_cpp.media import metadata, video
 
 Frame = NDArray[np.uint8]
 FITS = ("crop", "pad")
-# Pillow would also try dozens of rare formats, one of which starts Ghostscript.
+# Without this list Pillow would also try dozens of rare formats, and one of them starts Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if features.check("avif") else ()))
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
 STDIN = Path("-")
 PIPED_LIMIT = 256 << 20  # bytes
-# A pipe can be read once, and a picture is wanted twice, as pixels and hashed: what came, and what for it served.
+# A pipe can be read only once, but its bytes are needed twice: as pixels and for the hash. -> (bytes, uses so far)
 _piped: dict[Path, tuple[bytes, set[str]]] = {}
 
 
 def load_image(path: Path) -> Frame:
-    """The picture (of an animation or a film: its first frame) as RGB uint8 [height, width, 3].
+    """The picture as RGB uint8 [height, width, 3]; of an animation or video, the first frame.
 
-    path: also a pipe, or "-" for standard input. EXIF rotation is applied, transparency lies over black, 16 bits are
-    scaled to 8. The size is checked before the pixels are decoded: 8x8 at least, 64 megapixels at most. Raises
-    ImageError.
+    path: also a named pipe, or "-" for standard input. EXIF rotation is applied, transparent pixels are put on black,
+    and 16-bit values are scaled to 8 bits. The size is checked before the pixels are decoded: at least 8x8, at most 64
+    megapixels. Raises ImageError.
     """
     for frame in iter_frames(path):
         return frame
@@ -47,19 +47,19 @@ def load_image(path: Path) -> Frame:
 
 
 def load_frames(path: Path, most: int = 4096) -> list[Frame]:
-    """Up to `most` frames of a picture, an animation or a film, as `load_image`."""
+    """Up to `most` frames of a picture, an animation or a video, each as `load_image` returns it."""
     return list(itertools.islice(iter_frames(path), most))
 
 
 def decode_image(data: bytes, most_pixels: int = MAX_PIXELS, least_side: int = MIN_SIDE) -> Frame:
-    """As `load_image`, from the bytes of a file that somebody sent. Raises ImageError."""
+    """As `load_image`, from the bytes of an uploaded file. Raises ImageError."""
     for frame in _iter_frames(io.BytesIO(data), "the picture", most_pixels, least_side):
         return frame
     raise ImageError("the picture is empty")
 
 
 def iter_frames(path: Path) -> Iterator[Frame]:
-    """The frames of a picture, an animation or a film one by one, each as `load_image`; one is in memory at a time."""
+    """The frames of a picture, animation or video, each as `load_image` returns it. Holds one in memory at a time."""
     name = "standard input" if path == STDIN else str(path)
     data = _from_pipe(path, name, "pixels")
     source = path if data is None else io.BytesIO(data)
@@ -72,13 +72,13 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(foreign.HEAD)
     except OSError:
-        return b""  # whoever reads it next says why
+        return b""  # the next read of the file reports the error
 
 
 def _from_pipe(path: Path, name: str, use: str) -> bytes | None:
-    """All that a pipe or standard input gives; None for a file. Raises ImageError.
+    """All bytes from a pipe or standard input; None for a regular file. Raises ImageError.
 
-    A named pipe is read anew when it is wanted for the same use again, standard input never.
+    If the same use asks again, a named pipe is read again. Standard input is read only once.
     """
     if path in _piped and (path == STDIN or use not in _piped[path][1]):
         _piped[path][1].add(use)
@@ -100,7 +100,7 @@ def _from_pipe(path: Path, name: str, use: str) -> bytes | None:
 
 
 def _iter_video(source: Path | io.BytesIO, name: str) -> Iterator[Frame]:
-    """Frames of a film; one that came through a pipe is put in a file first, as ffmpeg goes back and forth in it."""
+    """Frames of a video. Bytes from a pipe are first written to a file, because ffmpeg must seek."""
     with contextlib.ExitStack() as held:
         if isinstance(source, io.BytesIO):
             path = Path(held.enter_context(tempfile.TemporaryDirectory())) / "film"
@@ -113,7 +113,7 @@ def _iter_video(source: Path | io.BytesIO, name: str) -> Iterator[Frame]:
 
 
 def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int, least_side: int = MIN_SIDE) -> Iterator[Frame]:
-    """path: what messages call the source."""
+    """path: the name of the source in error messages."""
     try:
         with contextlib.ExitStack() as held:
             file = source if isinstance(source, io.BytesIO) else held.enter_context(source.open("rb"))
@@ -142,8 +142,8 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int, least_s
         raise ImageError(f"{path} cannot be read: permission denied") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} is too large: {error}") from None
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged files: TypeError, struct.error …
-        # Pillow names the object it reads from, and so an address of this process.
+    except Exception as error:  # Pillow's parsers raise almost anything on damaged files: TypeError, struct.error …
+        # Pillow's message contains the repr of the file object, which shows a memory address of this process.
         why = " ".join(re.sub(r"['\"]?<_io\.[^>]*>['\"]?", "", str(error)).split())[:200]
         raise ImageError(
             f"{path} is not a picture that can be read: {why}",
@@ -153,7 +153,7 @@ def _iter_frames(source: Path | io.BytesIO, path: str, most_pixels: int, least_s
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Pillow's warnings: of sizes, for which we have our own limit, and of damage in EXIF that nobody needs."""
+    """Without Pillow's warnings: about size, which is checked here, and about damaged EXIF, which is not needed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -167,9 +167,9 @@ def _check_sides(path: str, width: int, height: int, most_pixels: int, least_sid
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """As RGB in sRGB where the picture brings a colour profile that says otherwise (phones: Display P3); else as it is.
+    """Convert to RGB in sRGB if the picture has another colour profile (phones: Display P3); else return it unchanged.
 
-    A profile that is broken, or of other colours than the picture, is ignored, as browsers do.
+    A profile that is broken or does not fit the picture's colour mode is ignored, as browsers do.
     """
     profile = image.info.get("icc_profile")
     space = {"RGB": "RGB", "RGBA": "RGB", "P": "RGB", "L": "GRAY", "CMYK": "CMYK"}.get(image.mode)
@@ -194,7 +194,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
 
 
 def _same_primaries(a: ImageCms.ImageCmsProfile, b: ImageCms.ImageCmsProfile) -> bool:
-    """Both sRGB, so that a picture in it keeps its very bytes: by name, and by what its red, green and blue are."""
+    """Whether both are sRGB, by name and by primaries. Such a picture is not converted, so its bytes stay the same."""
     if "srgb" not in (ImageCms.getProfileDescription(a) or "").lower():
         return False
     for colour in ("red_colorant", "green_colorant", "blue_colorant"):
@@ -217,7 +217,7 @@ def _rgb(image: Image.Image) -> Frame:
 
 
 def fit(image: Frame, width: int, height: int, how: str = "crop") -> Frame:
-    """RGB uint8 [h, w, 3] -> [height, width, 3]: the middle cut out ("crop") or black bars added ("pad"), then scaled.
+    """RGB uint8 [h, w, 3] -> [height, width, 3]: crop to the middle ("crop") or add black bars ("pad"), then scale.
 
     An image of the right size comes back unchanged. Raises ImageError for an unknown `how`.
     """
@@ -229,7 +229,7 @@ def fit(image: Frame, width: int, height: int, how: str = "crop") -> Frame:
     if how == "crop":
         fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     else:
-        # Not ImageOps.pad: in Pillow 10 it fails where a long thin picture shrinks to less than a pixel.
+        # Not ImageOps.pad: in Pillow 10 it fails if a side of a long thin picture shrinks to less than a pixel.
         ratio = min(width / picture.width, height / picture.height)
         inner = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
         fitted = Image.new("RGB", (width, height))
@@ -239,7 +239,7 @@ def fit(image: Frame, width: int, height: int, how: str = "crop") -> Frame:
 
 
 def describe_fit(image: Frame, width: int, height: int, how: str) -> str:
-    """One sentence on what `fit` does to this image; empty when nothing."""
+    """One sentence on what `fit` does to this image; empty if it does nothing."""
     h, w = image.shape[:2]
     if (w, h) == (width, height):
         return ""
@@ -254,7 +254,7 @@ def describe_fit(image: Frame, width: int, height: int, how: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, or of what came through a pipe, hexadecimal. Raises ImageError when it cannot be read."""
+    """SHA-256 of a file's bytes, or of the bytes from a pipe, hexadecimal. Raises ImageError if it cannot be read."""
     try:
         data = _from_pipe(path, str(path), "hash")
         if data is not None:

@@ -34,10 +34,10 @@ _opening = threading.Lock()
 
 
 class WorldEnv(gymnasium.Env[Frame, np.int64]):
-    """A world to act in: observations are frames uint8 [H, W, 3], actions the latent ones, and nothing is rewarded.
+    """A world as an environment: observations are frames uint8 [H, W, 3], actions are latent actions, rewards are 0.
 
-    model: a Genie GGUF, an open Model, or a bundled world's name or None; environments in one process share it.
-    prompt: a picture's path, or uint8 [H, W, 3]; None: the model's first. `reset(options={"prompt": …})`
+    model: a Genie GGUF, an open Model, a bundled world's name, or None. Environments in one process share it.
+    prompt: a picture's path, or uint8 [H, W, 3]; None: the model's first start picture. `reset(options={"prompt": …})`
     starts from another. An episode never ends by itself: give `make` a max_episode_steps.
     """
 
@@ -65,7 +65,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         self.observation_space = spaces.Box(0, 255, (hp.frame_height, hp.frame_width, 3), np.uint8)
         self.action_space = spaces.Discrete(hp.choices)
         self._prompt = prompt
-        self._began = False  # whether the terminal was cleared for `human`
+        self._began = False  # whether the terminal was cleared for render_mode "human"
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """options: {"prompt": …} as in __init__. Raises ImageError."""
@@ -91,7 +91,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         return frame, 0.0, False, False, self._info()
 
     def render(self) -> Any:
-        """uint8 [H, W, 3] (`rgb_array`), half-blocks as text (`ansi`); `human` is drawn in the terminal by itself."""
+        """uint8 [H, W, 3] (`rgb_array`) or half-blocks as text (`ansi`). `human` draws without this call."""
         if self.render_mode == "rgb_array":
             return self.world.frame
         if self.render_mode == "ansi":
@@ -99,7 +99,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
         return None
 
     def get_keys_to_action(self) -> dict[tuple[str, ...], int]:
-        """Keys of one character for `gymnasium.utils.play`: digits and WASD."""
+        """One-character keys for `gymnasium.utils.play`: digits and WASD."""
         keys = default_keys(self.model.info.choices, self.model.info.action_names)
         return {(key,): action for key, action in keys.items() if len(key) == 1}
 
@@ -121,7 +121,7 @@ class WorldEnv(gymnasium.Env[Frame, np.int64]):
 
 
 def shared_model(path: str | Path | None, threads: int | None, backend: str = "auto") -> Model:
-    """A model that is open already in some environment, or newly opened. Raises what `Model.open` raises."""
+    """A model that another environment already has open, else a newly opened one. Raises what `Model.open` raises."""
     file, called = locate(path)
     stat = file.stat()
     key = (file.resolve(), threads, backend, stat.st_mtime_ns, stat.st_size)

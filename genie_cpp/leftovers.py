@@ -1,4 +1,4 @@
-"""Names for what is being made beside an output, and what becomes of it when its maker was killed."""
+"""Temporary files and folders beside an output, and the removal of those that killed processes left."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 _FOLDER = re.compile(r"\.genie-([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}")
 _FILE = re.compile(r"\..{1,100}\.([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}\.part", re.S)
-_OLD = 86_400.0  # seconds: another machine's or container's processes cannot be asked
-REPLACED = ".replaced"  # in a run's folder: the older folder of frames, while the new one takes its place
+_OLD = 86_400.0  # seconds; processes of another machine or container cannot be checked, so age decides
+REPLACED = ".replaced"  # in a run's folder: holds the older folder of frames while the new one takes its place
 
 
 def _here() -> str:
-    """The machine, and the container, whose process numbers are ours."""
+    """Identifies the machine and container, because a process id means something only there."""
     try:
         space = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
@@ -32,7 +32,7 @@ def _mark() -> str:
 
 
 def folder_beside(target: Path) -> Path:
-    """A new, empty folder of this process beside a file or folder to be made. Raises OSError."""
+    """A new, empty folder of this process beside the file or folder that will be made. Raises OSError."""
     clean(target.parent)
     made = target.parent / f".genie-{_mark()}"
     made.mkdir(mode=0o700)
@@ -40,7 +40,7 @@ def folder_beside(target: Path) -> Path:
 
 
 def file_beside(target: Path) -> Path:
-    """A name that nobody uses, for a file that will take the place of another."""
+    """An unused name for a file that will replace another."""
     clean(target.parent)
     # Names are limited in bytes, mostly to 255.
     stem = target.name.encode("utf-8", "surrogateescape")[:90].decode("utf-8", "ignore")
@@ -48,9 +48,9 @@ def file_beside(target: Path) -> Path:
 
 
 def clean(folder: Path) -> None:
-    """Remove what killed runs left in a folder.
+    """Remove what killed processes left in a folder.
 
-    Where one was killed while a folder of frames took the place of an older one, the new one is put there first.
+    A process may be killed while its folder of frames replaces an older one. The new folder is then put in place first.
     """
     try:
         entries = list(os.scandir(folder))

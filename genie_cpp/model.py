@@ -33,20 +33,20 @@ _GIVE_ACTIONS = "give the actions between a prompt's frames, or begin with one p
 
 
 def current_isa() -> str:
-    """The instruction set a model opened now would run on. Raises NativeError when GENIE_ISA names none of this CPU."""
+    """The instruction set that a model opened now would use. Raises NativeError if this CPU lacks GENIE_ISA."""
     return _native.wanted_isa()
 
 
 class Model:
-    """Weights and hyper-parameters; read-only, and safe to share among worlds and threads.
+    """Weights and hyper-parameters. Read-only; worlds and threads can share it.
 
-    Use `Model.open`. `info` are the hyper-parameters, `metadata` every key of the file, `tensors` name -> TensorInfo,
-    `sampler` the file's default settings; `backend` ("cpu" or "metal"), `isa` and `threads` (0: not ours to choose) are
-    what it runs on, `device` the same in words; `sha256` hashes the file's bytes as they were loaded.
+    Use `Model.open`. `info`: the hyper-parameters. `metadata`: every key of the file. `tensors`: name -> TensorInfo.
+    `sampler`: the file's default settings. `backend` ("cpu" or "metal"), `isa` and `threads` (0: the backend chooses):
+    what it runs on. `device`: the same in words. `sha256`: hash of the file's bytes as they were loaded.
     """
 
     path: Path
-    called: str | None  # the name it was opened by, where that is no path: "maze", "tinyworlds:sonic"
+    called: str | None  # the name it was opened by, if that was not a path: "maze", "tinyworlds:sonic"
     info: HParams
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
@@ -61,11 +61,10 @@ class Model:
     def open(
         path: str | Path | None = None, threads: int | None = None, backend: str = "auto", force: bool = False
     ) -> Model:
-        """Read and check a Genie GGUF (docs/gguf.md). path: a file, or as a str the name of a bundled world ("maze");
-        None: the default one. threads: 1…1024, default all CPUs. force: also where it needs more memory than is free.
-
-        backend: "cpu", "metal" (docs/metal.md), or "auto", Metal where it is present.
-        Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError for a backend that is not there.
+        """Read and check a Genie GGUF (docs/gguf.md). path: a file, or (as a str) the name of a bundled world ("maze");
+        None: the default world. threads: 1…1024, default: all CPUs. force: open it even if it needs more memory than is
+        free. backend: "cpu", "metal" (docs/metal.md), or "auto" (Metal if it is present).
+        Raises GGUFError, ModelError, NativeError, FileNotFoundError, or GenieError if the backend is not available.
         """
         from concurrent.futures import ThreadPoolExecutor
 
@@ -76,7 +75,7 @@ class Model:
         model._search = _native.wanted_isa()
         with GGUFFile.open(model.path) as file, ThreadPoolExecutor(1) as beside:
             digest = beside.submit(file.sha256)
-            model.info = validate(file, finite=False)  # `_build` and `_floats` see to that, as they read everything
+            model.info = validate(file, finite=False)  # `_build` and `_floats` check it: they read all data
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
             if not force:
@@ -87,7 +86,7 @@ class Model:
             model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
             learned = model.info.has_lam and not model.info.bins("lam")
             model._actions = _floats(file, "lam.codebook.weight") if learned else None
-            # The matrix of a joined head can be the largest of all, and is seldom used: it stays as it is stored.
+            # The matrix of a joined head can be the largest tensor and is seldom used, so it stays in its stored type.
             joined = model.info.lam_head == "joined"
             model._head_up = _raw(file, "lam.head.up.weight") if joined else None
             model._head = {
@@ -101,15 +100,13 @@ class Model:
         model.sampler = Sampler(hp.sampler_steps, hp.sampler_temperature, hp.sampler_order, hp.sampler_noise)
         return model
 
-    _search: str  # the ISA that codebooks are searched with, whatever runs the stacks
+    _search: str  # ISA of the codebook search, whichever backend runs the stacks
     _stacks: dict[str, Stack]
-    _convs: dict[str, Conv]  # instead of the tokenizer's stacks, where its kind is conv
+    _convs: dict[str, Conv]  # instead of the tokenizer's stacks, with the tokenizer kind "conv"
     _codebook: NDArray[np.float32] | None  # [V, L]; None with FSQ
     _actions: NDArray[np.float32] | None  # [A, L]
-    _head: dict[str, NDArray[np.float32]]  # of the LAM, where it has one of its own
-    _head_up: (
-        tuple[NDArray[np.uint8], TensorType, int] | None
-    )  # bytes by row, their type, values per row; "joined" only
+    _head: dict[str, NDArray[np.float32]]  # of the LAM, if it has a head of its own
+    _head_up: tuple[NDArray[np.uint8], TensorType, int] | None  # bytes by row, type, values per row; "joined" only
 
     def _build(self, file: GGUFFile, name: str, runs: Backend) -> Stack:
         stack = assembly.stack(runs, self.info, name)
@@ -125,7 +122,7 @@ class Model:
             try:
                 stack.set(tensor_name.removeprefix(prefix), kind, rows, columns, data)
             except NativeError:
-                file.check_finite(tensor_name)  # which can say where
+                file.check_finite(tensor_name)  # its error names the place
                 raise
         stack.seal()
         return stack
@@ -153,7 +150,7 @@ class Model:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
-        return self  # read-only, and shared by all its worlds
+        return self  # read-only, and shared by all worlds of the model
 
     def __reduce__(self) -> tuple[Any, ...]:
         where = self.called or str(self.path.resolve())
@@ -170,12 +167,12 @@ class Model:
         if self.called:
             return self.called
         text = str(self.path)
-        # A file called as a bundled world is found by its path only.
+        # A file with the name of a bundled world is found only by an explicit path.
         return os.path.join(os.curdir, text) if text in bundled() else text
 
     @property
     def starts(self) -> list[Path]:
-        """Pictures that it may start from: world.png beside world.gguf and those in the folder world/."""
+        """Pictures that it can start from: world.png beside world.gguf, and those in the folder world/."""
         return starts(self.path)
 
     @property
@@ -206,7 +203,7 @@ class Model:
         return self._stacks[stack].state()
 
     def patches(self, frame: Frame, patch: int) -> NDArray[np.float32]:
-        """uint8 [H, W, 3] -> float32 [P, patch * patch * 3] in -0.5…0.5, vector order row, column, channel."""
+        """uint8 [H, W, 3] -> float32 [P, patch * patch * 3] in -0.5…0.5. Vector order: row, column, channel."""
         height, width = self.info.frame_height, self.info.frame_width
         if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             raise ImageError(
@@ -234,11 +231,11 @@ class Model:
         return _native.vq_lookup(self._codebook, ids_P)
 
     def encode_frame(self, state: Window, frame: Frame) -> Ids:
-        """Token ids [P] of the next frame of a `tokenizer.encoder` window."""
+        """Token ids [P] of a frame, the next one in a `tokenizer.encoder` window."""
         return self.encode_patches(state, self.patches(frame, self.info.tokenizer_patch_size))
 
     def encode_patches(self, state: Window, patches_PX: NDArray[np.float32]) -> Ids:
-        """As `encode_frame`, for a frame given as `patches` gives it."""
+        """As `encode_frame`, for a frame in the form that `patches` returns."""
         z = state.forward(patches_PX)
         assert z is not None
         return self._nearest(self._codebook, "tokenizer", z)
@@ -249,7 +246,7 @@ class Model:
         return _native.vq_nearest(codebook, z, self._search)
 
     def tokenize(self, video: NDArray[np.uint8]) -> Ids:
-        """uint8 [T, H, W, 3] -> ids int32 [T, P]. A longer video is cut into windows of the context length."""
+        """uint8 [T, H, W, 3] -> ids int32 [T, P]. A video longer than the context length is cut into windows."""
         state, ids = self.state("tokenizer.encoder"), []
         for frame in _video(video):
             if len(state) == self.info.context_length:
@@ -258,7 +255,7 @@ class Model:
         return np.stack(ids)
 
     def detokenize(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """ids [T, P] in 0…codebook_size-1 -> uint8 [T, H, W, 3], in windows as `tokenize`."""
+        """ids [T, P] in 0…codebook_size-1 -> uint8 [T, H, W, 3], cut into windows as in `tokenize`."""
         ids = np.asarray(ids)
         size = self.info.codebook_size
         if ids.ndim != 2 or ids.shape[1] != self.token_count or not len(ids) or ids.min() < 0 or ids.max() >= size:
@@ -275,8 +272,8 @@ class Model:
     def infer_actions(self, video: NDArray[np.uint8]) -> NDArray[np.int64]:
         """uint8 [T, H, W, 3] -> the latent action between each pair of frames, int64 [T-1] (T >= 2).
 
-        Windows overlap by one frame where the video is longer than the context. Raises ActionError, also where the
-        model has no latent action model.
+        If the video is longer than the context, its windows overlap by one frame. Raises ActionError, also if the model
+        has no latent action model.
         """
         frames = _video(video)
         if not self.info.has_lam:
@@ -286,7 +283,7 @@ class Model:
         return self._infer([self.patches(frame, self.info.lam_patch_size) for frame in frames])
 
     def infer_from_patches(self, frames: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
-        """As `infer_actions`, for frames given as the tokenizer's patches, float32 [P, X] each."""
+        """As `infer_actions`, for frames in the form of the tokenizer's patches, float32 [P, X] each."""
         return self._infer([_cut(self._joined(frame), self.info.lam_patch_size) for frame in frames])
 
     def _infer(self, patches: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
@@ -315,7 +312,7 @@ class Model:
         return self._nearest(self._actions, "lam", np.stack(latents)).astype(np.int64)
 
     def _joined_head(self, outputs_PE: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Linear on a frame's outputs side by side, layer norm, linear -> a latent."""
+        """Linear on a frame's concatenated outputs, layer norm, linear -> a latent."""
         assert self._head_up is not None
         head, (rows, kind, wide) = self._head, self._head_up
         parts = [decode(rows[i : i + 64], kind, (-1, wide)) @ outputs_PE.reshape(-1) for i in range(0, len(rows), 64)]
@@ -330,7 +327,7 @@ class Model:
         return normed
 
     def _pair_head(self, previous_E: NDArray[np.float32], now_E: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Layer norm, linear, GELU, linear on two frames' means side by side -> a latent."""
+        """Layer norm, linear, GELU, linear on the concatenated means of two frames -> a latent."""
         head, x = self._head, self._head_norm(np.concatenate([previous_E, now_E]))
         x = head["lam.head.up.weight"] @ (x * head["lam.head.norm.weight"] + head["lam.head.norm.bias"])
         x = x + head["lam.head.up.bias"]
@@ -340,7 +337,7 @@ class Model:
 
 
 def _reopened(path: str, sha256: str, threads: int | None, backend: str) -> Model:
-    """A pickled model is its path and hash. Raises ModelError where the file is another by now."""
+    """Unpickle a model from its path and hash. Raises ModelError if the file has changed."""
     model = Model.open(path, threads, backend)
     if model.sha256 != sha256:
         raise ModelError(f"{quoted(path)} is not the file that was pickled", "open the model it was saved with")
@@ -348,7 +345,7 @@ def _reopened(path: str, sha256: str, threads: int | None, backend: str) -> Mode
 
 
 class Window(Protocol):
-    """What a window of past frames is to a tokenizer: `_native.State`, or `ConvWindow`."""
+    """The window of past frames that half a tokenizer has seen: a `_native.State` or a `ConvWindow`."""
 
     def __len__(self) -> int: ...
 
@@ -365,8 +362,8 @@ class Window(Protocol):
 
 
 class ConvWindow:
-    """One half of a convolutional tokenizer behind the interface of a stack's window. It looks at single frames, so all
-    it keeps of a window is its length."""
+    """One half of a convolutional tokenizer, with the interface of a stack's window. It sees single frames only, so it
+    keeps nothing of a window but its length."""
 
     def __init__(self, net: Conv, patch: int, encodes: bool) -> None:
         self._net, self._state, self._patch, self._encodes, self._length = net, net.state(), patch, encodes, 0
@@ -387,7 +384,7 @@ class ConvWindow:
     def forward(
         self, x: NDArray[Any], action: int = -1, commit: bool = True, output: bool = True
     ) -> NDArray[np.float32] | None:
-        """Patches [P, X] of an encoder -> latents [P, L]; latents of a decoder -> patches; as `_native.State`'s."""
+        """Encoder: patches [P, X] -> latents [P, L]. Decoder: latents -> patches. Arguments as in `_native.State`."""
         self._length += int(commit)
         if not output:
             return None
@@ -399,13 +396,13 @@ class ConvWindow:
 
 
 def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
-    """One tensor as float32, slowest dimension first; a copy, so that the file can be closed."""
+    """One tensor as float32, slowest dimension first. A copy, so that the file can be closed."""
     rows, kind, _ = _raw(file, name)
     return decode(rows, kind, tuple(reversed(file.tensors[name].shape)))
 
 
 def _raw(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], TensorType, int]:
-    """One tensor's bytes by row, a copy, checked to be finite; its type; values per row."""
+    """(a copy of one tensor's bytes by row, its type, values per row). Checked to be finite."""
     file.check_finite(name)
     tensor = file.tensors[name]
     raw = file.data(name)

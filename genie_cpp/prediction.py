@@ -1,4 +1,4 @@
-"""How a dynamics model makes a frame: its logits are for the frame that went in, or for the one after it."""
+"""How a dynamics model makes a frame: its logits are for its input frame, or for the frame after it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Logits = NDArray[np.float32]
 
 
 class Prediction(Protocol):
-    """One world's; `dynamics` is its window of the dynamics model. In order: begin, step for each MaskGIT step, end."""
+    """Belongs to one world; `dynamics` is its dynamics window. Per frame: `begin`, `step` per MaskGIT step, `end`."""
 
     dynamics: State
-    behind: int  # frames that the dynamics has seen fewer than the window holds
+    behind: int  # how many frames fewer than the world's window the dynamics has seen
 
     def begin(self, newest: Ids, action: int) -> None: ...
     def step(self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids) -> None: ...
@@ -30,13 +30,13 @@ class Prediction(Protocol):
 
 
 class SameFrame:
-    """Logits are for the frame that went in: each step runs the frame again, as far as it is known."""
+    """Logits are for the input frame: each step runs the frame again, with the tokens known so far."""
 
     behind = 0
 
     def __init__(self, dynamics: State) -> None:
         self.dynamics = dynamics
-        self._entered: Ids | None = None  # the newest frame as its last step found it
+        self._entered: Ids | None = None  # the newest frame, as its last step received it
         self._logits: Logits | None = None
 
     def begin(self, newest: Ids, action: int) -> None:
@@ -48,12 +48,12 @@ class SameFrame:
         self.dynamics.maskgit_step(sampler, step, seed, frame, action, ids, None)
 
     def end(self, ids: Ids, action: int, keep: bool) -> None:
-        """The finished frame joins the dynamics' window, where that is kept."""
+        """Add the finished frame to the dynamics' window, if `keep`."""
         if keep:
             self.dynamics.forward(ids, action, output=False)
 
     def logits(self, ids: Sequence[Ids], actions: Sequence[int]) -> Logits | None:
-        """Of the newest frame's last step, which runs again for it; None where no frame was made."""
+        """Logits of the newest frame's last step, which is run again for this. None if no frame was made."""
         if self._logits is None and self._entered is not None:
             committed = len(self.dynamics) == len(ids)
             self.dynamics.truncate(len(ids) - 1)
@@ -63,7 +63,7 @@ class SameFrame:
         return self._logits
 
     def forget(self) -> None:
-        """No frame was made since the window last began."""
+        """Called when the window begins anew: no frame has been made since."""
         self._entered = self._logits = None
 
     def fork(self, dynamics: State) -> SameFrame:
@@ -73,7 +73,7 @@ class SameFrame:
 
 
 class NextFrame:
-    """Logits are for the frame after the one that went in, with the action between: all steps sample from the same."""
+    """Logits are for the frame after the input, given the action between them. All steps use the same logits."""
 
     behind = 1
 
@@ -82,7 +82,7 @@ class NextFrame:
         self._logits: Logits | None = None
 
     def begin(self, newest: Ids, action: int) -> None:
-        """The newest frame joins the dynamics' window with the action after it."""
+        """Add the newest frame to the dynamics' window, with the action that follows it."""
         self._logits = self.dynamics.forward(newest, action)
 
     def step(self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids) -> None:
@@ -91,14 +91,14 @@ class NextFrame:
         self.dynamics.maskgit_fill(sampler, step, seed, frame, self._logits, ids)
 
     def end(self, ids: Ids, action: int, keep: bool) -> None:
-        """The finished frame waits for the action after it."""
+        """Nothing to do: the frame enters the window in `begin`, once the action after it is known."""
 
     def logits(self, ids: Sequence[Ids], actions: Sequence[int]) -> Logits | None:
-        """Those that the newest frame was sampled from; None where no frame was made."""
+        """The logits that the newest frame was sampled from. None if no frame was made."""
         return self._logits
 
     def forget(self) -> None:
-        """No frame was made since the window last began."""
+        """Called when the window begins anew: no frame has been made since."""
         self._logits = None
 
     def fork(self, dynamics: State) -> NextFrame:

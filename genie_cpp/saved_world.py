@@ -1,4 +1,4 @@
-"""What `World.save` keeps: the window's tokens and actions, seed, frame number and settings. Not the model."""
+"""What `World.save` stores: the window's tokens and actions, seed, frame number and settings. Not the model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class SavedWorld:
-    """ids int32 [T, P]; actions [T], -1 first; inferred: of these, how many the LAM inferred; pixels float32 [T, P, X],
-    with the window "retokenize" only."""
+    """ids: int32 [T, P]. actions: [T], the first is -1. inferred: how many of the actions the LAM inferred. pixels:
+    float32 [T, P, X], only with the window "retokenize"."""
 
     seed: int
     frame_number: int
@@ -50,7 +50,7 @@ class SavedWorld:
 
     @staticmethod
     def from_bytes(state: bytes, model: Model) -> SavedWorld:
-        """Raises StateError for what is damaged, or of another model or backend."""
+        """Raises StateError if the data is damaged, or belongs to another model or backend."""
         hp = model.info
         largest = max(1, 3 * hp.tokenizer_patch_size**2)
         most = 4 * hp.context_length * (model.token_count * largest + 1) + state_file.MAX_HEAD
@@ -68,7 +68,7 @@ class SavedWorld:
             raise StateError(f"the saved world has version {str(version)[:20]!r}, this package reads {_VERSION}")
         if of != model.sha256:
             raise StateError("the saved world belongs to another model", "open the model it was saved with")
-        if backend != model.backend:  # they round differently, so the world would not be the one that was saved
+        if backend != model.backend:  # backends round differently, so the world would not continue as it was saved
             raise StateError(
                 f"the saved world was played on another backend, not on {model.backend}",
                 "open the model with the backend that it was saved on",

@@ -1,5 +1,5 @@
-"""Frames that are tokens already: a folder with metadata.json and video.bin, as 1xgpt's data and its generate.py have
-them, or a .npy of whole numbers."""
+"""Prompts that are already tokens: a folder with metadata.json and video.bin, as in 1xgpt's data and as its
+generate.py writes, or a .npy of integers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _VIDEO, _METADATA = "video.bin", "metadata.json"
 
 
 def are_tokens(path: Path) -> bool:
-    """Whether a prompt is tokens and not pictures, by its name."""
+    """Whether a prompt holds tokens instead of pictures: a .npy, or a folder with metadata.json."""
     return path.suffix == ".npy" or (path / _METADATA).is_file()
 
 
 def data_file(path: Path) -> Path:
-    """The file with the numbers."""
+    """The file that holds the numbers."""
     return path / _VIDEO if path.is_dir() else path
 
 
 def load_tokens(path: Path, tokens: int, count: int, stride: int = 1) -> NDArray[np.int64]:
-    """The first `count` frames, `stride` apart, of frames of `tokens` each: ids [count, tokens]. Only these are read.
+    """Read the first `count` frames, `stride` apart, of `tokens` tokens each: ids [count, tokens].
 
-    metadata.json has num_images, the side s (or h and w) in tokens, and token_dtype (uint32 where it is missing); a
-    .npy is [frames, tokens] or [frames, rows, columns]. Raises ImageError.
+    Nothing else is read. metadata.json has num_images, the side s (or h and w) in tokens, and token_dtype (default
+    uint32). A .npy is [frames, tokens] or [frames, rows, columns]. Raises ImageError.
     """
     where = quoted(str(path))
     try:

@@ -1,23 +1,23 @@
-"""Other people's text, made safe for a terminal, and numbers as words."""
+"""Text from outside, made safe for a terminal, and numbers in words."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Text from a file or a user, in which control and odd characters are escaped."""
+    """Text from a file or a user, with control and other non-printable characters escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quoted(text: str, limit: int = 256) -> str:
-    """The same, shortened and in quotes."""
+    """As `printable`, shortened and in quotes."""
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return f"'{printable(text)}'"
 
 
 def in_cell(text: object) -> str:
-    """The same for a cell of a Markdown table."""
+    """As `printable`, for a cell of a Markdown table."""
     return printable(str(text)).replace("|", "\\|")
 
 
@@ -28,7 +28,7 @@ def one_line(error: BaseException) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in words, 1024 at a time."""
+    """A number of bytes in words, in steps of 1024."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -24,15 +24,15 @@ WINDOWS = tuple(windows.POLICIES)
 
 
 class World:
-    """One game on a model. Not for several threads at once; several worlds may share one model.
+    """One game on a model. Not thread-safe; several worlds can share one model.
 
-    The same model, prompt, seed, actions, sampler and window give the same frames, byte for byte, for any number of
-    threads and across `save`, `restore` and `fork` (on one instruction set, or with one MLX on one GPU).
+    The same model, prompt, seed, actions, sampler and window give the same frames, byte for byte. This holds for any
+    number of threads and across `save`, `restore` and `fork`, on one instruction set, or with one MLX on one GPU.
     """
 
     def __init__(self, model: Model, sampler: Sampler | None = None, window: str | None = None) -> None:
-        """window: what a full one does, "half" (drop the older half) or "exact" (drop one frame); or "retokenize":
-        before each frame the last ones are tokenized again from their pixels. docs/sampling.md."""
+        """window: what happens when it is full, "half" (drop the older half) or "exact" (drop one frame). Or
+        "retokenize": before each frame the last frames are tokenized again from their pixels. See docs/sampling.md."""
         if not isinstance(model, Model):
             raise StateError(f"a world is made on a Model, not on {type(model).__name__}", "World.load(path) opens one")
         self.model = model
@@ -42,7 +42,7 @@ class World:
             raise StateError(f"window must be one of {', '.join(WINDOWS)}, not {window!r}")
         self._lock = threading.Lock()
         self._window = windows.of(model, window)
-        self._frame_number = 0  # frames since the prompt's first
+        self._frame_number = 0  # frames since the first frame of the prompt
         self._seed = 0
         self._frame: Frame | None = None
         self.timings: dict[str, float] = {}
@@ -50,7 +50,7 @@ class World:
 
     @property
     def window(self) -> str:
-        """What a full window does: "half", "exact" or "retokenize"."""
+        """What happens when the window is full: "half", "exact" or "retokenize"."""
         return self._window.policy
 
     @staticmethod
@@ -62,14 +62,14 @@ class World:
         backend: str = "auto",
         force: bool = False,
     ) -> World:
-        """Open a model (a path, or a bundled world's name; none given: the default one) and a world on it.
+        """Open a model (a path, or a bundled world's name; None: the default world) and make a world on it.
 
         Raises what `Model.open` raises."""
         return World(Model.open(path, threads, backend, force), sampler, window)
 
     @property
     def prompts(self) -> NDArray[np.uint8]:
-        """The pictures that the world may start from, fitted: uint8 [N, H, W, 3]; N may be 0. Raises ImageError."""
+        """The pictures that the world can start from, fitted: uint8 [N, H, W, 3]; N can be 0. Raises ImageError."""
         hp = self.model.info
         pictures = [self._start(path) for path in self.model.starts]
         return np.stack(pictures) if pictures else np.empty((0, hp.frame_height, hp.frame_width, 3), np.uint8)
@@ -82,10 +82,10 @@ class World:
     def reset(
         self, images: NDArray[np.uint8] | None = None, seed: int = 0, actions: Iterable[int] | None = None
     ) -> Frame:
-        """Start from a picture uint8 [H, W, 3], or from several frames [T, H, W, 3]; the last T (context length) count.
+        """Start from a picture uint8 [H, W, 3], or from frames [T, H, W, 3]; at most the last context_length are used.
 
         images: None takes the first of `prompts`.
-        actions: the T-1 actions between several frames; by default the LAM infers them. seed: 0…2^64-1.
+        actions: the T-1 actions between the frames; by default the LAM infers them. seed: 0…2^64-1.
         Returns the last frame as the tokenizer sees it, uint8 [H, W, 3]. Raises ImageError, ActionError, StateError.
         """
         seed = _seed(seed)
@@ -121,11 +121,11 @@ class World:
             return self._show(self._window.begin(list(ids), [-1, *led], inferred, pixels))
 
     def reset_tokens(self, ids: NDArray[np.integer[Any]], seed: int = 0, actions: Iterable[int] | None = None) -> Frame:
-        """Start from frames that are tokens already, ids [T, P] in 0…codebook_size-1; the last T (context length)
-        count.
+        """Start from frames that are already tokens: ids [T, P] in 0…codebook_size-1. Only the last context_length
+        are used.
 
-        actions: the T-1 actions between them; a world that has actions needs them where T > 1. Not with the window
-        "retokenize", which begins with pixels. Returns the last frame. Raises ActionError, StateError.
+        actions: the T-1 actions between them; required if the world has actions and T > 1. The window "retokenize" is
+        not possible, because it needs pixels. Returns the last frame. Raises ActionError, StateError.
         """
         seed = _seed(seed)
         hp, ids = self.model.info, np.asarray(ids)
@@ -149,8 +149,8 @@ class World:
             return self._show(self._window.begin(list(ids.astype(np.int32)), [-1, *led], 0))
 
     def step(self, action: SupportsIndex | str = 0) -> Frame:
-        """The next frame, uint8 [H, W, 3], after `action` (0…action_count-1 or a name of the model's; 0 in a world
-        without actions, which goes on by itself). Raises ActionError, StateError."""
+        """The next frame, uint8 [H, W, 3], after `action`: 0…action_count-1 or an action name of the model. A world
+        without actions takes 0 and continues on its own. Raises ActionError, StateError."""
         action = self._checked(action)
         with self._lock:
             window = self._window
@@ -189,7 +189,7 @@ class World:
         return ids
 
     def rollout(self, actions: Iterable[SupportsIndex | str]) -> NDArray[np.uint8]:
-        """`step` for each action: uint8 [n, H, W, 3]."""
+        """Calls `step` for each action: uint8 [n, H, W, 3]."""
         frames = [self.step(action) for action in actions]
         hp = self.model.info
         return np.stack(frames) if frames else np.empty((0, hp.frame_height, hp.frame_width, 3), np.uint8)
@@ -212,7 +212,7 @@ class World:
     def logits(self) -> NDArray[np.float32]:
         """Logits of the newest frame's last MaskGIT step, float32 [P, vocabulary] (of `Model.info`).
 
-        Steps keep no logits, so the first call after a `step` runs its last one again.
+        Steps keep no logits, so the first call after a `step` runs its last MaskGIT step again.
         """
         with self._lock:
             logits = self._window.prediction.logits(self._window.ids, self._window.actions)
@@ -222,17 +222,17 @@ class World:
 
     @property
     def n_frames(self) -> int:
-        """Frames since the prompt's first, the prompt included."""
+        """Frames since the start of the prompt, prompt frames included."""
         return self._frame_number
 
     @property
     def seed(self) -> int:
-        """Of the random numbers, 0…2^64-1: what `reset` was given, or what a restored state says."""
+        """Seed of the random numbers, 0…2^64-1: from `reset`, or from a restored state."""
         return self._seed
 
     @property
     def sampler(self) -> Sampler:
-        """How the next frames are sampled; may be set at any time. Raises SamplerError for what is no Sampler."""
+        """How the next frames are sampled; can be set at any time. Raises SamplerError for any other type."""
         return self._sampler
 
     @sampler.setter
@@ -256,7 +256,7 @@ class World:
         return _unpickled, (self.model, self._sampler, self.window, self.save() if self._window.ids else None)
 
     def fork(self) -> World:
-        """A second world that goes on from here on its own."""
+        """A copy of this world in its present state, independent of this one."""
         with self._lock:
             other = World(self.model, self.sampler, self.window)
             other._window.copy_from(self._window)
@@ -265,8 +265,8 @@ class World:
             return other
 
     def rewind(self, frames: int) -> bool:
-        """Undo the last `frames` steps, exactly and without a replay. False, and nothing done, where the window has
-        slid since or they are not steps of this world: `restore` a saved state instead."""
+        """Undo the last `frames` steps, exactly and without replay. Returns False and does nothing if the window has
+        slid since then, or if this world did not make those steps. In that case use `restore` with a saved state."""
         with self._lock:
             patches = self._window.rewind(frames)
             if patches is None:
@@ -276,7 +276,7 @@ class World:
             return True
 
     def save(self) -> bytes:
-        """The state as bytes: the window's tokens and actions, seed, frame number, settings. Not the model."""
+        """The state as bytes: the window's tokens and actions, seed, frame number and settings. Not the model."""
         with self._lock:
             window = self._window
             if not window.ids:
@@ -309,7 +309,7 @@ class World:
         return self.frame
 
     def _clear_timings(self) -> None:
-        """Since `reset`: seconds of tokenize, window (sliding), dynamics (maskgit: a part), decode; frames, steps."""
+        """Since `reset`: seconds of tokenize, window (sliding), dynamics (includes maskgit), decode; frames; steps."""
         names = ("tokenize", "window", "dynamics", "maskgit", "decode", "frames", "steps")
         self.timings = dict.fromkeys(names, 0.0)
 
@@ -325,7 +325,7 @@ def _seed(seed: Any) -> int:
 
 
 def _unpickled(model: Model, sampler: Sampler, window: str, state: bytes | None) -> World:
-    """A pickled world is its model's path and what `save` gave."""
+    """Unpickle a world from its model and the bytes of `save`."""
     world = World(model, sampler, window)
     if state is not None:
         world.restore(state)

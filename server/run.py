@@ -1,4 +1,4 @@
-"""Run the applications until Ctrl-C: the page on this machine's loopback address, the API where it is told to."""
+"""Runs the servers until Ctrl-C: the page on the loopback address, the API on the given address."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def listen(port: int, host: str = HOST) -> socket.socket:
-    """A socket, on the loopback address if no other is given; port 0: any free one. Raises GenieError."""
+    """A socket, by default on the loopback address. port 0: any free port. Raises GenieError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
     except (OSError, UnicodeError):
@@ -45,12 +45,12 @@ def listen(port: int, host: str = HOST) -> socket.socket:
 
 
 def is_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine reaches it."""
+    """Whether only this machine can reach it."""
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 class Quiet(uvicorn.Server):
-    """Says once, and not thousands of times, that it is out of file descriptors."""
+    """Reports only once, not thousands of times, that there are no file descriptors left."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         quiet_when_out_of_files(asyncio.get_running_loop())
@@ -62,7 +62,7 @@ def _patient(bounds: Limits) -> Any:
 
 
 class ApiServer(Quiet):
-    """Ends rollouts before it waits for connections to end."""
+    """Ends rollouts before it waits for open connections."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.sessions.stopping = True
@@ -72,13 +72,13 @@ class ApiServer(Quiet):
 
 
 def return_memory() -> None:
-    """Have large blocks go back to the system when they are freed.
+    """Make glibc return large freed blocks to the system.
 
-    glibc raises its threshold for that with every large block that is freed, and then keeps the next ones in as many
-    arenas as there are threads: with sessions that come and go, hundreds of megabytes that nobody uses.
+    By default glibc raises its threshold for this with every large block that is freed. It then keeps later blocks, in
+    as many arenas as there are threads. Sessions that come and go would leave hundreds of megabytes unused.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)  # above what a step allocates
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)  # more than a step allocates
 
 
 def api_server(
@@ -89,7 +89,7 @@ def api_server(
     origins: Collection[str] = (),
     local: bool = True,
 ) -> ApiServer:
-    """The server of `genie-serve`. local: answer only to this machine's names."""
+    """The server of `genie-serve`. local: answer only to host names of this machine."""
     bounds = limits or ServeLimits()
     app = create_api(models, prompts, bounds, api_key, origins, LOCAL if local else None)
     config = uvicorn.Config(
@@ -120,7 +120,7 @@ def serve_api(
     api_key: str = "",
     origins: Collection[str] = (),
 ) -> None:
-    """Serve programs until Ctrl-C or SIGTERM. Raises GenieError, also where others could reach it without a key."""
+    """Serve programs until Ctrl-C or SIGTERM. Raises GenieError, also if others could reach it without a key."""
     return_memory()
     with listen(port, host) as listener, contextlib.suppress(KeyboardInterrupt):
         local = is_loopback(listener)
@@ -137,9 +137,9 @@ def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Li
     config = uvicorn.Config(
         create_app(models, prompts, bounds),
         log_level="warning",
-        # One byte more than a picture may have, so that it is told so; beyond that the connection closes (1009).
+        # One byte more than a picture may have: such a picture gets an error, longer ones close the connection (1009).
         ws_max_size=bounds.picture_bytes + 1,
-        ws_per_message_deflate=False,  # frames are compressed already
+        ws_per_message_deflate=False,  # frames are already compressed
         ws_max_queue=4,
         timeout_graceful_shutdown=3,
         lifespan="off",
@@ -151,7 +151,7 @@ def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Li
 
 
 def serve(models: Sequence[Model], prompts: Sequence[Prompt | None], port: int, started: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C; `started` is called with the address once connections are taken. Raises GenieError."""
+    """Serve until Ctrl-C. Calls `started` with the address once connections are accepted. Raises GenieError."""
     return_memory()
     with listen(port) as listener, contextlib.suppress(KeyboardInterrupt):
         listener.listen(64)

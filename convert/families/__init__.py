@@ -1,13 +1,13 @@
-"""Checkpoints of other projects. One file per family; nothing else in the package knows a family's name.
+"""Checkpoints of other projects, one file per family. Nothing else in the package knows a family's name.
 
 A family module has
-    NAME      what `--family` calls it
-    LOOKED_FOR  in words, the tensors it is known by
-    INERT     classes its files pickle beside tensors (files.load_pickle)
-    PARTS     {part of a world: (a tensor that only its file has, what to give where that file is missing)}
-    spare(parts) -> kinds     of the parts that are not there, those that a world of these can do without
+    NAME      the value of `--family`
+    LOOKED_FOR  in words, the tensors it is recognised by
+    INERT     classes that its files pickle besides tensors (files.load_pickle)
+    PARTS     {part of a world: (a tensor that only its file has, what to give if that file is missing)}
+    spare(parts) -> kinds     of the missing parts, those that a world with these parts does not need
     load(parts, told) -> Checkpoint   from {part: Part}, in the order of PARTS; checks everything
-and joins FAMILIES.
+and is listed in FAMILIES.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genie_cpp.words import quoted
 
 
 class Family(Protocol):
-    """What a module of this folder has."""
+    """What a family module must have."""
 
     NAME: str
     LOOKED_FOR: str
@@ -46,7 +46,7 @@ _TABLES = ("model", "state_dict", "model_state_dict")
 
 
 def load(paths: Sequence[Path], family: str | None = None, told: Told = NOTHING) -> native.Checkpoint:
-    """Read and check a checkpoint of any family, in one file or folder or several.
+    """Read and check a checkpoint of any family, in one file or folder, or in several.
 
     family: one of NAMES, or None to recognise it. Nothing in the files is executed. Raises CheckpointError.
     """
@@ -72,7 +72,7 @@ def load(paths: Sequence[Path], family: str | None = None, told: Told = NOTHING)
         return native.load(paths[0])
     for path in paths:
         if not layout.expand(path, []):
-            native.find_weights(path)  # says why it is nothing at all
+            native.find_weights(path)  # raises if it is not a checkpoint at all
             raise CheckpointError(f"{quoted(str(path))} is a native checkpoint among others", "convert it alone")
     wanted = [one for one in FAMILIES if family in (None, one.NAME)]
     parts = [_open(path, [name for one in wanted for name in one.INERT]) for path in found]
@@ -117,24 +117,24 @@ def _kind(family: Family, part: Part) -> str | None:
 
 
 def _open_safetensors(path: Path) -> Part:
-    """The weights of a folder with config.json, as the Hugging Face hub has them."""
+    """The weights of a folder with config.json, in the format of the Hugging Face hub."""
     shapes, get = native._open_safetensors(path)
     found = layout.settings_of(path.parent)
-    assert found is not None  # or it were not taken for one of these
+    assert found is not None  # otherwise the folder would count as native
     torch = import_torch()
     tensors = {name: torch.from_numpy(get(name).copy()) for name in shapes}
     return Part(path.parent if path.name == layout.HUB else path, (path, found[0]), tensors, _plain(found[1]))
 
 
 def _plain(settings: object) -> dict[str, Any]:
-    """Settings that are values, or lists of them; what else a file holds is nobody's setting."""
+    """Settings that are plain values or lists. Other objects in the file are not settings."""
     if not isinstance(settings, dict):
         return {}
     return {k: v for k, v in settings.items() if isinstance(v, (bool, int, float, str, list, tuple))}
 
 
 def _open(path: Path, inert: Sequence[str]) -> Part:
-    """A file of tensors by name, bare or in a dictionary with settings; or the weights of a folder with state.pt."""
+    """A file of tensors by name, bare or in a dictionary with settings; or a weights file beside its state.pt."""
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
     where, torch = quoted(str(path)), import_torch()
@@ -152,12 +152,12 @@ def _open(path: Path, inert: Sequence[str]) -> Part:
     if isinstance(data, dict) and ({"state", "param_groups"} <= set(data) or _OPTIMIZERS & set(data)):
         raise CheckpointError(f"{where} holds an optimizer's state and no weights", f"give {layout.WEIGHTS}")
     if isinstance(data, dict) and data and all(isinstance(table, dict) for table in data.values()):
-        # The models of a world, each with a table of its own.
+        # Several models of a world, each with its own table.
         data = {f"{of}.{name}": tensor for of, table in data.items() for name, tensor in table.items()}
     ok = isinstance(data, dict) and data
     if not ok or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in data.items()):
         raise CheckpointError(f"{where} is not a table of tensors by name", "save model.state_dict()")
-    # Compiled models have a prefix before every name.
+    # torch.compile adds a prefix to every name.
     tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in data.items()}
     shown = path.parent if path.name == layout.WEIGHTS else path
     return Part(shown, files, tensors, _plain(settings.get("config")))

@@ -1,12 +1,12 @@
-"""GenieRedux and GenieRedux-G: tokenizer in one file, dynamics (and the latent action model) in another.
+"""GenieRedux and GenieRedux-G: the tokenizer in one file, dynamics (and the latent action model) in another.
 
-Two versions of its code write files whose tensors have the same names. The later one (CVPR 2025) saves `config.yaml`
-beside them, which says what they mean; without it they are taken for files of the first (NeurIPS 2024 workshop).
+Two versions of its code write files with equal tensor names. The later version (CVPR 2025) saves `config.yaml` beside
+them, which tells what the tensors mean. Without it, the files count as the first version's (NeurIPS 2024 workshop).
 
-Its blocks are two halves, each a convolution, an attention and an FFN; positions come from the convolutions and from
-biases on the scores; logits are for the frame after the one that goes in. What depends on the grid only is computed
-here: the network of the position bias becomes a table, the norm of a patch's values goes into the first matrix, actions
-become embeddings. Widths and lengths are padded with zeros to whole quantization blocks, which changes nothing.
+A block has two halves, each a convolution, an attention and an FFN. Positions come from the convolutions and from
+biases on the attention scores. Logits are for the frame after the input. What depends only on the grid is computed
+here: the position-bias network becomes a table, the norm weights of a patch's values go into the first matrix, actions
+become embeddings. Widths and lengths are padded with zeros to whole quantization blocks, which changes no result.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _SETTINGS = "config.yaml"
 _ACTIONS = "latent_action_model."
 _TRAINING = tuple(f"{_ACTIONS}{name}" for name in ("decoder.", "to_pixels.", "to_pixels_first_frame."))
 _EPSILON, _QK_EPSILON = 1e-5, 1e-20
-# What no file says: the defaults of its constructors and settings.
+# Not in any file: the defaults of its constructors and settings.
 _SCALE, _FRAME, _WINDOW = 8, 64, 16
-_CODES = 10  # with use_token: a token's embedding has so many times its code's added
+_CODES = 10  # with use_token: a token's embedding gets this many times the embedding of its code
 _ALIKE = "do the files belong together, and are they whole?"
 
 
@@ -47,9 +47,9 @@ def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
 
 
 def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
-    """Two parts -> a checkpoint with all hyper-parameters. The window is by default what it was trained with.
+    """Two parts -> a checkpoint with all hyper-parameters. The default window is the one of the training.
 
-    Raises CheckpointError naming what is missing, misshapen or does not fit together.
+    Raises CheckpointError naming what is missing, has a wrong shape or does not fit together.
     """
     told.heads_are_known(NAME)
     parts = {kind: part.with_settings(_SETTINGS) for kind, part in parts.items()}
@@ -69,13 +69,13 @@ def _padded(length: int) -> int:
 
 
 def _pad(values: Any, rows: int, columns: int) -> Any:
-    """[r, c] -> [rows, columns], or [c] -> [columns] with zeros."""
+    """[r, c] -> [rows, columns], or [c] -> [columns], padded with zeros."""
     grow = (0, columns - values.shape[-1])
     return import_torch().nn.functional.pad(values, grow if values.ndim == 1 else (*grow, 0, rows - len(values)))
 
 
 class _Blocks:
-    """One transformer: its sizes from its shapes, held to every tensor it must have."""
+    """One transformer: takes its sizes from shapes, and checks every tensor it must have."""
 
     def __init__(self, part: Part, prefix: str, halves: tuple[str, str]) -> None:
         self.part, self.prefix, self.halves = part, prefix, halves
@@ -131,7 +131,7 @@ class _Blocks:
         )
 
     def tensors(self, name: str) -> dict[str, Read]:
-        """The blocks, the norm after them and the slopes, by GGUF name."""
+        """The blocks, the final norm and the temporal slopes, by GGUF name."""
         E, HD, F = _padded(self.width), self.inner, _padded(self.hidden)
         found: dict[str, Read] = {}
         for i in range(self.blocks):
@@ -146,7 +146,7 @@ class _Blocks:
                 for part, half_of in (("k", 0), ("v", 1)):
                     found[f"{attention}.{part}.weight"] = self._half(f"{at}attention.to_kv.weight", half_of, HD, E)
                 found[f"{attention}.out.weight"] = self._of(f"{at}attention.to_out.weight", E, HD)
-                # Of unit length, times 8; an RMS norm over D and 1 / sqrt(D) make sqrt(D) of that.
+                # GenieRedux: unit-length q and k, scores times 8. RMS norms and 1 / sqrt(D) give sqrt(D), not 8.
                 found[f"{attention}.q_norm.weight"] = self._scaled(f"{at}attention.q_scale")
                 found[f"{attention}.k_norm.weight"] = self._of(f"{at}attention.k_scale", 1, self.key_length)
                 for end in ("weight", "bias"):
@@ -170,7 +170,7 @@ class _Blocks:
 
 
 class _Bias:
-    """The network that gives the bias of two tokens from their offset."""
+    """The network that computes the bias of two tokens from their offset."""
 
     def __init__(self, part: Part, prefix: str, heads: int) -> None:
         self.part, self.prefix, self.heads = part, prefix, heads
@@ -183,7 +183,7 @@ class _Bias:
         return found | {f"{self.prefix}{name}.bias": shape[:1] for name, shape in layers.items()}
 
     def table(self, columns: int, rows: int) -> Read:
-        """[H, (2 rows - 1)(2 columns - 1)]: of rows down and columns right from the query to the key."""
+        """[H, (2 rows - 1)(2 columns - 1)], by offset from the query to the key: rows down, columns right."""
 
         def read() -> Any:
             torch = import_torch()
@@ -218,7 +218,7 @@ class _Codec:
                 "train it with temporal_patch_size: 1",
             )
         _, self.codes, self.latent = part.shape(f"{prefix}vq._codebook.embed", 3)
-        # Codes as long as embeddings are not projected (codebook_dim == dim).
+        # Codes as long as the embeddings have no projection (codebook_dim == dim).
         self.projected = self.latent != self.encoder.width or f"{prefix}vq.project_in.weight" in part.tensors
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -243,7 +243,7 @@ class _Codec:
         return self.part.tensor(f"{self.prefix}{name}")
 
     def input(self, to: str, name: str) -> dict[str, Read]:
-        """LayerNorm, matrix, LayerNorm of a frame's patches; the weights of the first go into the matrix."""
+        """LayerNorm, matrix, LayerNorm of a frame's patches. The first norm's weights are folded into the matrix."""
         E, p = _padded(self.encoder.width), self.patch
 
         def weight() -> Any:
@@ -259,7 +259,7 @@ class _Codec:
         return found
 
     def output(self, to: str, name: str) -> dict[str, Read]:
-        """Pixels in 0…1, ours around 0; the values of a patch in our order."""
+        """The last matrix, for pixels around 0 instead of 0…1, and for our order of a patch's values."""
         E, p = _padded(self.decoder.width), self.patch
 
         def rows(values: Any) -> Any:
@@ -274,7 +274,7 @@ class _Codec:
         return self.of("vq._codebook.embed")[0]
 
     def projection(self, way: str, end: str) -> Any:
-        """The "weight" or "bias" between embeddings and codes, "in" or "out"."""
+        """The "weight" or "bias" of the projection "in" (embeddings to codes) or "out" (codes to embeddings)."""
         if self.projected:
             return self.of(f"vq.project_{way}.{end}")
         torch = import_torch()
@@ -290,7 +290,7 @@ _PIXELS = ("to_pixels_first_frame", "to_pixels")
 
 
 class _Dynamics:
-    """MaskGit of either kind, and the latent action model where there is one."""
+    """MaskGit of either kind, and the latent action model if there is one."""
 
     def __init__(self, part: Part) -> None:
         self.part, self.at = part, "dynamics.maskgit."
@@ -301,7 +301,7 @@ class _Dynamics:
         one_hot = self.blocks.width - self.token_width
         self.adds_codes = part.flag("dynamics.use_token")
         embedded = part.flag("dynamics.use_action_embeddings") and part.flag("dynamics.is_guided") is not False
-        # Without the settings the width betrays them: nobody has as many actions as a token has values.
+        # Without settings, the width reveals it: a one-hot action is never as wide as a token.
         if one_hot > 0 and (embedded or one_hot == self.token_width):
             raise CheckpointError(
                 f"{part.where} was trained with embedded actions (use_action_embeddings), which its trainer does not "
@@ -362,7 +362,7 @@ class _Dynamics:
         return self.blocks.tensors("dynamics") | {
             "dynamics.token_embd.weight": tokens,
             "dynamics.action_embd.weight": actions,
-            # The newest frame of a full window is only predicted: no position beyond those that there are is used.
+            # A full window's newest frame is only predicted, never an input, so no more positions than these are used.
             "dynamics.pos.weight": lambda: _pad(of("pos_emb.weight")[: T * P], T * P, E),
             "dynamics.output.weight": lambda: _pad(of("to_logits.weight"), self.rows - 1, E),
             "dynamics.output.bias": lambda: of("to_logits.bias"),

@@ -1,4 +1,4 @@
-"""Where the weights are in what people have: files, a trainer's folders, a downloaded tree, the hub's snapshot."""
+"""Finds the weights in what users have: files, a trainer's folders, a downloaded tree, a snapshot from the hub."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ STATE, WEIGHTS, HUB = "state.pt", "model_state_dict.pt", "model.safetensors"
 CONFIG_LIMIT = 1 << 20
 _PICKLES = (".pt", ".pth", ".ckpt")
 _NATIVE = {"format", "tokenizer", "lam", "dynamics"}
-_DEPTH, _MOST = 6, 10_000  # of folders, and entries that are looked at
+_DEPTH, _MOST = 6, 10_000  # of folders, and of entries to look at
 _STEP = re.compile(r"step_?(\d{1,12})")
 
 
 def expand(path: Path, notes: list[str]) -> list[Path]:
-    """The files with weights that a path stands for; none where it is for the native reader (or for nobody).
+    """The weight files that a path stands for; none if the path is for the native reader, or for no reader.
 
-    notes: what was chosen among several is said there.
+    notes: receives what was chosen among several.
     """
     if path.is_file():
         if path.suffix == ".safetensors":
             return [path] if foreign(path.parent) else []
-        # A Lightning checkpoint brings its settings, if any, inside.
+        # A Lightning checkpoint has its settings inside, if any.
         native_too = path.suffix != ".ckpt" and (path.parent / "config.json").is_file()
         return [] if native_too or path.suffix not in _PICKLES else [path]
     if path.is_dir() and foreign(path):
@@ -42,13 +42,13 @@ def expand(path: Path, notes: list[str]) -> list[Path]:
 
 
 def _here(folder: Path) -> list[Path]:
-    """Weights in a folder, and in the folders of a training's steps in it."""
+    """Weights in a folder, and in its subfolders for the steps of a training."""
     inside = sorted(entry for entry in folder.iterdir() if entry.suffix in _PICKLES and entry.is_file())
     return inside + sorted(entry / WEIGHTS for entry in folder.iterdir() if (entry / WEIGHTS).is_file())
 
 
 def _deep(folder: Path, depth: int, left: list[int]) -> Iterator[Path]:
-    """Weights anywhere below, such as results/…/checkpoints/sonic; optimizers' states are none."""
+    """Weights anywhere below, such as results/…/checkpoints/sonic, without the states of optimizers."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:
@@ -64,12 +64,12 @@ def _deep(folder: Path, depth: int, left: list[int]) -> Iterator[Path]:
 
 
 def _newest(files: list[Path], notes: list[str]) -> list[Path]:
-    """Of a training's several steps the last."""
+    """The last of several steps of a training."""
     groups: dict[tuple[Path, str], list[tuple[int, Path]]] = {}
     for file in files:
         named = file.parent if file.name == WEIGHTS else file
         step = _STEP.search(named.name)
-        # What stands before the step says what it is; after it comes when it was written.
+        # The part of the name before the step says what the file is; the part after it is a date.
         kind = named.name if step is None else named.name[: step.start()]
         groups.setdefault((named.parent, kind), []).append((int(step[1]) if step else 0, file))
     found = []
@@ -82,7 +82,7 @@ def _newest(files: list[Path], notes: list[str]) -> list[Path]:
 
 
 def settings_of(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """`config.json`, or `config.yaml` in its place, where they can be read."""
+    """`config.json`, or else `config.yaml`, if it can be read."""
     for name in ("config.json", "config.yaml"):
         config = folder / name
         try:
@@ -97,7 +97,7 @@ def settings_of(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def foreign(folder: Path) -> bool:
-    """Settings that are not of the native format; broken ones count as native, whose reader says what is wrong."""
+    """Whether settings are not in the native format. Broken ones count as native, whose reader reports the error."""
     found = settings_of(folder)
-    # GenieRedux's config.yaml, of its whole training, lies beside files that say for themselves what they are.
+    # GenieRedux's config.yaml describes its whole training. Its files are recognised by their tensors instead.
     return found is not None and not any(key.partition(".")[0] in _NATIVE for key in found[1])

@@ -1,7 +1,7 @@
-"""1xgpt: STMaskGIT over factored tokens, without actions, and the MAGVIT2 networks that its pictures go through.
+"""1xgpt: STMaskGIT over factored tokens, without actions, and the MAGVIT2 networks that encode and decode pictures.
 
-What is fixed is folded into tensors here: muP's scales of attention and of the head, the one norm of queries and keys
-into both, biases that a file lacks as zeros, the pixel range into the first and the last convolution.
+Constants are folded into tensors here: muP's scales of attention and of the head, the norm that queries and keys share
+(into both), zeros for the biases that a file lacks, and the pixel range (into the first and the last convolution).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from genie_cpp.spec.stack_spec import StackParams
 
 NAME = "1xgpt"
 LOOKED_FOR = "pos_embed_TSC (dynamics), decoder.up.0.block.0.conv1.weight (MAGVIT2 tokenizer)"
-# Settings and progress of training that Lightning puts beside the weights.
+# Training settings and progress that Lightning saves with the weights.
 INERT: tuple[str, ...] = ("magvit2.config.", "argparse.Namespace", "lightning.", "pytorch_lightning.")
 PARTS = {
     "dynamics": ("pos_embed_TSC", "the folder with config.json too"),
     "tokenizer": ("decoder.up.0.block.0.conv1.weight", "magvit2.ckpt too"),
 }
-# visualize.py never sees the averages: they are loaded before there is a place for them.
+# visualize.py does not use the averages (model_ema): it loads the file before there is a place for them.
 _TRAINING = ("loss.", "model_ema.")
 _HEADS, _GROUPS, _GROUP_EPSILON, _EPSILON = 8, 32, 1e-6, 1e-5
 _STEPS = 2
 _MUP_WIDTH, _MUP_HEAD = 256, 8  # the base model's width; attention is scaled by 8 / head length
 
-# The word of a layer, and its tensors: GGUF name within the layer -> name in the file, shape.
+# The layer's word, and its tensors: GGUF name within the layer -> (name in the file, shape).
 _Layer = tuple[str, dict[str, tuple[str, tuple[int, ...]]]]
 
 
@@ -42,9 +42,9 @@ def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
 
 
 def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
-    """Two parts -> a checkpoint with all hyper-parameters. The window has at most the frames it was trained with.
+    """Two parts -> a checkpoint with all hyper-parameters. The window has at most as many frames as in training.
 
-    Raises CheckpointError naming what is missing, misshapen or does not fit together.
+    Raises CheckpointError naming what is missing, has a wrong shape or does not fit together.
     """
     told.heads_are_known(NAME)
     assumed: list[str] = []
@@ -55,7 +55,7 @@ def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
 
 
 class _Dynamics:
-    """STMaskGIT: its sizes from its shapes, held to config.json and to every tensor it must have."""
+    """STMaskGIT: takes its sizes from shapes, and compares them with config.json and every tensor it must have."""
 
     def __init__(self, part: Part, assumed: list[str]) -> None:
         self.part = part
@@ -146,7 +146,7 @@ class _Dynamics:
         )
 
     def tensors(self, frames: int) -> dict[str, Read]:
-        """By GGUF name, for a window of so many frames."""
+        """By GGUF name, for a window of this many frames."""
         part, E = self.part, self.width
         found: dict[str, Read] = {
             "dynamics.pos.weight": lambda: part.tensor("pos_embed_TSC")[0, :frames].reshape(-1, E),
@@ -180,7 +180,7 @@ class _Dynamics:
         return found
 
     def _linear(self, name: str, length: int, rows: slice = slice(None), scale: float = 1.0) -> Read:
-        """Rows of a tensor; zeros for a bias that is not there, `length` long."""
+        """Rows of a tensor; for a missing bias, `length` zeros."""
 
         def read() -> Any:
             if name not in self.part.tensors:
@@ -195,7 +195,7 @@ class _Dynamics:
 
 
 class _Tokenizer:
-    """MAGVIT2: the list of layers of its encoder and its decoder, from the names and shapes in the file."""
+    """MAGVIT2: derives the layer lists of its encoder and decoder from names and shapes in the file."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -211,7 +211,7 @@ class _Tokenizer:
             self._check_chain(layers, 3 if half == "encoder" else self.latent)
 
     def _check_chain(self, layers: list[_Layer], channels: int) -> None:
-        """Each layer takes the channels that the one before it gives."""
+        """Each layer must take as many channels as the layer before it outputs."""
         for word, found in layers:
             name, shape = found["norm.weight" if word == "norm" else "conv.weight"]
             taken = shape[0] if word == "norm" else shape[1]
@@ -223,7 +223,7 @@ class _Tokenizer:
             channels = channels if word == "norm" else int(word.partition("-")[2])
 
     def _count(self, prefix: str, place: int) -> int:
-        """How many different numbers stand at a place of the names that begin so."""
+        """Number of different words at a place in the dotted names that start with `prefix`."""
         return len({n.split(".")[place] for n in self.part.tensors if n.startswith(prefix)})
 
     def _conv(self, word: str, name: str, bias: bool = True) -> _Layer:
@@ -280,7 +280,7 @@ class _Tokenizer:
         return tuple(word for word, _ in self.layers[half])
 
     def tensors(self) -> dict[str, Read]:
-        """By GGUF name. Their pixels are twice ours."""
+        """By GGUF name. MAGVIT2's pixel range is twice as wide as ours."""
         found: dict[str, Read] = {}
         for half, layers in self.layers.items():
             for i, (word, tensors) in enumerate(layers):

@@ -1,4 +1,4 @@
-"""One file of a world, opened: its tensors, its settings, and the checks every family makes."""
+"""One opened file of a world: its tensors, its settings, and the checks that every family makes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from genie_cpp.errors import CheckpointError
 from genie_cpp.spec.hparams import HParams, expected_tensors
 from genie_cpp.words import quoted
 
-Read = Callable[[], Any]  # gives a tensor (torch) of the GGUF
+Read = Callable[[], Any]  # returns a tensor (torch) of the GGUF
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the caller says where files leave it open; None: nothing."""
+    """What the caller specifies because the files leave it open; None: not specified."""
 
     context_length: int | None = None  # frames in the window
     frame_size: int | None = None  # pixels a side
     heads: int | None = None  # of attention
 
     def heads_are_known(self, family: str) -> None:
-        """For a family whose files say it. Raises CheckpointError where the caller does too."""
+        """Called by a family whose files say it. Raises CheckpointError if the caller specifies it too."""
         if self.heads is not None:
             raise CheckpointError(f"the files of a {family} world say how many heads it has", "leave --heads out")
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """`path` for messages, `files` that were read, tensors by name (torch), plain values of the training settings."""
+    """`path`: for messages. `files`: those read. Also tensors by name (torch), and plain values of the settings."""
 
     path: Path
     files: tuple[Path, ...]
@@ -53,14 +53,14 @@ class Part:
         return quoted(str(self.path))
 
     def with_settings(self, name: str) -> Part:
-        """The part with what a YAML file beside its own says, if there is one; nested names dotted."""
+        """The part with the settings of a YAML file in its folder, if there is one; nested names are dotted."""
         beside = self.files[0].parent / name
         if not beside.is_file():
             return self
         return dataclasses.replace(self, files=(*self.files, beside), config=load_yaml(beside))
 
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """Shape of a tensor that must be there. Raises CheckpointError naming it."""
+        """Shape of a tensor that must exist. Raises CheckpointError naming it."""
         if name not in self.tensors:
             raise CheckpointError(f"{self.where}: tensor {name} is missing", "is the file whole?")
         shape = tuple(self.tensors[name].shape)
@@ -72,9 +72,9 @@ class Part:
         return shape
 
     def number(self, key: str, otherwise: int) -> int:
-        """A whole number >= 1 of the settings, or what stands in where they say nothing.
+        """An integer >= 1 of the settings, or `otherwise` if they do not have it.
 
-        Raises CheckpointError where they say something else: to convert as if they were silent would be a guess.
+        Raises CheckpointError for any other value: ignoring it and converting would be a guess.
         """
         value = self.config.get(key)
         if value is None:
@@ -89,7 +89,7 @@ class Part:
         return value
 
     def flag(self, key: str) -> bool | None:
-        """A yes or no of the settings, None where they are silent. Raises CheckpointError for anything else."""
+        """A boolean of the settings, None if they do not have it. Raises CheckpointError for anything else."""
         value = self.config.get(key)
         if value is not None and not isinstance(value, bool):
             raise CheckpointError(
@@ -99,7 +99,7 @@ class Part:
         return value
 
     def check(self, wanted: Mapping[str, tuple[int, ...]], ignored: tuple[str, ...]) -> None:
-        """Exactly these tensors, and any that begin with one of `ignored`. Raises CheckpointError naming the first."""
+        """Allow exactly these tensors, and those with a prefix in `ignored`. CheckpointError names the first fault."""
         for name, shape in wanted.items():
             if self.shape(name, len(shape)) != shape:
                 raise CheckpointError(
@@ -122,9 +122,9 @@ class Part:
 
 
 def frame_side(known: Mapping[str, int], told: Told, otherwise: int, assumed: list[str]) -> int:
-    """Pixels a side where no weight tells: as settings have it (by file, 0: silent), as the caller says, or a default.
+    """Pixels a side if no weight tells: from the settings (`known`, by file; 0: not given), the caller, or a default.
 
-    Raises CheckpointError where they disagree.
+    Raises CheckpointError if they disagree.
     """
     said = {where: side for where, side in known.items() if side}
     if told.frame_size is not None:
@@ -142,7 +142,7 @@ def checkpoint(
     hp: HParams, card: dict[str, str], read: Mapping[str, Read], parts: Mapping[str, Part], kind: str,
     assumed: Sequence[str],
 ) -> Checkpoint:  # fmt: skip
-    """What a family's `load` returns. read: of every tensor of the GGUF, by name. kind: what was recognised."""
+    """The result of a family's `load`. read: for every tensor of the GGUF, by name. kind: what was recognised."""
     expected = expected_tensors(hp)
     assert set(read) == set(expected), set(read) ^ set(expected)
 

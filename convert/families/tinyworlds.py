@@ -1,8 +1,8 @@
-"""tinyworlds: FSQ tokenizer, latent action model and MaskGIT dynamics, each in a file of its own.
+"""tinyworlds: FSQ tokenizer, latent action model and MaskGIT dynamics, each in its own file.
 
-Its blocks norm after the residual, its actions modulate the norms of the dynamics, its positions are fixed sinusoids.
-What is fixed is folded into tensors here: positions, the dynamics' latents into token embeddings, actions into rows of
-norms, the pixel range and the order of a patch's values into the first and the last matrix.
+Its norms come after the residual, actions modulate the norms of the dynamics, and positions are fixed sinusoids.
+Constants are folded into tensors here: positions, the dynamics' latents (into token embeddings), actions (into rows of
+norms), the pixel range and the order of a patch's values (into the first and the last matrix).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ PARTS = {
 }
 _TRAINING = ("decoder.",)  # of the latent action model
 _EPSILON = 1e-5
-# What the files may leave open: the defaults of the published worlds.
+# For what the files leave open: the defaults of the published worlds.
 _HEADS, _FRAME, _EXPERTS_USED = 8, 64, 2
-_CONTEXT, _STEPS, _TEMPERATURE = 2, 10, 0.5  # of the inference script
+_CONTEXT, _STEPS, _TEMPERATURE = 2, 10, 0.5  # of its inference script
 
 
 def spare(parts: Mapping[str, Part]) -> tuple[str, ...]:
-    """Dynamics trained without actions needs no latent action model."""
+    """A dynamics model that was trained without actions needs no latent action model."""
     dynamics = parts.get("dynamics")
     alone = dynamics is not None and (not _modulated(dynamics) or dynamics.config.get("use_actions") is False)
     return (_ACTIONS,) if alone else ()
 
 
 def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
-    """Three parts, or two without actions -> a checkpoint with all hyper-parameters. The window is by default the
-    inference script's.
+    """Three parts, or two without actions -> a checkpoint with all hyper-parameters. The default window is the one of
+    its inference script.
 
-    Raises CheckpointError naming what is missing, misshapen or does not fit together.
+    Raises CheckpointError naming what is missing, has a wrong shape or does not fit together.
     """
     tokenizer, lam, dynamics = (parts.get(part) for part in PARTS)
     assert tokenizer is not None and dynamics is not None
@@ -73,12 +73,12 @@ def load(parts: Mapping[str, Part], told: Told) -> Checkpoint:
 
 
 def _modulated(dynamics: Part) -> bool:
-    """Whether actions can reach its norms."""
+    """Whether its norms have weights for actions."""
     return any(name.endswith("ffn.norm.to_gamma_beta.1.weight") for name in dynamics.tensors)
 
 
 class _Stack:
-    """One transformer: its sizes from its shapes, held to every tensor it must have."""
+    """One transformer: takes its sizes from shapes, and checks every tensor it must have."""
 
     def __init__(self, part: Part, prefix: str, told: Told, assumed: list[str]) -> None:
         self.part, self.prefix = part, prefix
@@ -122,7 +122,7 @@ class _Stack:
 
     @property
     def padded(self) -> int:
-        """The hidden length in whole quantization blocks: values beyond `hidden` are zero and change nothing."""
+        """The hidden length, padded to whole quantization blocks. The added values are zero and change nothing."""
         return -(-self.hidden // 32) * 32
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -147,7 +147,7 @@ class _Stack:
         return found
 
     def _ffns(self) -> list[str]:
-        """Within a block, what stands before the matrices of its FFN, or of every expert."""
+        """Prefixes, within a block, of the matrices of its FFN, or of every expert's."""
         return ["ffn."] if self.experts is None else [f"ffn.experts.{e}." for e in range(self.experts)]
 
     def params(self, output_norm: str) -> StackParams:
@@ -170,8 +170,8 @@ class _Stack:
         )
 
     def tensors(self, name: str, codes_AL: Any) -> dict[str, Read]:
-        """The blocks by GGUF name. codes_AL: the latent of every action, where they modulate the norms; None: there are
-        none, which leaves the norms as they are."""
+        """The blocks by GGUF name. codes_AL: the latent of every action, if actions modulate the norms; None: no
+        actions, and the norms stay as they are."""
         found: dict[str, Read] = {}
         for i in range(self.blocks):
             to, at = f"{name}.blk.{i}.", f"{self.prefix}blocks.{i}."
@@ -204,7 +204,7 @@ class _Stack:
         return lambda: import_torch().full((self.width,), value)
 
     def _padded(self, name: str) -> Read:
-        """A weight or bias of an FFN, with zeros for the hidden values that are none of its own."""
+        """A weight or bias of an FFN, padded with zeros to `padded` hidden values."""
         more = self.padded - self.hidden
         if name.endswith("w_o.bias"):
             return self._plain(name)
@@ -212,7 +212,7 @@ class _Stack:
         return lambda: import_torch().nn.functional.pad(self.part.tensor(name), ends)
 
     def _modulation(self, name: str, codes_AL: Any, half: int) -> Read:
-        """1 + gamma (half 0) or beta (half 1) of every action, then of none."""
+        """1 + gamma (half 0) or beta (half 1): a row for every action, then one for no action."""
 
         def read() -> Any:
             torch = import_torch()
@@ -314,7 +314,7 @@ def _hparams(
 
 
 def _actions(lam: Part | None, dynamics: Part, player: _Stack, sizes: Mapping[str, _Stack]) -> dict[str, Any]:
-    """What HParams say of actions and of the model that infers them, which is checked here."""
+    """The fields of HParams about actions and the latent action model, which is checked here."""
     if lam is None:
         return {"action_count": 0, **NO_LAM}
     actor, patch = sizes[LAM], _patch(lam)
@@ -355,7 +355,7 @@ def _actions(lam: Part | None, dynamics: Part, player: _Stack, sizes: Mapping[st
 
 
 def _stored_bins(tokenizer: Part, latent: int, otherwise: int | None) -> int | None:
-    """Values per digit as the tokenizer's own file has them: the place of its second digit."""
+    """Values per digit as stored in the tokenizer's file: the place value of its second digit."""
     basis = tokenizer.tensors["quantizer.basis"]
     if basis.is_floating_point() or basis.is_complex():
         raise CheckpointError(
@@ -366,7 +366,7 @@ def _stored_bins(tokenizer: Part, latent: int, otherwise: int | None) -> int | N
 
 
 def _patch(part: Part) -> int:
-    """The side of a patch, from the first matrix."""
+    """The side of a patch, derived from the first matrix."""
     values = part.shape("encoder.patch_embed.proj.weight", 4)[1]
     patch = round((values / 3) ** 0.5)
     if 3 * patch * patch != values or part.number("patch_size", patch) != patch:
@@ -396,7 +396,7 @@ def _tensors(
         found |= _positions(hp, name, stack.width)
     encoders = [("tokenizer.encoder", tokenizer, hp.tokenizer_patch_size)]
     for name, part, patch in [*encoders, *([] if lam is None else [(LAM, lam, hp.lam_patch_size)])]:
-        # Their pixels are twice ours.
+        # Its pixel range is twice as wide as ours.
         found[f"{name}.input.weight"] = _patch_columns(part, "encoder.patch_embed.proj.weight", patch, 2.0)
         found[f"{name}.input.bias"] = _of(part, "encoder.patch_embed.proj.bias")
     for end in ("weight", "bias"):
@@ -451,7 +451,7 @@ def _patch_rows(part: Part, name: str, patch: int, scale: float) -> Read:
 
 
 def _codes(count: int, length: int) -> Any:
-    """FSQ values of every index, [count, length]."""
+    """The FSQ values of every index, [count, length]."""
     torch = import_torch()
     bins = fsq_bins(count, length) or 2
     digits = torch.arange(count)[:, None] // bins ** torch.arange(length) % bins
@@ -482,7 +482,7 @@ def _positions(hp: HParams, name: str, width: int) -> dict[str, Read]:
 
 
 def _sinusoids(count: int, width: int) -> Any:
-    """sin at even places and cos at odd ones, of i / 10000^(2j / width)."""
+    """sin at even and cos at odd indices, of i / 10000^(2j / width)."""
     torch = import_torch()
     angles = torch.arange(count, dtype=torch.float32)[:, None] / torch.pow(
         torch.tensor(10000.0), 2 * torch.arange(width // 2, dtype=torch.float32) / width

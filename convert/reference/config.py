@@ -1,7 +1,7 @@
-"""Hyper-parameters of a native Genie checkpoint: every choice of the paper (arXiv 2402.15391) as a field.
+"""Hyper-parameters of a native Genie checkpoint. Every choice of the paper (arXiv 2402.15391) is a field.
 
-The same names are used in `config.json`, in the GGUF keys (docs/gguf.md) and in the C core. A stack is described by
-`StackParams` (genie_cpp/spec/stack_spec.py) everywhere.
+`config.json`, the GGUF keys (docs/gguf.md) and the C core use the same names. A stack is described by `StackParams`
+(genie_cpp/spec/stack_spec.py) everywhere.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class LamConfig:
     decoder: StackParams | None
     patch_size: int = 16
     latent_length: int = 32
-    # Predict the change from the last frame instead of the frame itself: same objective, far fewer steps to learn.
+    # Predict the change from the last frame, not the frame itself: the same objective, learned in far fewer steps.
     residual: bool = True
-    # Show the encoder the change between frames instead of the frames: the scene, which says nothing about the action,
-    # then does not use up the codes. A small LAM needs this; with it, actions separate in minutes on a CPU.
+    # Give the encoder the changes between frames, not the frames. Otherwise the scene, which says nothing about the
+    # action, uses up the codes. A small LAM needs this: with it, actions separate in minutes on a CPU.
     difference: bool = False
     quantizer: str = "codebook"
-    # "mean": of the tokens' latents. "pair": the means of two frames side by side through a head of its own, whose
-    # hidden layer has head_length; the encoder's output_norm is "none" then. "joined": a frame's outputs side by side
-    # through a matrix to head_length values, a layer norm and another matrix.
+    # "mean": the mean of the tokens' latents. "pair": the concatenated means of two frames go through a separate head
+    # with head_length hidden values; the encoder's output_norm must be "none". "joined": a frame's concatenated outputs
+    # go through a matrix to head_length values, a layer norm and another matrix.
     head: str = "mean"
     head_length: int | None = None
 
@@ -62,12 +62,12 @@ class LamConfig:
 class DynamicsConfig:
     """MaskGIT dynamics (section 2.1): token ids in, logits out.
 
-    conditioning: "add" puts an action's embedding on every token of its frame, "film" gives every norm inside the
+    conditioning: "add" adds an action's embedding to every token of its frame; "film" gives every norm inside the
     blocks a scale and a shift per action (arXiv 1709.07871).
-    prediction: logits are for the "same-frame", whose unknown tokens are masked, or for the "next-frame"; an action
-    then goes in with the frame before the one it produces.
-    factor_count: K digits make a token, the least significant first; its embedding is the sum of theirs, its logits are
-    theirs side by side.
+    prediction: logits are for the "same-frame", whose unknown tokens are masked, or for the "next-frame". In the latter
+    case an action enters with the frame before the one it produces.
+    factor_count: a token consists of K digits, the least significant first. Its embedding is the sum of the digits'
+    embeddings; its logits are the digits' logits, concatenated.
     """
 
     stack: StackParams
@@ -79,7 +79,7 @@ class DynamicsConfig:
 
 @dataclass(frozen=True)
 class GenieConfig:
-    """A whole Genie. Frames are `frame_height` x `frame_width` x 3, windows hold `context_length` frames."""
+    """A whole Genie model. Frames are `frame_height` x `frame_width` x 3; windows hold `context_length` frames."""
 
     tokenizer: TokenizerConfig
     lam: LamConfig
@@ -88,7 +88,7 @@ class GenieConfig:
     frame_height: int = 64
     context_length: int = 16
     action_count: int = 8
-    action_names: list[str] = field(default_factory=list)  # what each latent action does; empty: nobody has looked
+    action_names: list[str] = field(default_factory=list)  # what each latent action does; empty: unknown
     card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class GenieConfig:
                 raise ConfigError(f"sublayers {list(stack.sublayers)} do not make a {self.tokenizer.kind} tokenizer")
 
     def grid(self, patch: int) -> tuple[int, int]:
-        """Columns and rows of patches of this size."""
+        """Columns and rows of patches with this side."""
         return self.frame_width // patch, self.frame_height // patch
 
     @property
@@ -127,7 +127,7 @@ class GenieConfig:
 
     @property
     def vocabulary(self) -> int:
-        """Logits per token; no multiple of the factor count where the codebook is no power of it."""
+        """Logits per token; 1, which the check refuses, if no integer to the power of factor_count is codebook_size."""
         factors, codes = self.dynamics.factor_count, self.tokenizer.codebook_size
         size = round(codes ** (1 / factors))
         return factors * size if size**factors == codes else 1
@@ -182,7 +182,7 @@ class GenieConfig:
 
 
 def _plain(value: Any) -> Any:
-    """The same with the shortest numbers that mean the same float32: 1e-05, not 9.999999747378752e-06."""
+    """The same, with each number as the shortest one that gives the same float32: 1e-05, not 9.999999747378752e-06."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, float) and value == float(np.float32(value)):
@@ -197,13 +197,13 @@ def _nested(data: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _stack(data: Any, where: str) -> StackParams:
-    """A stack's section, each value held to its key as the GGUF's are."""
+    """A stack's section. Each value is checked like the GGUF's key."""
     keys = {key.field: key for key in STACK_KEYS}
     if isinstance(data, dict):
         data = dict(data)
         for name, key in keys.items():
             if key.optional and data.get(name) in (None, [], ()):
-                data.pop(name, None)  # as where it is left out
+                data.pop(name, None)  # the same as leaving it out
             elif name in data:
                 try:
                     data[name] = key.check(f"{where}.{name}", data[name])

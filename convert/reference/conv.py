@@ -1,4 +1,4 @@
-"""A convolutional network as a list of layers, in fp32 PyTorch: the specification of the C core's (docs/gguf.md)."""
+"""A convolutional network as a list of layers, in fp32 PyTorch. It specifies the C core's networks (docs/gguf.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NormSiLU(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv2(silu(norm2(conv(silu(norm(x)))))), x through a 1 x 1 where channels change."""
+    """x + conv2(silu(norm2(conv(silu(norm(x)))))), with x through a 1 x 1 convolution if the channels change."""
 
     def __init__(self, channels: int, out: int, groups: int, epsilon: float) -> None:
         super().__init__()

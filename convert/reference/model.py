@@ -55,7 +55,7 @@ class Tokenizer(nn.Module):
 
 
 class PairHead(nn.Module):
-    """The means of each frame and the next, side by side -> a latent."""
+    """The concatenated means of each frame and the next -> a latent."""
 
     def __init__(self, c: StackParams, hidden: int, latent: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class PairHead(nn.Module):
 
 
 class JoinedHead(nn.Module):
-    """The outputs of all tokens of a frame, from the second on, side by side -> a latent."""
+    """The concatenated outputs of all tokens of a frame, from the second frame on -> a latent."""
 
     def __init__(self, c: StackParams, tokens: int, hidden: int, latent: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class JoinedHead(nn.Module):
 
 
 class LatentActionModel(nn.Module):
-    """Which of `action_count` latent actions lies between frame t and t+1."""
+    """Infers which of `action_count` latent actions lies between frames t and t+1."""
 
     def __init__(self, g: GenieConfig) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class LatentActionModel(nn.Module):
             self.decoder = STStack(c.decoder, grid, g.context_length, pixels)
 
     def latents(self, video_BTHWC: Tensor) -> Tensor:
-        """[B, T-1, latent]: the mean over the patches of frame t+1, which has seen frames 1..t+1.
+        """[B, T-1, latent]: the mean over the patches of frame t+1, which sees frames 1..t+1.
 
         With `difference` the encoder sees the T-1 changes between frames instead of the T frames.
         """
@@ -125,7 +125,7 @@ class LatentActionModel(nn.Module):
         return self.vq.encode(self.latents(video_BTHWC))
 
     def predict(self, video_BTHWC: Tensor, codes_BTL: Tensor) -> Tensor:
-        """Frames 1..T-1 and the code after each -> frames 2..T."""
+        """Frames 1..T-1 and the code that follows each -> frames 2..T."""
         past = video_BTHWC[:, :-1]
         x = self.decoder_input(patchify(past, self.patch) - 0.5) + self.action_input(codes_BTL)[:, :, None]
         change = unpatchify(self.decoder(x), self.g.frame_height, self.g.frame_width, self.patch)
@@ -154,7 +154,7 @@ class Dynamics(nn.Module):
 
     def embed(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
         """actions_BT[:, t] in 0..action_count-1 produced frame t; -1 means none (the first frame of a window). With
-        next-frame prediction it is the one that produces the frame after t."""
+        next-frame prediction it produces the frame after t."""
         tokens = self._tokens(ids_BTP)
         if self.action_embd is None:
             return tokens
@@ -171,7 +171,7 @@ class Dynamics(nn.Module):
         return torch.where(masked, self.token_embd.weight[-1], sum(digits[1:], digits[0]))
 
     def forward(self, ids_BTP: Tensor, actions_BT: Tensor) -> Tensor:
-        """ids with `mask_id` where unknown -> logits [B, T, P, vocabulary]."""
+        """ids, `mask_id` for unknown tokens -> logits [B, T, P, vocabulary]."""
         return self.stack(self.embed(ids_BTP, actions_BT), row_BT=self._rows(actions_BT))
 
     def _rows(self, actions_BT: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class Dynamics(nn.Module):
     def teacher_forced(self, clean_BTP: Tensor, masked_BTP: Tensor, actions_BT: Tensor) -> Tensor:
         """Logits for `masked_BTP` where each masked frame sees the *clean* frames before it, as in generation.
 
-        Both versions run as 2T frames of one pass: masked frame t sees clean frames < t and itself.
+        Both versions run as 2T frames in one pass: masked frame t sees the clean frames < t and itself.
         """
         T = clean_BTP.shape[1]
         ids, actions = torch.cat([clean_BTP, masked_BTP], 1), torch.cat([actions_BT, actions_BT], 1)

@@ -1,4 +1,4 @@
-"""A world in plain PyTorch that recomputes its whole window at every step: the oracle of `genie_cpp.World`."""
+"""A world in plain PyTorch that recomputes its whole window at every step: tests compare `genie_cpp.World` with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genie_cpp.convert.reference.sampler import Sampler, next_frame
 
 
 class ReferenceWorld:
-    """Token-level play with the window rules of docs/sampling.md and no cache."""
+    """Token-level play with the window policies of docs/sampling.md and without a key/value cache."""
 
     def __init__(self, genie: Genie, sampler: Sampler, window: str, seed: int = 0) -> None:
         self.genie, self.sampler, self.window, self.seed = genie, sampler, window, seed

@@ -1,4 +1,4 @@
-"""The MaskGIT sampler of docs/sampling.md in PyTorch: the oracle of the C kernel and of whole generations."""
+"""The MaskGIT sampler of docs/sampling.md in PyTorch: tests compare the C kernel and whole generations with it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Sampler:
 def fill(
     ids_P: Tensor, logits_PV: Tensor, s: Sampler, step: int, seed: int, frame: int, factor_count: int = 1
 ) -> Tensor:
-    """Steps 2-5 for one frame: ids with masks and this step's logits -> ids with fewer masks. A token is factor_count
-    digits, the least significant first, each with as many of the logits."""
+    """Steps 2-5 for one frame: ids with masks and this step's logits -> ids with fewer masks. A token has factor_count
+    digits, the least significant first. The logits are divided evenly among the digits."""
     P = len(ids_P)
     size = logits_PV.shape[1] // factor_count
     masked = (ids_P == size**factor_count).nonzero().flatten()
@@ -59,7 +59,7 @@ def fill(
 def _digit(
     logits: Tensor, s: Sampler, position: NDArray[np.int64], step: int, seed: int, frame: int, draw: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A value for each row, its log-probability at temperature 1, and the largest one's at the sampler's."""
+    """(a value per row, its log-probability at temperature 1, the largest log-probability at s.temperature)."""
     top = logits.max(-1, keepdim=True).values
     if s.temperature == 0:
         chosen = logits.argmax(-1)
@@ -73,7 +73,7 @@ def _digit(
 
 
 def _filled(s: Sampler, step: int, P: int, masked: int) -> int:
-    """How many of the masked positions a step fills."""
+    """How many masked positions a step fills."""
     if step == s.steps - 1:
         return masked
     if s.schedule != "exponential":
@@ -85,7 +85,7 @@ def _filled(s: Sampler, step: int, P: int, masked: int) -> int:
 
 @torch.no_grad()
 def next_frame(model: Dynamics, past_TP: Tensor, actions_T: Tensor, s: Sampler, seed: int, frame: int) -> Tensor:
-    """Sample the frame after `past_TP`. actions_T holds T+1 entries, the last one leads to the new frame; no cache."""
+    """Sample the frame after `past_TP`, without a cache. actions_T: T+1 entries; the last leads to the new frame."""
     ids_P = torch.full((past_TP.shape[1],), model.mask_id)
     ahead = model.g.dynamics.prediction == "next-frame"
     for step in range(s.steps):

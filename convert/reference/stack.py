@@ -1,4 +1,4 @@
-"""The ST-transformer in plain fp32 PyTorch: the specification of the C stack executor.
+"""The ST-transformer in plain fp32 PyTorch. It specifies the C stack executor.
 
 Shapes: B batch, T frames, P tokens per frame, E embedding, H heads, D key length.
 """
@@ -18,13 +18,13 @@ from genie_cpp.spec.stack_spec import StackParams, kind_of
 class Norm(nn.Module):
     """RMSNorm x / sqrt(mean(x^2) + eps) * w, or LayerNorm with weight and bias, over the last dimension.
 
-    With `actions` (FiLM) there is a row of weights for each action and a last one for none; `row_BT` picks a frame's.
+    With `actions` (FiLM) there is a row of weights for each action and a last row for none; `row_BT`: each frame's row.
     """
 
     def __init__(
         self, kind: str, length: int, epsilon: float, actions: int | None = None, seen: int | None = None
     ) -> None:
-        """seen: how many leading values count, the rest being zero and staying so."""
+        """seen: how many leading values count; the others are zero and stay zero."""
         super().__init__()
         self.epsilon, self.seen = epsilon, seen or length
         shape = (length,) if actions is None else (actions + 1, length)
@@ -50,7 +50,7 @@ class Norm(nn.Module):
 
 
 class NoNorm(nn.Module):
-    """In the place of a norm that a sublayer does not have."""
+    """Stands in for a missing norm."""
 
     def forward(self, x: Tensor, row_BT: Tensor | None = None) -> Tensor:
         return x
@@ -65,10 +65,10 @@ def _norm(c: StackParams, sublayer: str, actions: int | None) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Multi-head attention over one axis; heads * key_length may differ from the embedding length.
+    """Multi-head attention over one axis. heads * key_length may differ from the embedding length.
 
-    With qk_norm, q and k are normalised per head and scaled by a learned vector of key_length (section 2.1).
-    kv: what keys and values read, where it is not y; bias: on the scores, [H, P, P] or [H, T, T].
+    With qk_norm, q and k are normalised per head and scaled by a learned vector of key_length (section 2.1). kv: the
+    input of keys and values, if it is not y. bias: added to the scores, [H, P, P] or [H, T, T].
     """
 
     def __init__(self, c: StackParams, kind: str, actions: int | None = None) -> None:
@@ -106,7 +106,7 @@ class Attention(nn.Module):
 
 
 class Experts(nn.Module):
-    """A linear map for each expert: [..., X, in] -> [..., X, out]."""
+    """One linear map per expert: [..., X, in] -> [..., X, out]."""
 
     def __init__(self, experts: int, wide: int, tall: int, bias: bool) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Experts(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-# What each kind of FFN does to its hidden values: the plain ones, and those that a second matrix gates.
+# The activation of each kind of FFN: without and with a second matrix as a gate.
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
@@ -129,10 +129,10 @@ GATED: dict[str, Callable[[Tensor], Tensor]] = {"swiglu": F.silu, "geglu": F.gel
 
 
 class FeedForward(nn.Module):
-    """up -> activation -> down; the gated kinds multiply by a second projection (act(gate x) * up x).
+    """up -> activation -> down. The gated kinds multiply by a second projection (act(gate x) * up x).
 
-    With experts all of them run, and a token takes those with the largest outputs of the router, weighted with a
-    softmax over these.
+    With experts, all of them run. A token takes those with the largest router outputs, weighted by a softmax over these
+    outputs.
     """
 
     def __init__(self, c: StackParams, actions: int | None = None) -> None:
@@ -160,7 +160,7 @@ class FeedForward(nn.Module):
         return (share[..., None] * self._run(y[..., None, :].expand(*wanted.shape, -1))).sum(-2)
 
     def _run(self, y: Tensor) -> Tensor:
-        # A kind that is not among these is an error, not one of them.
+        # An unknown kind must raise an error here, not fall back to another kind.
         if self.gate is not None:
             return self.down(GATED[self.kind](self.gate(y)) * self.up(y))
         return self.down(PLAIN[self.kind](self.up(y)))
@@ -185,7 +185,7 @@ class Peg(nn.Module):
 
 
 class Input(nn.Linear):
-    """Features -> embeddings: a matrix, or with `dual` norms a layer norm before it (without weights) and after."""
+    """Features -> embeddings: a matrix. With `dual` norms also a layer norm before (without weights) and after."""
 
     def __init__(self, c: StackParams, length: int) -> None:
         super().__init__(length, c.embedding_length)
@@ -201,13 +201,13 @@ class Input(nn.Linear):
 
 
 def by_frame(module: nn.Module, first: nn.Module | None, x_BT: Tensor) -> Tensor:
-    """`first`, where there is one, for the first frame, and `module` for the others."""
+    """`first` (if any) on the first frame, and `module` on the others."""
     out: Tensor = module(x_BT) if first is None else torch.cat([first(x_BT[:, :1]), module(x_BT[:, 1:])], 1)
     return out
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """What a frame of distance takes off the scores of each head (arXiv 2108.12409)."""
+    """How much each frame of distance lowers the scores, per head (arXiv 2108.12409)."""
     near = 2 ** (heads.bit_length() - 1)
     slopes = [2 ** (-8 * (i + 1) / near) for i in range(near)]
     return torch.tensor(slopes + [2 ** (-4 * (2 * i + 1) / near) for i in range(heads - near)])
@@ -216,7 +216,7 @@ def alibi_slopes(heads: int) -> Tensor:
 class STStack(nn.Module):
     """Positions, the blocks, a final norm and a linear head (output_length 0: none).
 
-    grid: columns and rows of the tokens of a frame. actions: how many, where they condition the norms (FiLM).
+    grid: columns and rows of a frame's tokens. actions: their number, if they condition the norms (FiLM).
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class STStack(nn.Module):
         super().__init__()
         self.config, self.grid = c, grid
         E, token_count = c.embedding_length, grid[0] * grid[1]
-        # A stack that never looks across time must not answer differently at different times.
+        # A stack that never attends across time must not give different results at different times.
         across_time = bool({"temporal", "spacetime"} & set(c.sublayers))
         if c.position == "separate":
             self.pos_space = nn.Parameter(torch.randn(token_count, E) * 0.02)
@@ -269,8 +269,8 @@ class STStack(nn.Module):
         last: int = 0,
         row_BT: Tensor | None = None,
     ) -> Tensor:
-        """Returns [B, T, P, output], or only the `last` frames. `visible_TT[i, j]`: may i see j (default: causal).
-        row_BT: the row of the norms of each frame, with FiLM."""
+        """Returns [B, T, P, output], or only the `last` frames. `visible_TT[i, j]`: whether i sees j (default: causal).
+        row_BT: with FiLM, the row of the norm weights for each frame."""
         T = x_BTPE.shape[1]
         if time_T is None:
             time_T = torch.arange(T, device=x_BTPE.device)
@@ -301,7 +301,7 @@ class STStack(nn.Module):
         return out
 
     def _biases(self, time_T: Tensor) -> dict[str, Tensor]:
-        """On the scores of each kind of attention, [H, P, P] and [H, T, T]."""
+        """Added to the scores, by kind of attention: [H, P, P] and [H, T, T]."""
         found: dict[str, Tensor] = {}
         columns, rows = self.grid
         if self.config.spatial_bias == "relative":

@@ -1,4 +1,4 @@
-"""Quantizers: codes of unit length, nearest by cosine, kept by an exponential moving average (VQ-VAE); and FSQ."""
+"""Quantizers: a codebook of unit vectors, updated by an exponential moving average (VQ-VAE); and FSQ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genie_cpp.convert.reference.config import ConfigError
 
 
 class VectorQuantizer(nn.Module):
-    """Codes live on the unit sphere, so nearest by L2 and largest dot product are the same code."""
+    """Codes lie on the unit sphere, so the nearest code by L2 is also the one with the largest dot product."""
 
     codebook: Tensor
     usage: Tensor
@@ -22,20 +22,20 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("usage", torch.ones(codebook_size), persistent=False)
         self.register_buffer("total", self.codebook.clone(), persistent=False)
         self.steps = 0
-        # Share of samples that pass unquantized in training. A decoder that never saw a continuous latent has no
-        # gradient towards what the codes do not say yet; letting some through first shows it what there is to say.
+        # Share of samples that pass unquantized in training. A decoder that never sees continuous latents gets no
+        # gradient towards what the codes do not express yet. A few continuous ones show it what could be expressed.
         self.bypass = 0.0
 
     def encode(self, z: Tensor) -> Tensor:
-        """[..., latent] -> ids [...]; the first of equal codes wins."""
-        with torch.autocast(z.device.type, enabled=False):  # in bf16 many codes are equally near
+        """[..., latent] -> ids [...]; of equally near codes, the first wins."""
+        with torch.autocast(z.device.type, enabled=False):  # in bf16 many codes would be equally near
             return (z.float() @ self.codebook.T).argmax(-1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns (quantized with straight-through gradient, ids, commitment loss)."""
         z = F.normalize(z.float(), dim=-1)
         if self.training:
-            # An untrained encoder has one direction for everything: take the codes from its outputs until they spread.
+            # An untrained encoder maps everything to one direction. Take codes from its outputs until these spread.
             if self.steps in (0, 10, 30, 60, 100):
                 self._restart(torch.arange(len(self.codebook), device=z.device), z)
             self.steps += 1
@@ -66,7 +66,7 @@ class VectorQuantizer(nn.Module):
     def _restart(self, dead: Tensor, z: Tensor) -> None:
         if len(dead):
             z = z.reshape(-1, z.shape[-1])
-            # Those that their code fits worst are likeliest (k-means++): what is rare is otherwise never picked.
+            # Samples far from their code are the likeliest (k-means++); else rare samples never become codes.
             distance = 1 - F.embedding(self.encode(z), self.codebook).mul(z).sum(-1)
             picked = z[torch.multinomial(distance.clamp(min=0) + 1e-6, len(dead), replacement=True)]
             self.codebook[dead] = picked
@@ -75,9 +75,9 @@ class VectorQuantizer(nn.Module):
 
 
 class FiniteScalarQuantizer(nn.Module):
-    """FSQ (arXiv 2309.15505): tanh, then each of `length` digits rounds half to even to one of `bins` values in -1…1.
+    """FSQ (arXiv 2309.15505): tanh, then round each of `length` digits, half to even, to one of `bins` values in -1…1.
 
-    The first digit is the least significant. The codes are no weights.
+    The first digit is the least significant. The codes are constants, not weights.
     """
 
     codebook: Tensor

@@ -1,1 +1,1 @@
-"""What runs a model's stacks: the C core through cffi, or MLX on the GPU of a Mac, behind one interface."""
+"""What runs a model's stacks: the C core through cffi, or MLX on a Mac's GPU, behind one interface."""

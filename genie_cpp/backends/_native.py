@@ -1,6 +1,6 @@
-"""The C core through cffi (ABI mode). The only file that touches cffi; everything else sees numpy arrays.
+"""The C core through cffi (ABI mode). No other file uses cffi; the rest of the package sees numpy arrays.
 
-A call releases the GIL. Handles are freed when their last reference goes.
+Calls release the GIL. Handles are freed when their last reference goes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Int = NDArray[np.int32]
 def _find(name: str) -> Path:
     import genie_cpp
 
-    # An editable install keeps the library apart from the sources. In a checkout whose package was installed, Python
-    # finds the sources first, which have none: then the installed one's is meant.
+    # An editable install keeps the library in another folder than the sources. In a checkout whose package is also
+    # installed, Python finds the checkout's sources first; they have no library, so the installed one is used.
     for folder in (*map(Path, genie_cpp.__path__), *(Path(entry, "genie_cpp") for entry in sys.path)):
         if (path := folder / name).exists():
             return path
@@ -38,12 +38,12 @@ def _find(name: str) -> Path:
 
 
 def library() -> Path:
-    """The compiled core. Raises NativeError when it is not there."""
+    """Path of the compiled core. Raises NativeError if it is missing."""
     return _find({"darwin": "libgenie.dylib", "win32": "genie.dll"}.get(sys.platform, "libgenie.so"))
 
 
 def declarations() -> Path:
-    """What the core declares, as cffi wrote it down for Python. Raises NativeError when it is not there."""
+    """Path of the core's declarations, as cffi compiled them for Python. Raises NativeError if it is missing."""
     return _find("genie_cdef.py")
 
 
@@ -68,18 +68,18 @@ def number(enum: str, word: str) -> int:
 
 
 def _numbers(fields: Mapping[str, int | float | str]) -> dict[str, Any]:
-    """Fields of a struct, in which enumerators have their numbers."""
+    """Fields of a struct, with each enumerator's name replaced by its number."""
     return {name: getattr(lib, value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def check(status: int, what: str) -> None:
-    """Raise NativeError with the core's own words for a status that is not GENIE_OK."""
+    """Raise NativeError with the core's error message if `status` is not GENIE_OK."""
     if status != lib.GENIE_OK:
         raise NativeError(f"{what}: {ffi.string(lib.genie_last_error()).decode()}")
 
 
 def isas() -> list[str]:
-    """Instruction sets this CPU runs, best first."""
+    """Instruction sets that this CPU can run, best first."""
     names: list[str] = []
     while (name := lib.genie_isa_name(len(names))) != ffi.NULL:
         names.append(ffi.string(name).decode())
@@ -87,7 +87,7 @@ def isas() -> list[str]:
 
 
 def wanted_isa() -> str:
-    """The ISA that GENIE_ISA asks for, or the best one. Raises NativeError for one that does not run here."""
+    """The ISA in GENIE_ISA, or the best one. Raises NativeError if this CPU cannot run it."""
     name = os.environ.get("GENIE_ISA") or isas()[0]
     if name not in isas():
         raise NativeError(f"GENIE_ISA={name!r} does not run here", f"this CPU runs {', '.join(isas())}")
@@ -106,9 +106,9 @@ def _out(array: NDArray[Any] | None, kind: str) -> Any:
 
 
 class Pool:
-    """Threads that work together on one call; callers from several Python threads take turns.
+    """Threads that work together on one call. Calls from several Python threads wait for each other.
 
-    A forked child has none of its parent's threads, and starts its own when they are first needed.
+    A forked child has none of its parent's threads. It starts its own when they are first needed.
     """
 
     def __init__(self, threads: int) -> None:
@@ -118,7 +118,7 @@ class Pool:
 
     @property
     def handle(self) -> Any:
-        """Raises NativeError in a forked child where threads cannot be started."""
+        """Raises NativeError in a forked child if threads cannot be started."""
         if self._handle is None:
             self._handle = self._started()
         return self._handle
@@ -130,7 +130,7 @@ class Pool:
 
     def _forget(self) -> None:
         if self._handle is not None:
-            ffi.gc(self._handle, None)  # freeing it would wait for threads that are not here
+            ffi.gc(self._handle, None)  # freeing it would wait for threads that do not exist in this process
             self._handle = None
 
 
@@ -147,26 +147,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def matrix_need(isa: str, type: int, rows: int, columns: int) -> int:
-    """Bytes of a packed matrix; 0 where there is none of such a type."""
+    """Bytes of a packed matrix; 0 if this type is not packed."""
     return int(lib.genie_matrix_need(isa.encode(), type, rows, columns))
 
 
 def stack_need(stack: Any) -> tuple[int, int]:
-    """Bytes that sealing a `Stack` will add, and that its state takes at most; known before any weight is set."""
+    """(bytes that sealing a `Stack` will add, most bytes of its state), before any weight is set."""
     out = ffi.new("size_t[2]")
     check(lib.genie_stack_need(stack.handle, out, out + 1), "planning a stack")
     return int(out[0]), int(out[1])
 
 
 def conv_need(conv: Any, threads: int) -> int:
-    """Bytes that the state of a `Conv` takes at most; known before any weight is set."""
+    """The most bytes that the state of a `Conv` takes, before any weight is set."""
     out = ffi.new("size_t *")
     check(lib.genie_conv_need(conv.handle, threads, out), "planning a network")
     return int(out[0])
 
 
 class Stack:
-    """One ST-transformer: parameters at creation, then `set` for each tensor, then `seal`."""
+    """One ST-transformer. Create it with its parameters, call `set` for each tensor, then `seal`."""
 
     def __init__(self, isa: str, pool: Pool, spec: StackSpec) -> None:
         sublayers = [_numbers(one.in_c()) for one in spec.sublayers]
@@ -176,17 +176,17 @@ class Stack:
         check(lib.genie_stack_create(isa.encode(), p, out), "creating a stack")
         self.handle, self.pool = ffi.gc(out[0], lib.genie_stack_free), pool
         self._sublayers = [one.name for one in spec.sublayers]
-        # Without a head a stack gives its embeddings out.
+        # Without a head a stack outputs its embeddings.
         self.token_count, self.input_length = spec.token_count, spec.input_length
         self.output_length = spec.output_length or spec.params.embedding_length
 
     def set(self, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
-        """Copy one tensor, `data` its raw bytes; name as in the GGUF without the stack, e.g. "blk.0.ffn.up.weight"."""
+        """Copy one tensor from its raw bytes. name: as in the GGUF, without the stack: "blk.0.ffn.up.weight"."""
         block, sublayer, part = -1, -1, name
         if name.startswith("blk."):
             _, index, kind, part = name.split(".", 3)
             block, sublayer = int(index), self._sublayers.index(kind)
-        slot = getattr(lib, slot_of(part), lib.GENIE_SLOT_COUNT)  # which is no slot
+        slot = getattr(lib, slot_of(part), lib.GENIE_SLOT_COUNT)  # not a valid slot, so the core refuses it
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         status = lib.genie_stack_set(
             self.handle, self.pool.handle, block, sublayer, slot, type, rows, columns, _in(raw, "char"), raw.nbytes
@@ -206,7 +206,7 @@ class Stack:
 
 
 class State:
-    """A window of past frames for one stack; one caller at a time."""
+    """A window of past frames for one stack. Not thread-safe."""
 
     def __init__(self, stack: Stack) -> None:
         out = ffi.new("genie_state **")
@@ -245,7 +245,7 @@ class State:
     def maskgit_step(
         self, sampler: Any, step: int, seed: int, frame: int, action: int, ids_P: Int, logits_PO: Float | None
     ) -> None:
-        """One refinement of `ids_P` in place; `logits_PO` receives the logits when given."""
+        """One refinement of `ids_P`, in place. Writes the logits to `logits_PO` if it is given."""
         if ids_P.shape != (self.stack.token_count,) or ids_P.dtype != np.int32:
             raise NativeError("ids must be int32, one per token")
         status = lib.genie_maskgit_step(
@@ -255,7 +255,7 @@ class State:
         check(status, "a MaskGIT step")
 
     def maskgit_fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Float, ids_P: Int) -> None:
-        """One refinement of `ids_P` in place from logits that are known, without a forward pass."""
+        """One refinement of `ids_P`, in place, from given logits and without a forward pass."""
         shape = (self.stack.token_count, self.stack.output_length)
         if ids_P.shape != shape[:1] or ids_P.dtype != np.int32 or logits_PO.shape != shape:
             raise NativeError("ids must be int32, one per token, and logits a row of each")
@@ -267,7 +267,7 @@ class State:
 
 
 class Conv:
-    """A convolutional network on one picture [height, width, channels]; layers are (word of the file, channels)."""
+    """A convolutional network for one picture [height, width, channels]. layers: (layer word of the file, channels)."""
 
     def __init__(
         self, isa: str, pool: Pool, shape: tuple[int, int, int], layers: Sequence[tuple[str, int]], groups: int,
@@ -284,7 +284,7 @@ class Conv:
         self.output_shape = (height, width, layers[-1][1])
 
     def set(self, layer: int, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
-        """Copy one tensor, `data` its raw bytes; name within the layer, e.g. "conv.weight"."""
+        """Copy one tensor from its raw bytes. name: within the layer, e.g. "conv.weight"."""
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         status = lib.genie_conv_set(
             self.handle,
@@ -311,7 +311,7 @@ class Conv:
 
 
 class ConvState:
-    """Room for one network's pictures; one caller at a time."""
+    """Scratch memory of one network. Not thread-safe."""
 
     def __init__(self, conv: Conv) -> None:
         out = ffi.new("genie_conv_state **")
@@ -341,7 +341,7 @@ def sampler_struct(
 
 
 def vq_nearest(codebook_VL: Float, z_ML: Float, isa: str) -> Int:
-    """Index of the nearest code of each row."""
+    """Index of the nearest code for each row."""
     z_ML = np.ascontiguousarray(z_ML, np.float32)
     ids = np.empty(len(z_ML), np.int32)
     codes, length = codebook_VL.shape
@@ -353,7 +353,7 @@ def vq_nearest(codebook_VL: Float, z_ML: Float, isa: str) -> Int:
 
 
 def fsq_nearest(bins: int, z_ML: Float) -> Int:
-    """The FSQ index of each row: digits of `bins` values, the first the least significant."""
+    """The FSQ index of each row: digits of `bins` values, the least significant first."""
     z_ML = np.ascontiguousarray(z_ML, np.float32)
     ids = np.empty(len(z_ML), np.int32)
     status = lib.genie_fsq_nearest(bins, z_ML.shape[1], _in(z_ML, "float"), len(z_ML), _out(ids, "int32_t"))
@@ -381,7 +381,7 @@ def philox(seed: int, c1: int, c2: int, c3: int, blocks: int) -> NDArray[np.uint
 
 
 def peak_operations(isa: str, pool: Pool, type: int, rounds: int) -> int:
-    """Run the instructions of products with this weight type from registers; how many operations all threads did."""
+    """Run a matrix product's instructions for this weight type on registers only. Returns operations of all threads."""
     out = ffi.new("int64_t *")
     check(lib.genie_peak(isa.encode(), pool.handle, type, rounds, out), "measuring the peak")
     return int(out[0])

@@ -1,4 +1,4 @@
-"""A model's stacks and networks, still without weights, from its hyper-parameters."""
+"""Builds a model's stacks and networks from its hyper-parameters, still without weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def stack(runs: Backend, hp: HParams, name: str) -> Stack:
 
 
 def network(runs: Backend, hp: HParams, half: str) -> Conv:
-    """The tokenizer's empty "encoder" or "decoder", where its kind is conv. Raises NativeError."""
+    """The tokenizer's empty "encoder" or "decoder", if its kind is conv. Raises NativeError."""
     height, width, channels = hp.frame_height, hp.frame_width, 3
     if half == "decoder":
         patch, channels = hp.tokenizer_patch_size, hp.tokenizer_latent_length

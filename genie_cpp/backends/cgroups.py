@@ -1,4 +1,4 @@
-"""The control groups of Linux that this process is in: where a container's limits stand."""
+"""The Linux control groups of this process, which hold a container's limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def groups(controller: str, root: Path = Path("/")) -> list[tuple[Path, int]]:
-    """(folder, version 1 or 2) of the groups for a controller ("cpu", "memory"), and of all above them.
+    """(folder, version 1 or 2) of this process's groups for a controller ("cpu", "memory"), and of all parent groups.
 
     root: where proc and sys/fs/cgroup are.
     """
@@ -21,14 +21,14 @@ def groups(controller: str, root: Path = Path("/")) -> list[tuple[Path, int]]:
             top = top if top.is_dir() else root / "sys/fs/cgroup" / controller
         else:
             continue
-        # In a container the path may be the host's, and the group itself what is mounted: then only the top is there.
+        # In a container the path may be the host's, with the group itself mounted at the top. Then only the top exists.
         parts = [part for part in path.split("/") if part not in ("", "..")]
         found += [(top.joinpath(*parts[:depth]), version) for depth in range(len(parts) + 1)]
     return found
 
 
 def text(path: Path) -> str:
-    """What a file of the system says; empty where it cannot be read."""
+    """The text of a system file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -36,6 +36,6 @@ def text(path: Path) -> str:
 
 
 def number(path: Path) -> int | None:
-    """The whole number that a file holds; None for anything else ("max", no such file)."""
+    """The integer in a file; None for anything else ("max", no such file)."""
     digits = text(path).strip()
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None

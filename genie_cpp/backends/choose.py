@@ -46,18 +46,18 @@ def _whole(threads: Any) -> int:
 
 
 def default_threads() -> int:
-    """CPUs this process may use, a container's quota counted in."""
+    """CPUs that this process may use, within a container's quota."""
     return cpus.usable()
 
 
 def resolve(name: str) -> str:
-    """Which of cpu and metal a name means; "auto" is "metal" where MLX is installed and finds Metal.
+    """Turn a name into "cpu" or "metal". "auto" is "metal" if MLX is installed and finds Metal, else "cpu".
 
     Raises GenieError for another name.
     """
     if name not in BACKENDS:
         raise GenieError(f"the backend must be one of {', '.join(BACKENDS)}, not {name[:40]!r}", "try --backend auto")
-    # Only macOS has Metal, so nobody else waits for MLX to be imported to find that out.
+    # Only macOS has Metal. On other systems this saves the time of importing MLX.
     if name != "auto" or sys.platform != "darwin" or not _installed():
         return "cpu" if name == "auto" else name
     from genie_cpp.backends.metal import has_metal
@@ -66,10 +66,10 @@ def resolve(name: str) -> str:
 
 
 def choose(name: str, threads: int | None) -> Backend:
-    """The backend of a name. threads: of the cpu backend.
+    """The backend with this name. threads: of the cpu backend.
 
-    "metal" runs on MLX's own device, which without Metal is its CPU one. Raises NativeError, and GenieError with how to
-    install MLX where it is missing.
+    "metal" runs on MLX's default device, which is the CPU if there is no Metal. Raises NativeError; raises GenieError
+    with install instructions if MLX is missing.
     """
     if resolve(name) == "cpu":
         return Cpu(threads)

@@ -9,7 +9,7 @@ from genie_cpp.backends import cgroups
 
 
 def usable(root: Path = Path("/")) -> int:
-    """CPUs it may run on, and no more whole ones than a container's quota pays for; at least 1.
+    """Number of CPUs it may run on, limited to the whole CPUs of a container's quota; at least 1.
 
     root: where proc and sys/fs/cgroup are.
     """
@@ -19,7 +19,7 @@ def usable(root: Path = Path("/")) -> int:
 
 
 def _quota(group: Path, version: int) -> float | None:
-    """In CPUs; None where there is no limit: "max", -1, or no such file."""
+    """A quota in CPUs; None if there is no limit ("max", -1, or no such file)."""
     if version == 2:
         quota, _, period = cgroups.text(group / "cpu.max").strip().partition(" ")
     else:

@@ -1,4 +1,4 @@
-"""What a backend is: whatever runs stacks and convolutional networks, and keeps their windows."""
+"""The interface of a backend, which runs stacks and convolutional networks and keeps their windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Int = NDArray[np.int32]
 
 
 class State(Protocol):
-    """A window of past frames of one stack; one caller at a time. `_native.State` is the specification."""
+    """A window of past frames of one stack. Not thread-safe. `_native.State` is the specification."""
 
     def __len__(self) -> int: ...
     @property
@@ -30,7 +30,7 @@ class State(Protocol):
 
 
 class Stack(Protocol):
-    """One ST-transformer: `set` for each tensor of the file, then `seal`, then any number of states."""
+    """One ST-transformer: call `set` for each tensor of the file, then `seal`, then make any number of states."""
 
     token_count: int
 
@@ -42,7 +42,7 @@ class Stack(Protocol):
 
 
 class ConvState(Protocol):
-    """Room for one network's pictures; one caller at a time."""
+    """Scratch memory of one network. Not thread-safe."""
 
     n_bytes: int
 
@@ -50,9 +50,9 @@ class ConvState(Protocol):
 
 
 class Conv(Protocol):
-    """A convolutional network: `set` for each tensor of the file, then `seal`. `_native.Conv` is the specification."""
+    """A convolutional network: call `set` for each tensor, then `seal`. `_native.Conv` is the specification."""
 
-    shape: tuple[int, int, int]  # of what it takes, height, width, channels
+    shape: tuple[int, int, int]  # of the input: height, width, channels
     output_shape: tuple[int, int, int]
 
     @property
@@ -63,8 +63,8 @@ class Conv(Protocol):
 
 
 class Backend(Protocol):
-    """`name` is "cpu" or "metal"; `isa` what files call the arithmetic, the same where the same bits are expected;
-    `device` says the same to a reader; `threads` are 0 where they are not ours to choose."""
+    """`name`: "cpu" or "metal". `isa`: names the arithmetic in files; the same isa must give the same bits. `device`:
+    the same for a reader. `threads`: 0 if the backend chooses."""
 
     name: str
     isa: str

@@ -1,4 +1,4 @@
-"""What a model and a world on it take of memory, before any of it is taken; and how much is free."""
+"""How much memory a model and one world on it need, computed before any is allocated; and how much is free."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _RESERVE = 32 << 20  # for frames, logits and Python itself
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes. weights: packed for the instruction set, and what is kept beside them; biases: a relative position bias
-    written out for every pair of tokens; loading: the largest tensor as the file has it, while it is packed; world: the
-    windows and scratch of one world."""
+    """Bytes. weights: packed for the instruction set, and what is kept beside them. biases: a relative position bias,
+    expanded to every pair of tokens. loading: the largest tensor as stored in the file, while it is packed. world: the
+    windows and scratch memory of one world."""
 
     weights: int
     biases: int
@@ -39,9 +39,9 @@ class Need:
 
 
 def need(hp: HParams, tensors: Mapping[str, TensorInfo], threads: int) -> Need:
-    """What opening a model and playing one world on it takes on the C core; on Metal it is an estimate.
+    """Memory to open a model and play one world on it, for the C core; for Metal it is an estimate.
 
-    Raises NativeError for what is too much to count.
+    Raises NativeError if the number is too large to compute.
     """
     runs = Cpu(1)
     stacks = [_native.stack_need(assembly.stack(runs, hp, name)) for name in hp.stacks]
@@ -57,15 +57,15 @@ def need(hp: HParams, tensors: Mapping[str, TensorInfo], threads: int) -> Need:
 
 
 def _held(hp: HParams, tensor: TensorInfo, matrix: bool, isa: str) -> int:
-    """Bytes of one tensor once it is loaded."""
+    """Bytes of one tensor after loading."""
     name, floats = tensor.name, 4 * math.prod(tensor.shape)
     part = name.partition(".")[0] if name.startswith("dynamics") else ".".join(name.split(".")[:2])
     if name == "lam.head.up.weight" and hp.lam_head == "joined":
         return tensor.n_bytes
-    matrix = matrix or name.endswith(".router.weight")  # which keeps its floats, and is multiplied all the same
+    matrix = matrix or name.endswith(".router.weight")  # it is kept as floats, but multiplied like a matrix
     if not matrix or name == "dynamics.token_embd.weight" or (part not in hp.stacks and part not in _NETWORKS):
         return floats
-    # Experts lie side by side in one tensor, and are matrices of their own.
+    # A tensor of experts holds several matrices, one after the other.
     columns, rows = tensor.shape[:2]
     experts = math.prod(tensor.shape[2:])
     return experts * _native.matrix_need(isa, int(tensor.type), rows, columns) or floats
@@ -75,7 +75,7 @@ _NETWORKS = tuple(f"tokenizer.{half}" for half in CONVS)
 
 
 def check(wanted: Need, path: str) -> None:
-    """Raises NativeError where more is wanted than is free."""
+    """Raises NativeError if more memory is wanted than is free."""
     free = available()
     if free is not None and wanted.total + _RESERVE > free:
         raise NativeError(
@@ -85,10 +85,10 @@ def check(wanted: Need, path: str) -> None:
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take without others being pushed out; None where nobody says.
+    """Bytes that this process may take without displacing others; None if unknown.
 
-    On Linux what the system has available and what the process's control groups leave; on Windows free memory; on
-    macOS, which makes room by itself, all there is. root: where proc and sys/fs/cgroup are.
+    Linux: the system's available memory, within the limits of the process's control groups. Windows: free memory. macOS
+    frees memory on demand, so all of it counts. root: where proc and sys/fs/cgroup are.
     """
     if sys.platform == "win32":
         return _free_on_windows()
@@ -99,7 +99,7 @@ def available(root: Path = Path("/")) -> int | None:
         names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         limit, used = (cgroups.number(group / name) for name in names)
         if limit is not None and used is not None:
-            # What files were read into can be given back.
+            # The page cache can be reclaimed.
             stat = cgroups.text(group / "memory.stat")
             cached = re.search(r"^(?:total_)?inactive_file (\d{1,19})$", stat, re.MULTILINE)
             found.append(max(0, limit - used + min(used, int(cached[1]) if cached else 0)))

@@ -1,4 +1,4 @@
-"""Worlds by name: those that ship with the package and published ones; and the pictures that a world may start from."""
+"""Worlds by name, bundled or published, and the pictures that a world can start from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START = "start:"
 
 
 def bundled() -> dict[str, Path]:
-    """Name -> file of each bundled world, the default first. Raises ModelError where the package has none."""
+    """Name -> file of each bundled world, the default first. Raises ModelError if the package has none."""
     import genie_cpp
 
     found = {file.stem: file for folder in genie_cpp.__path__ for file in Path(folder, "data").glob("*.gguf")}
@@ -26,11 +26,11 @@ def bundled() -> dict[str, Path]:
 
 
 def locate(model: str | Path | None) -> tuple[Path, str | None]:
-    """What `-m` means: (a file, the name that it was called by, where that is no path). None: the default world; a bare
-    name is a bundled world's wherever there is one, so that it means the same in every folder (`./maze` is a file). A
-    published world (names.py) is fetched and converted the first time.
+    """What `-m` means, as (file, the name it was asked by or None for a path). None means the default world.
 
-    Raises ModelError where it is neither a world's name nor a file; HubError, CheckpointError for a published one.
+    A bare name means the bundled world even if a file has that name, so that it means the same in every folder
+    (`./maze` is a file). A published world (names.py) is fetched and converted the first time. Raises ModelError if it
+    is neither a world's name nor a file; HubError, CheckpointError for a published world.
     """
     if model is None:
         name, path = next(iter(bundled().items()))
@@ -58,25 +58,25 @@ def _say(text: str) -> None:
 
 
 def starts(model: Path) -> list[Path]:
-    """Pictures that a model may start from: world.png beside world.gguf, then those in the folder world/, by name."""
+    """Pictures that a model can start from: world.png beside world.gguf, then those in the folder world/, by name."""
     from genie_cpp.frames import FORMATS  # Pillow, which opening a model does without
 
     endings = {f".{name.lower()}" for name in FORMATS} | {".jpg"}
     single, folder = model.with_suffix(".png"), model.with_suffix("")
     try:
         found = sorted(folder.iterdir()) if folder.is_dir() and folder != model else []
-    except OSError:  # it may not be ours to look into
+    except OSError:  # perhaps we have no permission to read the folder
         found = []
     return [p for p in (single, *found) if p.suffix.lower() in endings and p.is_file()]
 
 
 def start_name(path: Path) -> str:
-    """What `--prompt-frame` calls one of a model's start pictures, wherever its file is: "start:village"."""
+    """The name `--prompt-frame` uses for a start picture of a model: "start:village". The same in any folder."""
     return START + re.sub(r"^\d+-", "", path.stem)
 
 
 def find_start(model: Path, name: str) -> Path:
-    """The start picture of that name, with or without "start:". Raises ImageError, naming those there are."""
+    """The start picture with this name, with or without "start:". Raises ImageError, which lists the existing names."""
     found = {start_name(path).removeprefix(START): path for path in starts(model)}
     if (wanted := name.removeprefix(START)) not in found:
         names = ", ".join(found) or "it has none"

@@ -1,11 +1,11 @@
-"""Published worlds on this machine: fetched, converted once, and kept.
+"""Published worlds on this machine: each is fetched and converted once, then kept.
 
 Under GENIE_CACHE (by default ~/.cache/genie_cpp):
 
-    worlds/KEY/world.gguf, world/*.png, source.json     a conversion; KEY follows from its sources' hashes, its type and
+    worlds/KEY/world.gguf, world/*.png, source.json     a conversion; KEY is a hash of its sources' hashes, its type and
                                                         the converter's version
-    names/NAME.json                                     which KEY a name stands for, so that the next start asks nobody
-    sources/NAME.json                                   what the first download saw: commit, sizes and hashes
+    names/NAME.json                                     the KEY of a name, so that later starts need no network
+    sources/NAME.json                                   what the first download listed: commit, sizes and hashes
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from genie_cpp.words import one_line, quoted, size
 Say = Callable[[str], None]
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".json", ".yaml")
 _STARTS = 8  # pictures taken from a data set
-_LIMIT = 1 << 20  # bytes of a record
+_LIMIT = 1 << 20  # largest size of a record file in bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Kept:
 
 
 def root() -> Path:
-    """Where all of it lies."""
+    """The cache folder."""
     return Path(os.environ.get("GENIE_CACHE") or Path.home() / ".cache" / "genie_cpp")
 
 
 def kept() -> list[Kept]:
-    """All conversions that a name stands for."""
+    """All conversions that have a name."""
     found = []
     for file in sorted((root() / "names").glob("*.json")):
         record = _read(file)
@@ -68,13 +68,13 @@ def kept() -> list[Kept]:
 
 
 def find(name: str) -> Kept | None:
-    """The conversion that a name stands for, if it is here and of this version."""
+    """The conversion with this name, if it is here and was made by this version."""
     found = next((one for one in kept() if one.name == name), None)
     return found if found is not None and found.record.get("version") == __version__ else None
 
 
 def remove(name: str) -> bool:
-    """Forget a conversion; what the hub's library keeps is its own. False where there is none."""
+    """Delete a conversion, but not the files in huggingface_hub's own cache. False if there is none."""
     found = next((one for one in kept() if one.name == name), None)
     if found is None:
         return False
@@ -85,7 +85,7 @@ def remove(name: str) -> bool:
 
 
 def open_published(world: Published, say: Say) -> Path:
-    """The GGUF of a published world: as it is here, else fetched, checked and converted. say: progress in words.
+    """The GGUF of a published world: the kept one, else fetched, checked and converted. say: gets progress in words.
 
     Raises HubError, CheckpointError.
     """
@@ -101,14 +101,14 @@ def open_published(world: Published, say: Say) -> Path:
 
 
 def inputs(world: Published, say: Say) -> list[Path]:
-    """What genie-convert makes a published world of, fetched and checked. Raises HubError."""
+    """The files or folders that genie-convert gets for a published world, fetched and checked. Raises HubError."""
     with _folders(world):
         return _inputs(*_fetched(world, say))
 
 
 @contextlib.contextmanager
 def _folders(world: Published) -> Iterator[None]:
-    """The folders that all is kept in; what they do not take is a HubError."""
+    """Make the cache folders. An OSError while they are in use becomes a HubError."""
     try:
         for part in ("worlds", "names", "sources"):
             (root() / part).mkdir(parents=True, exist_ok=True)
@@ -156,8 +156,8 @@ def _made(world: Published, say: Say) -> Path:
 
 
 def _listing(source: Source) -> Listing:
-    """What a source has: asked of the hub, or offline what was seen of it before. What was seen is held to: files of a
-    commit do not change."""
+    """The files of a source, as the hub lists them; offline, as they were listed before. The files of a commit never
+    change, so a listing that differs from the earlier one of the same commit is an error."""
     record = _name_file(f"{source.kind}:{source.repo}@{source.revision or ''}", "sources")
     before = _recorded(source, _read(record))
     if hub.offline():
@@ -186,7 +186,7 @@ def _recorded(source: Source, data: dict[str, Any]) -> Listing | None:
 
 
 def _chosen(world: Published, found: Listing) -> Listing:
-    """Only the files that are needed. Raises HubError where that is not clear."""
+    """Only the files that are needed. Raises HubError if it is not clear which."""
     source = found.source
     if source.files:
         return dataclasses.replace(found, files=hub.wanted(found))
@@ -223,11 +223,11 @@ def _below(name: str, folder: str) -> bool:
 
 
 def _inputs(listings: Sequence[Listing], paths: Sequence[list[Path]]) -> list[Path]:
-    """What genie-convert is given: a folder where everything of a source was left to us, else its files."""
+    """What genie-convert gets: the whole folder if a source names no files, else the files."""
     found: list[Path] = []
     for one, files in zip(listings, paths, strict=True):
         if one.source.files:
-            # A folder with config.json stands for its files.
+            # genie-convert takes a folder with config.json as a whole.
             whole = [path for path in files if path.name == "config.json"]
             found += [whole[0].parent] if whole else files
         else:
@@ -239,8 +239,8 @@ def _inputs(listings: Sequence[Listing], paths: Sequence[list[Path]]) -> list[Pa
 
 
 def _convert(paths: Sequence[Path], output: Path, type: str, family: str | None, say: Say) -> None:
-    """In a process of its own: what plays needs no PyTorch. Raises CheckpointError with its words."""
-    if getattr(sys, "frozen", False):  # there is no Python to start, only this program once more
+    """Convert in a separate process, so that playing does not need PyTorch. Raises CheckpointError with its message."""
+    if getattr(sys, "frozen", False):  # there is no Python executable, only this program itself
         raise HubError("a packed program cannot convert", "convert it with genie-convert, and open the GGUF")
     code = "from genie_cpp.cli.main import main_convert; main_convert()"
     words = [sys.executable, "-c", code, *map(str, paths), "-o", str(output), "-t", type]
@@ -257,7 +257,7 @@ def _convert(paths: Sequence[Path], output: Path, type: str, family: str | None,
 
 
 def _starts(source: Source, folder: Path, say: Say) -> None:
-    """Some frames of a data set, spread over it, as pictures to start from; or none, which is said."""
+    """Pick frames spread over a data set as start pictures. If that fails there are none, and `say` reports it."""
     try:
         import h5py
         import numpy as np
@@ -288,7 +288,7 @@ def _chosen_frames(source: Source) -> Listing:
 
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` when all went well, and goes where not."""
+    """A folder that becomes `target` if the body succeeds, and is deleted if it does not."""
     made = folder_beside(target)
     try:
         yield made

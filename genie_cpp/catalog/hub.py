@@ -1,7 +1,7 @@
-"""Files of the Hugging Face hub, by its own library: its cache, its variables, its progress bars; every byte checked.
+"""Files of the Hugging Face hub, through its own library (its cache, variables, progress bars). Every byte is checked.
 
-What that library hands out is held to the hash that the hub lists (SHA-256 of large files, git's of small ones): it
-takes wrong bytes of the right length for the file, also from its own cache.
+Each file is checked against the hash that the hub lists: SHA-256 for large files, git's hash for small ones. The
+library itself accepts wrong bytes of the right length, also from its cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INSTALL = "pip install 'genie_cpp[hub]'"
 
 @dataclass(frozen=True)
 class Listed:
-    """A file as the hub lists it. digest: "sha256:…" of a large file, "git:…" of a small one."""
+    """A file as the hub lists it. digest: "sha256:…" for a large file, "git:…" for a small one."""
 
     name: str
     size: int
@@ -35,7 +35,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """What there is of a source. commit: the revision in full."""
+    """All files of a source. commit: the full hash of the revision."""
 
     source: Source
     commit: str
@@ -43,7 +43,7 @@ class Listing:
 
 
 def library() -> Any:
-    """huggingface_hub. Raises HubError where it is not installed."""
+    """huggingface_hub. Raises HubError if it is not installed."""
     try:
         importlib.import_module("huggingface_hub.errors")
         return importlib.import_module("huggingface_hub")
@@ -52,12 +52,12 @@ def library() -> Any:
 
 
 def offline() -> bool:
-    """Whether nothing may be asked of the network (HF_HUB_OFFLINE, --offline)."""
+    """Whether the network must not be used (HF_HUB_OFFLINE, --offline)."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def listing(source: Source) -> Listing:
-    """What a source has now, asked of the hub. Raises HubError."""
+    """The files that a source has now, asked of the hub. Raises HubError."""
     api = library().HfApi()
     with _told(source):
         info = api.repo_info(source.repo, repo_type=source.kind, revision=source.revision)
@@ -76,7 +76,7 @@ def listing(source: Source) -> Listing:
 
 
 def wanted(found: Listing) -> tuple[Listed, ...]:
-    """The files that the source's names and patterns stand for. Raises HubError for one that there is not."""
+    """The files that match the source's names and patterns. Raises HubError if one matches nothing."""
     chosen: dict[str, Listed] = {}
     for pattern in found.source.files:
         matches = [file for file in found.files if fnmatch.fnmatchcase(file.name, pattern)]
@@ -90,7 +90,7 @@ def wanted(found: Listing) -> tuple[Listed, ...]:
 
 
 def fetch(found: Listing, file: Listed) -> Path:
-    """One file, whole and of the bytes that the hub lists; a damaged one is fetched anew once. Raises HubError."""
+    """One complete file with the hash that the hub lists. A damaged file is fetched once more. Raises HubError."""
     hub, source = library(), found.source
     for again in (False, True):
         with _told(source):
@@ -113,7 +113,7 @@ def fetch(found: Listing, file: Listed) -> Path:
 
 def _digest(path: Path, like: str) -> str:
     kind = like.partition(":")[0]
-    # git hashes its own header with a file.
+    # git's hash covers a header before the file's bytes.
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(usedforsecurity=False)
     if kind == "git":
         digest.update(f"blob {path.stat().st_size}\0".encode())
@@ -125,7 +125,7 @@ def _digest(path: Path, like: str) -> str:
 
 @contextlib.contextmanager
 def _told(source: Source) -> Iterator[None]:
-    """The library's many errors as one line and what to do."""
+    """Turn the library's many errors into a HubError of one line, with a hint."""
     errors = library().errors
     where = f"https://huggingface.co/{'datasets/' if source.kind == 'dataset' else ''}{source.repo}"
     try:

@@ -1,9 +1,9 @@
-"""What a world may be called: a published one by its alias, or anything on the Hugging Face hub.
+"""How worlds are named: a published world by its alias, or any world on the Hugging Face hub.
 
     tinyworlds:sonic[:TYPE]                            an alias of worlds.toml
     hf:OWNER/REPO[/SUB][@REVISION][:TYPE]              a GGUF there, or a checkpoint that genie-convert recognises
 
-TYPE is what it is converted to (f32, f16, q8_0, q4_0), or which of several GGUFs is meant.
+TYPE is the type it is converted to (f32, f16, q8_0, q4_0), or selects one of several GGUFs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REMOTE = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one repository. files: names or patterns; empty: what there is below `folder` decides."""
+    """Files of one repository. files: names or patterns; if empty, the files below `folder` are looked through."""
 
     repo: str
     kind: str = "model"  # or "dataset"
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Published:
-    """A world that is to be fetched. `name` is how it was asked for, `type` None where none was named."""
+    """A world to fetch. `name`: how it was asked for. `type`: None if none was given."""
 
     name: str
     sources: tuple[Source, ...]
@@ -54,7 +54,7 @@ class Published:
 
 @functools.cache
 def registry() -> dict[str, dict[str, Any]]:
-    """worlds.toml, by alias. Raises HubError where it cannot be read."""
+    """worlds.toml, by alias. Raises HubError if it cannot be read."""
     try:
         toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     except ImportError:
@@ -64,7 +64,7 @@ def registry() -> dict[str, dict[str, Any]]:
 
 
 def aliases() -> list[str]:
-    """The names of published worlds; none where they cannot be read."""
+    """The names of published worlds; none if worlds.toml cannot be read."""
     try:
         return list(registry())
     except HubError:
@@ -72,9 +72,9 @@ def aliases() -> list[str]:
 
 
 def parse(text: str) -> Published | None:
-    """The published world that a text means; None where it is none: a path, or a bundled world's name.
+    """The published world that a text means; None if it means none (a path, or a bundled world's name).
 
-    Raises HubError for what begins as one and goes on as none.
+    Raises HubError if it starts like a published world's name but is not one.
     """
     if text.startswith("hf:"):
         match = _REMOTE.fullmatch(text)

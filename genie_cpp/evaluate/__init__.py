@@ -1,5 +1,5 @@
-"""How good a world is: as a world that is played (`life`), against what really happened (`truth`), and against another
-file of the same world (`against`). `genie-eval` prints what these return."""
+"""Measures how good a world is: how it plays (`life`), how close it is to recorded play (`truth`), and how close to
+another file of the same world (`against`). `genie-eval` prints what these return."""
 
 from genie_cpp.evaluate.against import against
 from genie_cpp.evaluate.data import Play

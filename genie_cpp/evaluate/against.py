@@ -1,4 +1,4 @@
-"""What another file of the same world loses: the columns that users of llama-perplexity know."""
+"""How much another file of the same world loses, in the columns known from llama-perplexity."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def against(
     into: dict[str, Any] | None = None,
     watch: Watch = unwatched,
 ) -> dict[str, Any]:
-    """Distributions of `model` against those of `exact` on clips uint8 [N, T, H, W, 3], T at most the context length.
+    """Compare the predictions of `model` and `exact` on clips uint8 [N, T, H, W, 3], T at most the context length.
 
-    For each frame after the first, all of it masked and the true ones before it given: kl (nats, mean over tokens), the
-    mean change of the probability of the true token and its root mean square, and the share of tokens whose likeliest
-    code is the same; encoder: share of tokens that are the same; decoder_db: PSNR of frames decoded from the same
-    tokens. `*_error` are standard errors over clips. Raises ModelError where the worlds are not of one shape.
+    Each frame after the first is predicted fully masked, given the true frames before it. kl: nats, mean over tokens.
+    Also the mean and root mean square of the change in the true token's probability, and the share of tokens with the
+    same likeliest code. encoder: share of equal tokens. decoder_db: PSNR between the frames decoded from the same
+    tokens. `*_error` are standard errors over clips. Raises ModelError if the two worlds differ in shape.
     """
     for name in _SHAPES:
         a, b = getattr(model.info, name), getattr(exact.info, name)

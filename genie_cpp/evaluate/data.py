@@ -1,4 +1,4 @@
-"""Recorded play, as `examples/training/collect.py` keeps it."""
+"""Recorded play, in the format of `examples/training/collect.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genie_cpp.words import quoted
 
 
 class DataError(GenieError):
-    """A folder that is not recorded play of this world."""
+    """The folder does not hold recorded play of this world."""
 
 
 _HINT = "a folder as examples/training/collect.py makes it has train.npz, test.npz and, of a place, places.npz"
@@ -25,23 +25,23 @@ _HINT = "a folder as examples/training/collect.py makes it has train.npz, test.n
 
 @dataclass(frozen=True)
 class Play:
-    """Episodes that were never trained on, and what is known of the game.
+    """Held-out episodes, and what is known about the game.
 
-    places: which of `pictures` each frame shows. landmarks: place, which landmark, top, left, bottom, right.
+    places: index into `pictures` for each frame. landmarks: rows of place, landmark number, top, left, bottom, right.
     """
 
     frames: NDArray[np.uint8]  # [N, L, H, W, 3]
     actions: NDArray[np.uint8]  # [N, L-1], the game's own
-    blocked: NDArray[np.bool_]  # [N, L-1]: a wall was in the way
+    blocked: NDArray[np.bool_]  # [N, L-1]: a wall blocked the step
     places: NDArray[np.int32] | None = None  # [N, L]
-    pictures: NDArray[np.uint8] | None = None  # [K, H, W, 3], without the mover
+    pictures: NDArray[np.uint8] | None = None  # [K, H, W, 3], without the moving figure
     mover: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right, in pixels
     landmarks: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 6), np.int32))
     landmark_names: tuple[str, ...] = ()
 
     @staticmethod
     def load(folder: Path, hp: HParams) -> Play:
-        """Read test.npz and places.npz and hold them to the world. Raises DataError."""
+        """Read test.npz and places.npz and check that they fit the world. Raises DataError."""
         test = _arrays(folder / "test.npz", ("frames", "actions"), ("places", "blocked"))
         frames, actions = test["frames"], test["actions"]
         where = quoted(str(folder))
@@ -83,11 +83,11 @@ class Play:
 
     @property
     def action_count(self) -> int:
-        """True actions are below it."""
+        """All true actions are below this number."""
         return int(self.actions.max()) + 1
 
     def clips(self, count: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-        """(frames [count, length, H, W, 3], actions and blocked [count, length-1]), from all episodes in turn."""
+        """(frames [count, length, H, W, 3], actions and blocked [count, length-1]), taken from all episodes in turn."""
         starts = np.random.default_rng(0).integers(0, self.frames.shape[1] - length + 1, count)
         pairs = [(k % len(self.frames), int(start)) for k, start in enumerate(starts)]
         return (

@@ -1,4 +1,4 @@
-"""Is a world alive? It is played for long, with each action held, with mixed ones, with none, and out and back."""
+"""Is a world still alive after long play? It is played with each action held, mixed actions, none, and out and back."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from genie_cpp.model import Frame, Ids, Model
 from genie_cpp.sampler import Sampler
 from genie_cpp.world import World
 
-STRETCH = 200  # frames over which the entropy of tokens is taken
-SETTLED = 50  # frames of a held action before it counts
+STRETCH = 200  # frames per value of the tokens' entropy
+SETTLED = 50  # frames to skip after the start of a held action
 OPPOSITES = {"left": "right", "up": "down", "forward": "back", "turn-left": "turn-right"}
 OPPOSITES |= {b: a for a, b in OPPOSITES.items()}
 STILL = ("stay",)
@@ -28,33 +28,33 @@ _LONGEST_TURN = 48
 
 @dataclass
 class Held:
-    """An action held, from one start with one seed."""
+    """The result of one held action, from one start with one seed."""
 
     action: int
     name: str
     seed: int
-    distinct: float  # share of the backgrounds after the first SETTLED frames that come once only
+    distinct: float  # different backgrounds / all backgrounds, after the first SETTLED frames
     changed: float  # share of the background's tokens that change per frame
     period: int  # of the last STRETCH backgrounds; 0: none up to measures.LONGEST_PERIOD
-    strays: float | None  # share of neighbouring pairs never seen in real play
-    round_trip_db: float  # of the last frames through the tokenizer
+    strays: float | None  # share of neighbouring token pairs never seen in real play
+    round_trip_db: float  # PSNR of the last frames against themselves, encoded and decoded again
 
 
 @dataclass
 class Mixed:
-    """A walk of many actions."""
+    """The result of a walk with many different actions."""
 
     seed: int
     distinct: float
     changed: float
-    entropy: list[float]  # bits per token, of each STRETCH frames
+    entropy: list[float]  # bits per token, one value per STRETCH frames
     strays: float | None
     round_trip_db: float
 
 
 @dataclass
 class Return:
-    """An action k times and its opposite k times, or a full turn: is the start seen again?"""
+    """Is the start seen again after an action k times and its opposite k times, or after a full turn?"""
 
     name: str
     steps: int
@@ -65,11 +65,11 @@ class Return:
 
 @dataclass
 class Life:
-    """What `life` found. `real_entropy`: of real play, bits per token, mean over stretches; None without data."""
+    """What `life` measured. `real_entropy`: of real play, in bits per token, mean over stretches; None without data."""
 
     held: list[Held] = field(default_factory=list)
     mixed: list[Mixed] = field(default_factory=list)
-    still: list[float] = field(default_factory=list)  # per start: share of background tokens unchanged while it stays
+    still: list[float] = field(default_factory=list)  # per start: share of background tokens unchanged on the spot
     returns: list[Return] = field(default_factory=list)
     real_entropy: float | None = None
     sheets: dict[str, list[Frame]] = field(default_factory=dict, repr=False)
@@ -82,7 +82,7 @@ class Life:
 
 
 class _Player:
-    """Plays one model from start pictures and looks at what comes, the mover left out."""
+    """Plays one model from start pictures and measures the result. The moving figure (mover) is left out."""
 
     def __init__(self, model: Model, sampler: Sampler | None, starts: Sequence[Frame], play: Play | None) -> None:
         hp, self.model, self.starts = model.info, model, list(starts)
@@ -100,7 +100,7 @@ class _Player:
         return self.world.reset(self.starts[seed % len(self.starts)], seed=seed)
 
     def walk(self, actions: Sequence[int], watch: Watch, label: str) -> tuple[Ids, list[Frame]]:
-        """(tokens [T, P], frames), the start apart."""
+        """(tokens [T, P], frames), without the start frame."""
         ids, frames = [], []
         for action in watch(actions, label, len(actions)):
             frames.append(self.world.step(int(action)))
@@ -114,13 +114,13 @@ class _Player:
         return None if self.real is None else self.real.strays(ids_TP)
 
     def round_trip(self, frames: Sequence[Frame]) -> float:
-        """Mean PSNR of frames against themselves, tokenized again: far less than in reconstruction is no picture."""
+        """Mean PSNR between frames and their reconstruction. Far below real frames: the frames are broken."""
         video = np.stack(frames[-8:])
         return float(psnr(video, self.model.detokenize(self.model.tokenize(video))).mean())
 
 
 def mixed_actions(choices: Sequence[int], n: int, seed: int) -> list[int]:
-    """n actions of those given, each held for 3 to 14 frames."""
+    """n actions out of `choices`, each held for 3 to 14 frames."""
     rng, actions = np.random.default_rng(seed), list[int]()
     while len(actions) < n:
         actions += [int(rng.choice(list(choices)))] * int(rng.integers(3, 15))
@@ -142,11 +142,11 @@ def life(
     into: Life | None = None,
     watch: Watch = unwatched,
 ) -> Life:
-    """Play and measure. starts: uint8 [H, W, 3] of the world's size; seed s begins with start s modulo their number.
+    """Play and measure. starts: uint8 [H, W, 3] in the world's size; seed s uses start s modulo their number.
 
-    play: recorded play, which says what is real and where the mover is. held, mixed, still: frames; returns: starts.
-    sheet_every: keep every so many frames for contact sheets. into: filled as it goes, so that an interruption loses
-    nothing. Deterministic. Raises what `World` raises.
+    play: recorded play, the source of real token pairs and of the mover's position. held, mixed, still: frames to play.
+    returns: number of starts. sheet_every: keep every n-th frame for contact sheets. into: filled during the run, so
+    that an interruption loses nothing. Deterministic. Raises what `World` raises.
     """
     found = Life() if into is None else into
     player = _Player(model, sampler, starts, play)
@@ -194,7 +194,7 @@ def life(
 
 
 def _learn(player: _Player, play: Play, watch: Watch) -> float:
-    """Tokenize real play: its pairs of neighbours are the real ones. Returns its entropy per stretch."""
+    """Tokenize real play and remember its neighbouring token pairs. Returns its mean entropy per stretch."""
     assert player.real is not None
     stretches = []
     for video in watch(play.frames, "real play", len(play.frames)):
@@ -217,7 +217,7 @@ def _name(model: Model, action: int) -> str:
 
 
 def _returns(player: _Player, starts: int, watch: Watch) -> list[Return]:
-    """k = 1…7 steps out and back for each action whose opposite has a name, and full turns."""
+    """1, 3, 5 and 7 steps out and back for each action whose opposite has a name, and full turns."""
     model, found = player.model, []
     names = [_name(model, a) for a in range(model.info.choices)]
     first = {name: names.index(name) for name in names}
@@ -231,7 +231,7 @@ def _returns(player: _Player, starts: int, watch: Watch) -> list[Return]:
             )
         if name.startswith("turn-"):
             turns = np.array([_turn(player, s, action) for s in watch(range(starts), f"full {name}", starts)])
-            full = int(turns.mean(0)[3:].argmax()) + 3  # the turn is as long as brings back most
+            full = int(turns.mean(0)[3:].argmax()) + 3  # number of steps that best brings the start back
             found.append(_summary(f"full {name}", full + 1, turns[:, full].tolist()))
     return found
 
@@ -247,7 +247,7 @@ def _out_and_back(player: _Player, seed: int, action: int, back: int, k: int) ->
     for _ in range(k):
         world.step(action)
         now = player.background(world.tokens[None])
-        if measures.changed(np.concatenate([before, now])) < 0.02:  # a wall is in the way: that was no step
+        if measures.changed(np.concatenate([before, now])) < 0.02:  # a wall blocked the step, so it does not count
             break
         moved, before = moved + 1, now
     frame = world.frame
@@ -257,6 +257,6 @@ def _out_and_back(player: _Player, seed: int, action: int, back: int, k: int) ->
 
 
 def _turn(player: _Player, seed: int, action: int) -> NDArray[np.float64]:
-    """PSNR against the start after 1…_LONGEST_TURN turns."""
+    """PSNR against the start after 1…_LONGEST_TURN turning steps."""
     start = player.begin(seed)
     return psnr(player.world.rollout([action] * _LONGEST_TURN), np.repeat(start[None], _LONGEST_TURN, 0), player.pixels)

@@ -1,4 +1,4 @@
-"""What was measured, as JSON or as Markdown, and the bars that a bundled world is held to."""
+"""The measurements as JSON or Markdown, and the limits (bars) that a bundled world must meet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genie_cpp.errors import GenieError
 from genie_cpp.evaluate.life import Life
 from genie_cpp.words import in_cell, quoted
 
-# What a bundled world is held to; shares are of 1, dB of frames against the truth or the start.
+# Limits for a bundled world. Shares are in 0…1; dB compare a frame with the true frame or the start.
 BARS = {
     "place-right": 0.9, "place-db": 20, "landmarks-met": 0.9, "landmarks-missed": 0, "walker-right": 0.95,
     "held-distinct": 0.8, "held-periods": 0, "mixed-entropy": 0.6, "held-strays": 0.01, "mixed-strays": 0.01,
@@ -38,7 +38,7 @@ def limits(items: Sequence[str]) -> dict[str, float]:
 
 @dataclass
 class Report:
-    """All that `genie-eval` found; parts that were not asked for are None or empty."""
+    """Everything that `genie-eval` measured. Parts that were not requested are None or empty."""
 
     model: dict[str, Any]
     life: Life | None = None
@@ -46,7 +46,7 @@ class Report:
     sweep: list[dict[str, Any]] = field(default_factory=list)
     against: dict[str, Any] = field(default_factory=dict)
     frames_per_second: float | None = None
-    limits: dict[str, float] = field(default_factory=dict)  # bars of this world that are not BARS
+    limits: dict[str, float] = field(default_factory=dict)  # limits of this world that override BARS
 
     def facts(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -63,7 +63,7 @@ class Report:
         return found
 
     def markdown(self) -> str:
-        """Sections with a table each."""
+        """Sections, each with a table."""
         parts = [_table("world", ("", ""), self.model.items())]
         if self.life is not None:
             parts += _life(self.life)
@@ -81,8 +81,8 @@ class Report:
         return "\n".join(parts)
 
     def bars(self) -> list[tuple[str, float, str, bool]]:
-        """(what, its value, the bar, whether it is met) of all that was measured. A place is held to its map, any
-        other world to what it shows when an action is held and to the entropy of mixed walks."""
+        """(name, value, limit, whether it is met) of every measure that has a limit. A place is judged by its map. Any
+        other world is judged by its frames under a held action and by the entropy of mixed walks."""
         values = _judged(self)
         limits = {**BARS, **self.limits}
         rows = []
@@ -94,7 +94,7 @@ class Report:
 
 
 def _judged(report: Report) -> dict[str, float]:
-    """The figures that have a bar, as far as they were measured."""
+    """The measures that have a limit, as far as they were taken."""
     life, truth, found = report.life, report.truth, dict[str, float | None]()
     if "place_right" in truth:
         found["place-right"], found["place-db"] = truth["place_right"], truth["place_db"]

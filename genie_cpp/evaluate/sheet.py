@@ -1,4 +1,4 @@
-"""Pictures of a long play: contact sheets, and the entropy of tokens over time."""
+"""Images of a long play: contact sheets, and a plot of the tokens' entropy over time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS = ("#3366cc", "#dc3912", "#ff9900", "#109618", "#990099", "#0099c6", "#
 
 
 def contact(frames: Sequence[Frame], columns: int = _COLUMNS) -> Image.Image:
-    """Frames in rows, the first at the top left."""
+    """Frames in rows; the first is at the top left."""
     height, width, _ = frames[0].shape
     rows = -(-len(frames) // columns)
     sheet = np.full((rows * (height + _GAP), columns * (width + _GAP), 3), 255, np.uint8)
@@ -28,7 +28,7 @@ def contact(frames: Sequence[Frame], columns: int = _COLUMNS) -> Image.Image:
 
 
 def entropy_plot(life: Life) -> Image.Image:
-    """Bits per token of each stretch of the mixed walks; the dashed line is real play's."""
+    """Bits per token of each stretch of the mixed walks. The dashed line is the value of real play."""
     width, height, left, bottom = 640, 320, 40, 30
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
@@ -60,7 +60,7 @@ def entropy_plot(life: Life) -> Image.Image:
 
 
 def write(life: Life, folder: Path) -> list[Path]:
-    """A sheet per action and walk, and the plot, as PNG. Raises OSError."""
+    """Write a sheet per action and walk, and the plot, as PNG. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, frames in life.sheets.items():

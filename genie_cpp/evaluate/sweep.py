@@ -1,4 +1,4 @@
-"""Which sampler a world should have: settings tried against truth and against life."""
+"""Searches sampler settings for a world: each is measured against recorded play (`truth`) and in long play (`life`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genie_cpp.sampler import Sampler
 from genie_cpp.world import World
 
 KEYS = ("steps", "temperature", "order", "noise", "threshold")
-_NOISE = 2.0  # standard errors of a difference that are still noise
+_NOISE = 2.0  # differences below this many standard errors count as noise
 
 
 def parse(items: Sequence[str]) -> dict[str, list[Any]]:
@@ -56,10 +56,10 @@ def sweep(
     into: list[dict[str, Any]] | None = None,
     watch: Watch = unwatched,
 ) -> list[dict[str, Any]]:
-    """A row per combination: its settings, passes and milliseconds per frame, the sampled next frame against the true
-    one, and life: a mixed walk's strays and entropy, and for a place how many frames keep to the map.
+    """One row per combination: its settings; passes and milliseconds per frame; the sampled next frame against the true
+    one; strays and entropy of a mixed walk; and, for a place, the share of frames that match the map.
 
-    `chosen` marks the one with the least passes among those that are within noise of the best in every judged column.
+    `chosen` marks the row with the fewest passes among those within noise of the best in every judged column.
     """
     rows: list[dict[str, Any]] = [] if into is None else into
     frames, actions, blocked = play.clips(clips, model.info.context_length)
@@ -89,7 +89,7 @@ def sweep(
 
 
 def _cost(world: World, start: Frame, frames: int = 24) -> dict[str, float]:
-    """Passes of the dynamics and milliseconds per frame, of a short play."""
+    """Dynamics passes and milliseconds per frame, measured in a short play."""
     world.reset(start, seed=0)
     started = time.perf_counter()
     world.rollout([i // 4 % world.model.info.choices for i in range(frames)])
@@ -98,7 +98,7 @@ def _cost(world: World, start: Frame, frames: int = 24) -> dict[str, float]:
 
 
 def mark(rows: list[dict[str, Any]]) -> None:
-    """Set `chosen` on the cheapest row that is within noise of the best in what it is judged by."""
+    """Set `chosen` on the row with the fewest passes among those within noise of the best in every judged column."""
     best_next = max(rows, key=lambda row: row["next_db"])
     best_place = max(rows, key=lambda row: row.get("place_right", 0.0))
     best_strays = min(row["strays"] for row in rows)

@@ -1,4 +1,4 @@
-"""How near a world is to the game that it was learned from, on episodes it was never trained on."""
+"""How close a world is to the game it was trained on, measured on held-out episodes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from genie_cpp.model import Model
 from genie_cpp.sampler import Sampler
 from genie_cpp.world import World
 
-FULL_WALK = 500  # actions of a walk that is held to the map; frames of its last fifth count
-LANDMARK_DB = 16.0  # a landmark is met where its box is at least so near to the true one
-POSE_DB = 12.0  # likewise for whoever walks
+FULL_WALK = 500  # actions per walk that is compared with the map; only its last fifth of frames counts
+LANDMARK_DB = 16.0  # PSNR of a landmark's box from which the landmark counts as met
+POSE_DB = 12.0  # the same for the moving figure
 
 
 def truth(
@@ -30,10 +30,10 @@ def truth(
     into: dict[str, Any] | None = None,
     watch: Watch = unwatched,
 ) -> dict[str, Any]:
-    """Reconstruction, next frame, controllability, actions, long play and, of a place, how it keeps to its map.
+    """Measure reconstruction, next frame, controllability, actions, long play, and for a place how it keeps to its map.
 
-    Returns JSON-ready figures, dB unless named otherwise; `*_error` are standard errors over clips. into: filled as it
-    goes. Deterministic. Raises what `World` raises.
+    Returns figures ready for JSON, in dB unless named otherwise; `*_error` are standard errors over clips. into: filled
+    during the run. Deterministic. Raises what `World` raises.
     """
     found: dict[str, Any] = {} if into is None else into
     T = model.info.context_length
@@ -57,8 +57,8 @@ def truth(
 def one_step(
     world: World, clips: NDArray[np.uint8], context: int, watch: Watch = unwatched, label: str = "next frame"
 ) -> dict[str, float]:
-    """Sample frame `context` after the true frames before it, with the action the LAM infers; clips where it is the
-    frame before again are left out."""
+    """Sample frame `context` after the true frames before it, with the action that the LAM infers. Clips in which this
+    frame equals the one before it are left out."""
     sampled = []
     for index, clip in enumerate(watch(clips, label, len(clips))):
         actions = _inferred(world.model, clip[: context + 1])
@@ -111,7 +111,7 @@ def action_table(
     count: int,
     watch: Watch = unwatched,
 ) -> NDArray[np.int64]:
-    """Counts [latent, true action 0…count-1]; steps where a wall was in the way show nothing and do not count."""
+    """Counts [latent, true action 0…count-1]. Steps blocked by a wall show no action and do not count."""
     table = np.zeros((model.info.action_count, count), np.int64)
     for clip, true, wall in zip(watch(clips, "actions", len(clips)), actions, blocked, strict=True):
         np.add.at(table, (model.infer_actions(clip)[~wall], true[~wall]), 1)
@@ -119,27 +119,27 @@ def action_table(
 
 
 def meaning(table: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[true action] -> its latent: of those that are often it, the one that is seldomest another."""
+    """[true action] -> its latent: of the latents frequent for it, the one that most exclusively means it."""
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     often = table >= 0.2 * table.max(0)
     return np.where(often & (table > 0), share + 1e-9 * table, -1.0).argmax(0)
 
 
 def found_share(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """For each true action that was seen: of the cases of its latent, the share that are this action."""
+    """For each true action that occurs: the share of its latent's cases that are this action."""
     best, seen = meaning(table), table.sum(0) > 0
     share = table[best, np.arange(table.shape[1])] / np.maximum(table[best].sum(1), 1)
     return share[seen]
 
 
 def _walks(play: Play, count: int, length: int) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """(seed, true frames [length + 1, ...], actions [length]) of the first episodes."""
+    """(seed, true frames [length + 1, ...], actions [length]) for the first episodes."""
     for episode in range(min(count, len(play.frames))):
         yield episode, play.frames[episode, : length + 1], play.actions[episode, :length]
 
 
 def _long_play(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch: Watch) -> dict[str, float]:
-    """From one true frame, 100 frames with the latents that the true actions are, against what happened."""
+    """Play up to 100 frames from one true frame, with the latents of the true actions: PSNR to the recording."""
     length = min(100, play.frames.shape[1] - 1)
     db = []
     for seed, video, actions in watch(_walks(play, walks, length), "long play", walks):
@@ -154,9 +154,10 @@ def _long_play(world: World, play: Play, meant: NDArray[np.int64], walks: int, w
 
 
 def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch: Watch = unwatched) -> dict[str, Any]:
-    """A world that is a place is held to its map: mixed walks with true actions; of their last fifth, the share of
-    frames whose nearest picture of all places is the true one, the PSNR outside the mover, and what is met. Of all
-    frames, the share of steps that did what the action says, from wherever the world was (`steps_right`)."""
+    """Compare a world that is a place with its map, on mixed walks with true actions. Measured on the last fifth of the
+    frames: the share whose nearest picture of all places is the true one, the PSNR outside the mover, and the landmarks
+    met. Measured on all frames: the share of steps that did what the action says from where the world was
+    (`steps_right`)."""
     assert play.places is not None and play.pictures is not None
     length = min(FULL_WALK, play.frames.shape[1] - 1)
     first = length * 4 // 5
@@ -201,7 +202,7 @@ def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch:
 
 
 def _leads(play: Play) -> dict[int, dict[int, int]]:
-    """Of each place that was walked through: action -> the place that it led to."""
+    """For each place in the recording: action -> the place that it led to."""
     assert play.places is not None
     found: dict[int, dict[int, int]] = {}
     for places, actions in zip(play.places.tolist(), play.actions.tolist(), strict=True):
@@ -213,13 +214,13 @@ def _leads(play: Play) -> dict[int, dict[int, int]]:
 def _steps(
     frames: NDArray[np.uint8], at: int, actions: NDArray[np.uint8], leads: dict[int, dict[int, int]], nearest: Nearest
 ) -> list[bool]:
-    """Whether each action did what it does, wherever the world had come to: of the places next to the last one, the
-    nearest is that to which the action leads."""
+    """Whether each action had its effect, from wherever the world was: among the last place and its neighbours, the
+    nearest to the frame must be the place that the action leads to."""
     found = []
     for frame, action in zip(frames, actions.tolist(), strict=True):
         around = leads.get(at, {})
         if action not in around:
-            break  # nobody walked there
+            break  # the recording has no such step
         beside = np.array(sorted({at, *around.values()}))
         now = nearest.among(frame, beside)
         if len(beside) > 1:
@@ -229,8 +230,8 @@ def _steps(
 
 
 class Poses:
-    """How whoever walks looks, from true frames: which pixels differ from the place without the mover, and the way the
-    mover went last."""
+    """What the mover looks like in true frames: which pixels differ from the place without the mover, and in which
+    direction the mover last went."""
 
     def __init__(self, play: Play) -> None:
         assert play.places is not None and play.pictures is not None
@@ -246,12 +247,12 @@ class Poses:
                 key = bytes([way]) + mask.tobytes()
                 counts[key] = counts.get(key, 0) + 1
                 self.looks.setdefault(key, (mask, box, way))
-        # A pixel of the mover that has the ground's colour makes a look of its own; only the common ones count.
+        # A mover's pixel with the ground's colour produces a separate look, so only the frequent looks are kept.
         total = sum(counts.values())
         self.looks = {key: look for key, look in self.looks.items() if counts[key] >= 0.005 * total}
 
     def way(self, frame: NDArray[np.uint8], ground: NDArray[np.uint8]) -> int:
-        """The way the mover of a frame faces, its place without the mover being known; -1 where it is not whole."""
+        """The direction the mover faces; -1 if no known look fits. ground: the place without the mover."""
         top, left, bottom, right = self.box
         mine, below = frame[top:bottom, left:right], ground[top:bottom, left:right]
         errors = [
@@ -262,7 +263,7 @@ class Poses:
 
 
 def ways(places: NDArray[np.integer[Any]], actions: NDArray[np.integer[Any]]) -> list[int]:
-    """After each action, the last one that led to another place; -1 before there was one."""
+    """For each action: the last one that led to another place; -1 before the first such action."""
     last, found = -1, []
     for before, after, action in zip(places[:-1], places[1:], actions, strict=True):
         last = int(action) if before != after else last

@@ -1,1 +1,1 @@
-"""Bytes of files, read strictly: GGUF containers, saved worlds, and files of other kinds, known to be named."""
+"""Strict readers of file contents: GGUF containers, saved worlds, and other kinds of files, to name them in errors."""

@@ -1,14 +1,14 @@
-"""What a file is when it is not what was asked for: what downloads and phones make of it, by name."""
+"""Recognises files that are not what was asked for, such as broken downloads and phone formats, so errors name them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-HEAD = 512  # bytes that are enough to tell
+HEAD = 512  # bytes needed to recognise a file
 
 
 def described(head: bytes) -> tuple[str, str] | None:
-    """(what a file that starts so is, what to do), or None where it is neither."""
+    """(what a file with this beginning is, what to do), or None if it is not recognised."""
     text = head[:HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git LFS pointer, not the file itself", "git lfs pull fetches it, or download it by its link"
@@ -23,7 +23,7 @@ def described(head: bytes) -> tuple[str, str] | None:
 
 
 def of(path: Path) -> tuple[str, str] | None:
-    """As `described`, of a file; None also where it cannot be read."""
+    """As `described`, for a file; None also if it cannot be read."""
     try:
         with path.open("rb") as file:
             return described(file.read(HEAD))

@@ -1,7 +1,7 @@
-"""The one GGUF reader: every byte of a model file passes through here before C sees a pointer (docs/gguf.md).
+"""The only GGUF reader: every byte of a model file passes through here before C gets a pointer (docs/gguf.md).
 
-The file is untrusted. Counts are compared with the bytes left before anything is allocated, lengths are checked as
-`length <= remaining`, nothing recurses, and no part of it is mapped: a file that shrinks is an error, not a signal.
+The file is untrusted. Counts are compared with the remaining bytes before anything is allocated. Lengths are checked as
+`length <= remaining`. Nothing recurses. No part is memory-mapped, so a file that shrinks is an error, not a signal.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ARCHITECTURE = "genie"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
 MAX_NAME = 64
-# Far above what a Genie has (512 blocks, 4 stacks, 44 tensors each), far below what costs gigabytes.
+# Far more than a Genie has (512 blocks, 4 stacks, 44 tensors each), but far less than would cost gigabytes.
 MAX_TENSORS = 1 << 17
 MAX_KEYS = 1 << 14
 MAX_KEY_BYTES = 256
 MAX_STRING_BYTES = 1 << 20
 MAX_ARRAY_ITEMS = 1 << 20
-_WINDOW = 1 << 16  # bytes of the header that are read at once
+_WINDOW = 1 << 16  # bytes of the header that are read at a time
 
 _DAMAGED = "the file is damaged or made to mislead; get it again from where it came, or convert the checkpoint again"
 _CUT = "the download or copy was probably cut short; get the file again"
@@ -50,7 +50,7 @@ class TensorType(enum.IntEnum):
     Q8_0 = 8
 
 
-# type -> (values per block, bytes per block); a Q block starts with its float16 scale.
+# type -> (values per block, bytes per block); a quantized block starts with its float16 scale.
 BLOCKS: dict[TensorType, tuple[int, int]] = {
     TensorType.F32: (1, 4),
     TensorType.F16: (1, 2),
@@ -60,7 +60,7 @@ BLOCKS: dict[TensorType, tuple[int, int]] = {
 
 _TYPES = {int(kind): kind for kind in TensorType}
 
-# GGUF value types by code: (name, struct format or None for string and array, smallest number of bytes).
+# GGUF value types by code: (name, struct format or None for string and array, smallest size in bytes).
 _VALUES: dict[int, tuple[str, str | None, int]] = {
     0: ("uint8", "B", 1),
     1: ("int8", "b", 1),
@@ -95,7 +95,7 @@ class TensorInfo:
 
 
 class Source:
-    """An open file that is read piece by piece, from any thread."""
+    """An open file that any thread can read in pieces."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
@@ -138,7 +138,7 @@ class Source:
 
 
 class _Cursor:
-    """Reads little-endian fields and never past the end."""
+    """Reads little-endian fields, never past the end."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.at, self.size = source, 0, source.size
@@ -158,13 +158,13 @@ class _Cursor:
     def scalar(self, code: str, what: str) -> Any:
         field = _FIELDS[code]
         if field.size > self.remaining:
-            self.take(field.size, what)  # which says so
+            self.take(field.size, what)  # raises the error
         start = self._see(field.size)
         self.at += field.size
         return field.unpack_from(self._window, start)[0]
 
     def _see(self, count: int) -> int:
-        """Where in the window the next `count` bytes are, which are in the file."""
+        """Index in `_window` of the next `count` bytes. The caller has checked that the file has them."""
         start = self.at - self._start
         if start + count > len(self._window):
             wanted = min(self.remaining, max(count, _WINDOW))
@@ -172,7 +172,7 @@ class _Cursor:
         return start
 
     def count(self, limit: int, smallest: int, what: str) -> int:
-        """A 64-bit count of records of at least `smallest` bytes."""
+        """A 64-bit number of records, each of at least `smallest` bytes."""
         value = int(self.scalar("Q", f"the number of {what}"))
         if value > self.remaining // smallest:
             raise GGUFError(
@@ -214,7 +214,7 @@ class GGUFFile:
     """An open GGUF whose structure has been checked. Use `GGUFFile.open(path)`, as a context manager or with `close`.
 
     metadata: values by key. value_types: the stored type of each, such as "uint32" or "array of string".
-    tensors: by name, in file order. alignment: of the tensor data, bytes. size: of the file, bytes.
+    tensors: by name, in file order. alignment: of the tensor data, in bytes. size: of the file, in bytes.
     """
 
     def __init__(self, path: Path, source: Source) -> None:
@@ -228,10 +228,10 @@ class GGUFFile:
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> GGUFFile:
-        """Open and check a file. Raises GGUFError, its message naming the file and the first fault met."""
+        """Open and check a file. Raises GGUFError, whose message names the file and the first error found."""
         path = Path(path)
         try:
-            # Opening a named pipe would wait for ever, so the kind is asked first.
+            # Opening a named pipe would block forever, so its kind is checked first.
             if not stat.S_ISREG(path.stat().st_mode):
                 raise GGUFError(f"{quoted(str(path))} is not a regular file", "give the path of a .gguf file")
             source = Source(path)
@@ -254,7 +254,7 @@ class GGUFFile:
             raise
 
     def data(self, name: str, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The bytes of a tensor, uint8 `[n_bytes]`, read anew: its own memory, or the start of `into`.
+        """The bytes of a tensor, uint8 `[n_bytes]`, read anew: into new memory or the start of `into`.
 
         Raises GGUFError."""
         info = self.tensors[name]
@@ -263,22 +263,22 @@ class GGUFFile:
         return bytes_
 
     def scratch(self) -> NDArray[np.uint8]:
-        """Memory for the largest tensor, to give to `data` again and again."""
+        """A buffer large enough for any tensor, to pass to `data` repeatedly."""
         return np.empty(max((info.n_bytes for info in self.tensors.values()), default=0), np.uint8)
 
     def sha256(self) -> str:
-        """Hash of the bytes of this very file, hexadecimal, whatever its path leads to by now. Raises GGUFError."""
+        """SHA-256 of the opened file, hexadecimal, even if the path names another file by now. Raises GGUFError."""
         digest, block = hashlib.sha256(), bytearray(1 << 20)
         for start in range(0, self.size, len(block)):
             digest.update(self._source.read(start, memoryview(block)[: min(len(block), self.size - start)]))
         return digest.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Refuse a file that was written to since it was opened. Raises GGUFError."""
+        """Refuse a file that was changed since it was opened. Raises GGUFError."""
         self._source.check_unchanged()
 
     def check_finite(self, name: str) -> None:
-        """Refuse NaN and infinity among the values, or the block scales, of a tensor. Raises GGUFError."""
+        """Refuse NaN and infinity in a tensor's values or block scales. Raises GGUFError."""
         info = self.tensors[name]
         raw = self.data(name)
         if info.type is TensorType.F32:
@@ -298,7 +298,7 @@ class GGUFFile:
                 )
 
     def close(self) -> None:
-        """Let go of the file; what `data` gave stays."""
+        """Close the file. Arrays that `data` returned stay valid."""
         self._source.close()
 
     def __enter__(self) -> GGUFFile:
@@ -310,7 +310,7 @@ class GGUFFile:
         self.close()
 
     def _parse(self, cursor: _Cursor) -> None:
-        cursor.take(4, "the magic")  # `open` has looked at it
+        cursor.take(4, "the magic")  # `open` has checked it
         version = cursor.scalar("I", "the version")
         if version != VERSION:
             if version == int.from_bytes(VERSION.to_bytes(4, "little"), "big"):
@@ -318,7 +318,7 @@ class GGUFFile:
                     "the file is big-endian; only little-endian GGUF is read", "convert the checkpoint again"
                 )
             raise GGUFError(f"GGUF version {version} is not supported, only {VERSION}", "convert the checkpoint again")
-        # Smallest tensor record: name of 1, dimension count, 1 dimension, type, offset; smallest pair: key of 1, uint8.
+        # Smallest record: 1-byte name, dimension count, 1 dimension, type, offset. Smallest pair: 1-byte key, uint8.
         tensor_count = cursor.count(MAX_TENSORS, 8 + 1 + 4 + 8 + 4 + 8, "tensors")
         key_count = cursor.count(MAX_KEYS, 8 + 1 + 4 + 1, "metadata keys")
         items_left = MAX_ARRAY_ITEMS
@@ -327,13 +327,13 @@ class GGUFFile:
         self._set_alignment()
         architecture = self.metadata.get("general.architecture")
         if architecture != ARCHITECTURE and isinstance(architecture, str):
-            # Said before its tensors are looked at: another model's may be of types that no Genie has.
+            # Checked first: another model's tensors may have types that no Genie has, which gives a less clear error.
             raise GGUFError(f"it is a GGUF of a {quoted(architecture, 40)} model, not of a Genie", "give a Genie's")
         infos = [self._parse_tensor(cursor, index) for index in range(tensor_count)]
         self._place(infos, -(-cursor.at // self.alignment) * self.alignment)
 
     def _parse_pair(self, cursor: _Cursor, index: int, items_left: int) -> int:
-        """Read one key and value; returns how many more array items the file may have."""
+        """Read one key and value. Returns how many array items the rest of the file may have."""
         key = cursor.string(MAX_KEY_BYTES, f"the name of metadata key {index}")
         if not key:
             raise GGUFError(f"metadata key {index} has an empty name", _DAMAGED)
@@ -366,7 +366,7 @@ class GGUFFile:
         self.alignment = value
 
     def _parse_tensor(self, cursor: _Cursor, index: int) -> TensorInfo:
-        """One record; `offset` still counts from the start of the data."""
+        """One record. Its `offset` still counts from the start of the tensor data."""
         name = cursor.string(MAX_NAME, f"the name of tensor {index}")
         if not name:
             raise GGUFError(f"tensor {index} has an empty name", _DAMAGED)
@@ -392,7 +392,7 @@ class GGUFFile:
                 f"{what} has rows of {shape[0]}, not a multiple of the {kind.name} block {per_block}", _DAMAGED
             )
         count = 1
-        for length in shape:  # Python's integers do not wrap
+        for length in shape:  # Python's integers do not overflow
             count *= length
         n_bytes = count // per_block * block_bytes
         if n_bytes > cursor.size:
@@ -405,7 +405,7 @@ class GGUFFile:
         return info
 
     def _place(self, infos: list[TensorInfo], start: int) -> None:
-        """Turn offsets into offsets in the file, with every tensor in bounds and none over another."""
+        """Convert offsets to offsets in the file. Every tensor must be in bounds, and none may overlap."""
         end, before = start, ""
         for info in sorted(infos, key=lambda info: info.offset):
             at = start + info.offset

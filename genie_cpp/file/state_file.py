@@ -1,6 +1,6 @@
-"""A saved world's bytes: a zip of `head.npy` (JSON) and a few arrays, stored, as `numpy.savez` writes them.
+"""The bytes of a saved world: an uncompressed zip of `head.npy` (JSON) and a few arrays, as `numpy.savez` writes it.
 
-Whoever sends one is not to be trusted, so what numpy would guess at is read here by what may stand there.
+The sender is not trusted. Where numpy would accept many forms, this reader accepts only the ones that `pack` writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pack(head: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpack(state: bytes, most: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """(head, arrays), the inverse of `pack`. most: bytes that a member may have. Raises StateError."""
+    """(head, arrays), the inverse of `pack`. most: bytes that one member may have. Raises StateError."""
     try:
         with zipfile.ZipFile(io.BytesIO(state)) as members:
             infos = members.infolist()
@@ -39,14 +39,14 @@ def unpack(state: bytes, most: int) -> tuple[dict[str, Any], dict[str, NDArray[A
             if len(set(names)) < len(names) or not set(names) <= {"head.npy", "ids.npy", "actions.npy", "pixels.npy"}:
                 raise ValueError("it has other members")
             for info in infos:
-                # Stored, not compressed, and no larger than a window: a small file cannot unpack into a large one.
+                # Uncompressed and no larger than a window, so that a small file cannot unpack into a large one.
                 if info.compress_type or info.flag_bits & 1 or info.file_size != info.compress_size:
                     raise ValueError("a member is compressed or encrypted")
                 if info.file_size > most + 256:
                     raise ValueError("a member is too large")
             arrays = {info.filename.removesuffix(".npy"): _array(members.read(info)) for info in infos}
         head = json.loads(arrays.pop("head").tobytes()[:MAX_HEAD])
-    except Exception as error:  # zipfile raises half a dozen kinds on damaged bytes, struct.error among them
+    except Exception as error:  # zipfile raises many kinds on damaged bytes, struct.error among them
         raise StateError(f"not a saved world: {type(error).__name__}: {str(error)[:100]}") from None
     if not isinstance(head, dict):
         raise StateError("not a saved world: it has no head")
@@ -54,7 +54,7 @@ def unpack(state: bytes, most: int) -> tuple[dict[str, Any], dict[str, NDArray[A
 
 
 def _array(data: bytes) -> NDArray[Any]:
-    """Version 1.0 of numpy's format, of the types and in the order that `pack` writes. Raises ValueError."""
+    """Reads version 1.0 of numpy's format, only with the types and order that `pack` writes. Raises ValueError."""
     if data[:8] != b"\x93NUMPY\x01\x00":
         raise ValueError("a member is no array")
     length = int.from_bytes(data[8:10], "little")
@@ -65,4 +65,4 @@ def _array(data: bytes) -> NDArray[Any]:
     kind = np.dtype(_TYPES[found[1]])
     if len(shape) > 3 or math.prod(shape) * kind.itemsize != len(data) - 10 - length:
         raise ValueError("an array is cut short")
-    return np.frombuffer(data, kind, offset=10 + length).reshape(shape).copy()  # aligned, whatever the offset
+    return np.frombuffer(data, kind, offset=10 + length).reshape(shape).copy()  # a copy is aligned

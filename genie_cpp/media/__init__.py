@@ -1,1 +1,1 @@
-"""Pictures and videos, in and out, apart from what fits them to a model (genie_cpp/frames.py)."""
+"""Pictures and videos, in and out. Fitting them to a model's frame is in genie_cpp/frames.py."""

@@ -1,7 +1,7 @@
-"""What a picture carries besides its pixels, bounded before Pillow reads it.
+"""Limits on a picture's metadata, checked before Pillow reads it.
 
-Pillow joins the pieces of a JPEG's Exif or a GIF's comment one by one, which takes the square of their number: four
-MiB of one-byte pieces keep a CPU busy for a minute. Nobody's camera writes more than the limits here.
+Pillow joins the pieces of a JPEG's Exif or a GIF's comment one by one, which takes quadratic time: 4 MiB of one-byte
+pieces keep a CPU busy for a minute. No real camera writes more than these limits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-MAX_SEGMENTS = 512  # of a JPEG before its pixels; depth maps come in a hundred
+MAX_SEGMENTS = 512  # of a JPEG before its pixels; files with depth maps have about a hundred
 MAX_SCANS = 100  # passes over a JPEG's pixels
 MAX_CHUNKS = 4096  # of a PNG or WebP that are not pixels
 MAX_PIECES = 1 << 15  # of a GIF's comments and other extensions
@@ -21,7 +21,7 @@ class TooMuchError(ValueError):
 
 
 def check(file: BinaryIO) -> None:
-    """Refuse a picture with too much metadata; the file's position is kept. Raises TooMuchError, OSError."""
+    """Refuse a picture with too much metadata. Keeps the file's position. Raises TooMuchError, OSError."""
     start = file.tell()
     head = file.read(12)
     file.seek(start)
@@ -52,11 +52,11 @@ def _jpeg(file: BinaryIO) -> None:
     count = _Count(MAX_SEGMENTS)
     file.seek(2, 1)
     while len(marker := file.read(2)) == 2 and marker[0] == 0xFF:
-        if marker[1] == 0xFF:  # filling
+        if marker[1] == 0xFF:  # fill byte
             file.seek(-1, 1)
             count.add(1)
             continue
-        if marker[1] == 0x01 or 0xD0 <= marker[1] <= 0xD8:  # without a length
+        if marker[1] == 0x01 or 0xD0 <= marker[1] <= 0xD8:  # markers without a length
             count.add(2)
             continue
         if marker[1] == 0xDA:
@@ -71,11 +71,11 @@ def _jpeg(file: BinaryIO) -> None:
 
 
 def _scans(file: BinaryIO) -> None:
-    """From behind the first scan's marker to the end of the image: what follows (a motion photo's film) is not its."""
+    """Counts scans from after the first scan's marker to the end of the image. A motion photo's film comes after it."""
     scans, block, at = 1, b"", 0
 
     def more() -> bool:
-        """Keep the rest of the block and read on."""
+        """Keep the rest of the block and read the next one."""
         nonlocal block, at
         rest = block[at:]
         block, at = rest + file.read(1 << 20), 0
@@ -91,7 +91,7 @@ def _scans(file: BinaryIO) -> None:
         marker = block[at + 1]
         if marker == 0xD9:
             return
-        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD7:  # data, filling, restarts
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD7:  # stuffed byte, fill byte, restart markers
             at += 1 if marker == 0xFF else 2
             continue
         if marker == 0xDA:
@@ -109,7 +109,7 @@ def _scans(file: BinaryIO) -> None:
 
 
 def _chunks(file: BinaryIO, first: int, form: str, pixels: tuple[bytes, ...], checksum: int) -> None:
-    """Length and name (or the other way round), data, checksum: PNG and RIFF."""
+    """Chunks of PNG and RIFF: length and name (in either order), data, checksum."""
     count = _Count(MAX_CHUNKS)
     file.seek(first, 1)
     while len(head := file.read(8)) == 8:

@@ -1,7 +1,7 @@
-"""Frames out: GIF, WebP, PNG (animated), MP4 or a folder of PNGs, with the recipe inside and never half-written.
+"""Frames out: GIF, WebP, PNG (animated), MP4 or a folder of PNGs. Each holds its recipe, and none is ever half-written.
 
-GIF, WebP and PNG are put together here from pictures that Pillow compresses one at a time: Pillow's own animations
-merge equal neighbours, and hold every frame in memory.
+GIF, WebP and PNG are assembled here from single pictures that Pillow compresses. Pillow's own animation writers would
+merge equal neighbours and hold every frame in memory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from PIL import Image
 from genie_cpp.errors import OutputError
 from genie_cpp.leftovers import REPLACED, folder_beside
 
-# The longest side each format can say.
+# The largest side in pixels that each format can store.
 EXTENSIONS = {".gif": 65535, ".webp": 16383, ".png": 2**31 - 1, ".mp4": 16384}
 Frame = NDArray[np.uint8]
 
 
-KEY = "genie_cpp"  # of the text that says how a file was made
+KEY = "genie_cpp"  # key of the text that says how a file was made
 
 
 class Description(Protocol):
-    """What a file says of its frames and how they are shown: a Recipe, or a session.Played."""
+    """What a file stores about its frames and how to show them: a Recipe or a session.Played."""
 
     @property
     def fps(self) -> int: ...
@@ -49,9 +49,9 @@ _MAX_ARGUMENT = 100_000  # bytes; Linux allows 128 KiB
 
 
 def check_output(path: Path, overwrite: bool, folder: bool = False) -> None:
-    """Refuse, before any work is done, an output that cannot be written. Raises OutputError.
+    """Refuse an output that cannot be written, before any work is done. Raises OutputError.
 
-    An empty folder is as good as none; one that holds other files than genie-run's own is never replaced.
+    An empty folder counts as absent. A folder with files that genie-run did not write is never replaced.
     """
     if not folder and path.suffix.lower() not in EXTENSIONS:
         raise OutputError(f"{path}: unknown kind of output", f"end it in {', '.join(EXTENSIONS)}, or in / for a folder")
@@ -79,7 +79,7 @@ def check_output(path: Path, overwrite: bool, folder: bool = False) -> None:
 
 
 def check_size(path: Path, width: int, height: int, folder: bool = False) -> None:
-    """Refuse a size in pixels, enlargement included, that the format of `path` cannot have. Raises OutputError."""
+    """Refuse a size in pixels (after enlargement) that the format of `path` cannot store. Raises OutputError."""
     most = EXTENSIONS[".png" if folder else path.suffix.lower()]
     if max(width, height) > most:
         raise OutputError(f"{path.suffix} holds at most {most}x{most} pixels, not {width}x{height}", "lower --scale")
@@ -90,15 +90,15 @@ def write(
 ) -> None:
     """Write frames (uint8 [H, W, 3] each), enlarged by recipe.scale, at recipe.fps. Raises OutputError.
 
-    Every frame is kept, identical neighbours too; the same frames and recipe give the same bytes. WebP, PNG and folders
-    hold the exact pixels, GIF the nearest of 256 colours. Players show no GIF faster than 50 frames/s.
+    Every frame is kept, also identical neighbours. The same frames and recipe give the same bytes. WebP, PNG and
+    folders store the exact pixels, GIF the nearest of 256 colours. Players do not show GIFs faster than 50 frames/s.
     """
     check_output(path, overwrite, folder)
     if not frames:
         raise OutputError("there are no frames to write")
     check_size(path, frames[0].shape[1] * recipe.scale, frames[0].shape[0] * recipe.scale, folder)
-    target = path.resolve()  # behind a link: what the link names is replaced, not the link
-    # Everything is made in a folder of its own beside the output, which takes its place in one step.
+    target = path.resolve()  # of a symbolic link, the target is replaced, not the link
+    # Everything is made in a temporary folder beside the output, and replaces the output in one step.
     try:
         temporary = folder_beside(target)
     except OSError as error:
@@ -124,7 +124,7 @@ def write(
 
 
 def _on_disk(path: Path) -> None:
-    """Wait until a file, or a folder's files, are where a power cut leaves them. Raises OSError, of a full disk too."""
+    """Flush a file, or a folder's files, to disk, safe from a power cut. Raises OSError, also if it is full."""
     for file in path.iterdir() if path.is_dir() else (path,):
         with file.open("rb+") as handle:
             os.fsync(handle.fileno())
@@ -154,7 +154,7 @@ def _write_animation(path: Path, frames: Sequence[Frame], recipe: Description, k
     parts = {".gif": _gif, ".webp": _webp, ".png": _png}[kind](frames, recipe)
     with path.open("wb") as file:
         file.writelines(parts)
-        if kind == ".webp":  # RIFF starts with its length
+        if kind == ".webp":  # its second field is the file's length
             length = file.tell() - 8
             file.seek(4)
             file.write(struct.pack("<I", length))
@@ -165,14 +165,14 @@ def _enlarge(frame: Frame, scale: int) -> Frame:
 
 
 def _changes(frames: Iterable[Frame], scale: int) -> Iterator[tuple[int, int, Frame]]:
-    """left, top and pixels (enlarged) of the box that changed; the first is the whole frame, none is empty."""
+    """left, top and pixels (enlarged) of the box that changed. The first is the whole frame; none is empty."""
     before: Frame | None = None
     for frame in frames:
         top, left, bottom, right = 0, 0, *frame.shape[:2]
         if before is not None:
             differs = (frame != before).reshape(*frame.shape[:2], -1).any(2)
             rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
-            # WebP can only say even corners; where nothing changed, one pixel keeps the frame a frame.
+            # WebP can only store even corners. If nothing changed, one pixel is written to keep the frame.
             top, left = (int(rows[0]) & ~1, int(columns[0]) & ~1) if rows.size else (0, 0)
             bottom, right = (int(rows[-1]) + 1, int(columns[-1]) + 1) if rows.size else (1, 1)
         yield left * scale, top * scale, _enlarge(frame[top:bottom, left:right], scale)
@@ -180,7 +180,7 @@ def _changes(frames: Iterable[Frame], scale: int) -> Iterator[tuple[int, int, Fr
 
 
 def _delays(count: int, fps: int, unit: int, least: int = 1) -> list[int]:
-    """Each frame's time in 1/unit s, rounded so that the sum is right."""
+    """The duration of each frame in 1/unit s, rounded so that the sum is right."""
     times = [(2 * i * unit + fps) // (2 * fps) for i in range(count + 1)]
     return [max(after - before, least) for before, after in pairwise(times)]
 
@@ -192,7 +192,7 @@ def _alone(pixels: Frame, kind: str, **options: Any) -> bytes:
 
 
 def _gif(frames: Sequence[Frame], recipe: Description) -> Iterator[bytes]:
-    # One palette for all frames: palettes of their own would make colours flicker and the file large.
+    # One palette for all frames: separate palettes would make colours flicker and the file larger.
     height, width = frames[0].shape[:2]
     stride = -(-len(frames) * height * width // _PALETTE_PIXELS)
     palette = Image.fromarray(np.concatenate(frames[::stride])).quantize(256, Image.Quantize.MEDIANCUT)
@@ -200,15 +200,15 @@ def _gif(frames: Sequence[Frame], recipe: Description) -> Iterator[bytes]:
     text = recipe.to_json().encode("ascii")
     yield b"GIF89a" + struct.pack("<HHBBB", width * recipe.scale, height * recipe.scale, 0xF7, 0, 0)
     yield bytes(palette.getpalette() or []).ljust(768, b"\0")
-    yield b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"  # again and again
+    yield b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"  # loop forever
     yield b"!\xfe" + b"".join(bytes([len(c)]) + c for i in range(0, len(text), 255) if (c := text[i : i + 255])) + b"\0"
-    # Players take less than 2/100 s for a mistake and show the frame for 10/100 s.
+    # Players treat less than 2/100 s as an error and show the frame for 10/100 s.
     for delay, (left, top, part) in zip(
         _delays(len(frames), recipe.fps, 100, 2), _changes(shown, recipe.scale), strict=True
     ):
-        data = _alone(part, "GIF", optimize=False, interlace=0)  # grey levels stand for the palette's numbers
+        data = _alone(part, "GIF", optimize=False, interlace=0)  # grey levels are the palette's indices
         at = 13 + 3 * (2 << (data[10] & 7))
-        while data[at] == 0x21:  # an extension: its blocks end with an empty one
+        while data[at] == 0x21:  # an extension, whose blocks end with an empty one
             at += 2
             while data[at]:
                 at += 1 + data[at]
@@ -275,20 +275,20 @@ def _write_mp4(path: Path, frames: Sequence[Frame], recipe: Description) -> None
         format="FFMPEG",
         fps=recipe.fps,
         macro_block_size=1,
-        # One thread: x264 cuts the work, and so the bytes, by the number of CPUs.
+        # One thread: x264 splits the work by the number of threads, which changes the bytes.
         output_params=[*comment, "-bitexact", "-threads", "1"],
     ) as writer:
         for frame in frames:
             big = _enlarge(frame, recipe.scale)
-            # 4:2:0 colour needs even sides.
+            # 4:2:0 colour needs an even width and height.
             writer.append_data(np.pad(big, ((0, big.shape[0] & 1), (0, big.shape[1] & 1), (0, 0)), "edge"))  # type: ignore[attr-defined]
-    # ffmpeg may fail, on a full disk for one, without a word to whoever feeds it: what it wrote is counted.
+    # ffmpeg may fail without an error, for example on a full disk, so the written frames are counted.
     try:
         written = imageio_ffmpeg.count_frames_and_secs(str(path))[0] if path.exists() else 0
     except RuntimeError:
         written = 0
     if written != len(frames):
         raise OSError(errno.EIO, f"ffmpeg wrote {written} of {len(frames)} frames; is the disk full?")
-    if not comment:  # too long for a command line: a box that players skip
+    if not comment:  # the recipe was too long for a command line: append it as a box that players skip
         with path.open("ab") as file:
             file.write(struct.pack(">I", 8 + len(text)) + b"free" + text.encode("ascii"))

@@ -1,4 +1,4 @@
-"""Films in: mp4, webm, mov and mkv, through the ffmpeg that imageio brings (genie_cpp[video])."""
+"""Video files in: mp4, webm, mov and mkv, through the ffmpeg that imageio ships (genie_cpp[video])."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from genie_cpp.errors import ImageError
 
 _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # brands of ISO files
 _MATROSKA = b"\x1aE\xdf\xa3"
-# What else a file could make ffmpeg open, such as a playlist of addresses, it is told not to.
+# ffmpeg may use these formats only. Others could make it open more files, such as a playlist of addresses.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
 
 
 def is_video(head: bytes) -> bool:
-    """Whether a file that starts so (12 bytes are enough) is an mp4, mov, webm or mkv."""
+    """Whether a file with this beginning (12 bytes are enough) is an mp4, mov, webm or mkv."""
     kind, brand = head[4:8], head[8:12]
     return (
         head.startswith(_MATROSKA)
@@ -32,9 +32,9 @@ def is_video(head: bytes) -> bool:
 
 
 def iter_video(path: Path, name: str, most_pixels: int) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a film as RGB uint8 [height, width, 3], one at a time, turned as the film says.
+    """The frames of a video as RGB uint8 [height, width, 3], one at a time, rotated as its metadata says.
 
-    name: what messages call it. Raises ImageError.
+    name: the name in error messages. Raises ImageError.
     """
     try:
         import imageio_ffmpeg
@@ -42,7 +42,7 @@ def iter_video(path: Path, name: str, most_pixels: int) -> Iterator[NDArray[np.u
         program = imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError):
         raise ImageError(f"reading the film {name} needs ffmpeg", "pip install 'genie_cpp[video]'") from None
-    # PPM says its size before every frame: a phone's film is turned by ffmpeg, and sizes may change on the way.
+    # PPM states its size before every frame. It is not known before: ffmpeg rotates, and the size may change midway.
     command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", _FORMATS,
                "-i", f"file:{path.absolute()}", "-map", "0:v:0", "-fps_mode", "passthrough",
                "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]  # fmt: skip
@@ -62,14 +62,14 @@ def iter_video(path: Path, name: str, most_pixels: int) -> Iterator[NDArray[np.u
         if count == 0 or code:
             complaints.seek(0)
             text = complaints.read(2000).decode("utf-8", "replace").replace(str(path.absolute()), name)
-            # Where in its memory a part of ffmpeg stands is nobody's business.
+            # Remove memory addresses of ffmpeg's parts, which must not leak.
             lines = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", text).strip().splitlines()
             why = lines[0][:120] if lines else "it holds no pictures"
             raise ImageError(f"{name} is not a film that can be read: {why}", "mp4, mov, webm and mkv work")
 
 
 def _ppm(stream: IO[bytes], name: str, most_pixels: int) -> NDArray[np.uint8] | None:
-    """The next picture of the stream; None at its end."""
+    """The next picture of the stream, or None at its end."""
     kind, size, depth = (stream.readline(32) for _ in range(3))
     if not depth:
         return None

@@ -1,1 +1,1 @@
-"""Playing: a session with its branches, the files it is saved in, recipes, the keyboard and pictures in a terminal."""
+"""Playing: sessions with branches, their files, recipes, the keyboard, and pictures in a terminal."""

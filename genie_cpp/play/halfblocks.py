@@ -1,4 +1,4 @@
-"""Frames as text: one character is two pixels, the upper its foreground, the lower its background."""
+"""Frames as text: one character shows two pixels, the upper as foreground, the lower as background colour."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 from genie_cpp.model import Frame
 
 BLOCK = "\u2580"  # upper half
-_LEVELS = (0, 95, 135, 175, 215, 255)  # of the 6x6x6 cube in the palette of 256 colours
+_LEVELS = (0, 95, 135, 175, 215, 255)  # of the 6x6x6 cube in the 256-colour palette
 _SRGB = np.arange(256) / 255
 _LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4).astype(np.float32)
 _CONES = np.array(
@@ -31,7 +31,7 @@ _OPPONENTS = np.array(
 
 
 def scaled(frame: Frame, columns: int, rows: int) -> Frame:
-    """The largest copy of a frame that fits into so many characters: whole multiples of its pixels, or shrunk."""
+    """The largest copy of a frame that fits into this many characters: enlarged by an integer factor, or shrunk."""
     height, width = frame.shape[:2]
     most = min(columns / width, 2 * rows / height)
     if most >= 1:
@@ -43,7 +43,7 @@ def scaled(frame: Frame, columns: int, rows: int) -> Frame:
 def text(frame: Frame, colours: int = 1 << 24) -> list[str]:
     """uint8 [H, W, 3] -> ceil(H / 2) lines of W half-blocks, each ending with colours reset.
 
-    colours: 1 << 24 (truecolour) or 256. A colour is only said where it changes.
+    colours: 1 << 24 (truecolour) or 256. A colour code is written only where the colour changes.
     """
     if len(frame) % 2:
         frame = np.concatenate([frame, np.zeros_like(frame[:1])])
@@ -64,11 +64,11 @@ def text(frame: Frame, colours: int = 1 << 24) -> list[str]:
 def nearest(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
     """uint8 [..., 3] -> the nearest of the 240 fixed colours, 16…255: a cube of 216 and 24 greys.
 
-    Nearest as seen, in OKLab (Ottosson 2020, "A perceptual color space for image processing"): in RGB a dark green is
-    nearer to petrol, and brown to grey.
+    Nearest as the eye sees it, in OKLab (Ottosson 2020, "A perceptual color space for image processing"). In RGB a dark
+    green would be nearer to petrol, and brown nearer to grey.
     """
     lab = _oklab(colours)
-    distance = (_FIXED**2).sum(-1) - 2 * (lab @ _FIXED.T)  # less the colour's own square, the same for all
+    distance = (_FIXED**2).sum(-1) - 2 * (lab @ _FIXED.T)  # without the colour's own square, which is the same for all
     return 16 + distance.argmin(-1)
 
 

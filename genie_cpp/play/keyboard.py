@@ -1,10 +1,10 @@
-"""Which key asks for which latent action, unless the player says otherwise."""
+"""The default keys of the latent actions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# As KeyboardEvent.key names them.
+# Names of KeyboardEvent.key.
 DIRECTIONS = {
     "left": ("ArrowLeft", "a"),
     "right": ("ArrowRight", "d"),
@@ -15,9 +15,10 @@ SAME = {"jump": "up", "turn-left": "left", "turn-right": "right", "forward": "up
 
 
 def default_keys(action_count: int, action_names: Sequence[str] | None = None) -> dict[str, int]:
-    """Key -> latent action: digits are their own, arrows and WASD the first action of that name.
+    """Key -> latent action: a digit is that action; arrows and WASD are the first action with that name.
 
-    Latents have no meaning before somebody has looked: without names they go to left, right, up, down in order.
+    Latent actions have no names until somebody finds out what they do. Without names, left, right, up and down are
+    actions 0 to 3.
     """
     keys = {str(digit): digit for digit in range(min(10, action_count))}
     names = list(DIRECTIONS)[:action_count] if action_names is None else [SAME.get(n, n) for n in action_names]

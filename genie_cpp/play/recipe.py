@@ -1,4 +1,4 @@
-"""How a picture was made, kept inside it, and the command that makes it again."""
+"""How a picture was made: stored inside it, and turned into the command that makes it again."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from genie_cpp.media.output import KEY
 from genie_cpp.sampler import Sampler
 from genie_cpp.world import WINDOWS
 
-MAX_PROMPT = 1024  # frames of a prompt, and how far apart they may be
+MAX_PROMPT = 1024  # frames of a prompt, also the largest stride between them
 _MAX_TEXT = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything a run depends on. `model`: a path, a bundled world's name or, in 0.1.0, empty; hashes: SHA-256 of the
+    """Everything a run depends on. `model`: a path, a bundled world's name or, in 0.1.0, empty. Hashes: SHA-256 of the
     files' bytes.
 
-    bookmark: -1 where `prompt` is a picture; else it is a session file, and the number of the bookmark that the run
-    went on from, 0 for where the session was left. prompt_frames: how many frames of `prompt`, prompt_stride apart.
+    bookmark: -1 if `prompt` is a picture. Otherwise `prompt` is a session file and this is the number of the bookmark
+    that the run continued from; 0: from where the session was left. prompt_frames: number of frames taken from
+    `prompt`, prompt_stride apart.
     """
 
     version: str
@@ -56,12 +57,12 @@ class Recipe:
     backend: str = "cpu"
 
     def to_json(self) -> str:
-        """ASCII on one line; the same recipe gives the same text."""
+        """ASCII on one line. The same recipe gives the same text."""
         return json.dumps({KEY: dataclasses.asdict(self)}, sort_keys=True)
 
     @staticmethod
     def from_json(text: str | bytes) -> Recipe | None:
-        """None when the text is no recipe that `genie-run` could have written: it is somebody else's text."""
+        """None if the text is not a recipe that `genie-run` could have written, but some other text."""
         try:
             return _checked(json.loads(text)) if len(text) <= _MAX_TEXT else None
         except (ValueError, RecursionError):
@@ -70,8 +71,8 @@ class Recipe:
     def command(self, output: str) -> str:
         """The `genie-run` command that writes the same bytes, given the same model and prompt files.
 
-        Instruction sets and backends round differently, so frames drift apart between them: on another machine
-        GENIE_ISA=`isa` is needed too, where the backend is "cpu".
+        Instruction sets and backends round differently, so frames drift apart between them. On another machine the
+        command also needs GENIE_ISA=`isa` if the backend is "cpu".
         """
         words: list[Any] = ["genie-run"]
         if self.model:
@@ -83,7 +84,7 @@ class Recipe:
         else:
             words += ["--from", self.prompt, "--bookmark", self.bookmark]
         words += ["--actions", self.actions]
-        # All digits: the recipe is part of the file, so a temperature of float32(0.1) must come back as just that.
+        # All digits: the recipe is stored in the file, so a temperature of float32(0.1) must be reproduced exactly.
         words += ["--steps", self.steps, "--temperature", repr(self.temperature), "--order", self.order]
         words += [
             "--noise",
@@ -136,7 +137,7 @@ def _checked(data: Any) -> Recipe | None:
 
 
 def read(path: Path) -> Recipe | None:
-    """The recipe stored in a picture, a video or a folder that genie-run wrote; None when there is none."""
+    """The recipe stored in a picture, a video or a folder that genie-run wrote; None if there is none."""
     try:
         if path.is_dir():
             with (path / "recipe.json").open("rb") as file:
@@ -147,7 +148,7 @@ def read(path: Path) -> Recipe | None:
             found = [image.info.get("comment"), image.info.get(KEY), image.getexif().get(0x010E)]
     except MemoryError:
         raise
-    except Exception:  # Pillow's parsers raise nearly anything on damaged files
+    except Exception:  # Pillow's parsers raise almost anything on damaged files
         return None
     for text in found:
         if isinstance(text, (str, bytes)) and (recipe := Recipe.from_json(text)):
@@ -156,7 +157,7 @@ def read(path: Path) -> Recipe | None:
 
 
 def _from_mp4(path: Path) -> Recipe | None:
-    # The recipe lies in the file as plain JSON; no need to decode a video that may be hostile.
+    # The recipe is plain JSON in the file, so a possibly hostile video need not be decoded.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = data.find(b'{"' + KEY.encode() + b'"')
         text = data[start : start + _MAX_TEXT].decode("ascii", "replace") if start >= 0 else ""

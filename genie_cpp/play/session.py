@@ -1,4 +1,4 @@
-"""A world with its past: any frame can be gone back to, marked, branched from, and what was seen written to a file."""
+"""A world with its history: any earlier frame can be shown, bookmarked, branched from, or exported."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from genie_cpp.sampler import Sampler
 from genie_cpp.version import __version__
 from genie_cpp.world import World
 
-MAX_BYTES = 64 << 20  # of kept frames and states in one session
+MAX_BYTES = 64 << 20  # of stored frames and states in one session
 MAX_BOOKMARKS = 64
-_GONE = -1  # the parent of a frame whose past is not kept
-_NODE_BYTES = 512  # of Python objects around a frame and its state
+_GONE = -1  # the parent id of a frame whose history is not kept
+_NODE_BYTES = 512  # memory of the Python objects around a frame and its state
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The picture a world starts from, before it is fitted. `path` is empty when it did not come from a file."""
+    """The picture a world starts from, before it is fitted. `path` is empty if it is not from a file."""
 
     picture: Frame
     path: str = ""
@@ -54,21 +54,21 @@ class Prompt:
 
     @staticmethod
     def beside(model: Model) -> Prompt | None:
-        """The first of the pictures that a model may start from. None when there is none."""
+        """The first of a model's start pictures; None if it has none."""
         path = next(iter(model.starts), None)
         return None if path is None else Prompt(load_image(path), start_name(path), sha256(path))
 
 
 @dataclass(frozen=True)
 class Node:
-    """A frame that was seen. depth: steps since its prompt; action: what led to it, -1 for the prompt's own."""
+    """A frame that was shown. depth: steps since its prompt. action: what led to it; -1 for the prompt frame."""
 
     id: int
     parent: int | None
     depth: int
     action: int
     png: bytes
-    state: bytes  # World.save, deflated
+    state: bytes  # of World.save, compressed
     sampler: Sampler
     prompt: Prompt
     seed: int
@@ -80,7 +80,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Played:
-    """What a recording says of itself when no `genie-run` command makes it; `genie-info` takes it for no recipe."""
+    """What a recording stores when no `genie-run` command can make it. `genie-info` does not read it as a recipe."""
 
     version: str
     model_sha256: str
@@ -93,21 +93,21 @@ class Played:
 
 
 class Session:
-    """One player's world. Frames form a tree: `path` leads from a prompt to the newest, `node` is the one shown.
+    """One player's world. Frames form a tree. `path` leads from a prompt to the newest frame; `node` is the one shown.
 
-    Going back costs nothing: the world follows when it is next stepped from there. Not for several threads at once.
+    Going back costs nothing: the world goes back only when a step is taken from there. Not thread-safe.
     """
 
     def __init__(self, model: Model, max_bytes: int = MAX_BYTES) -> None:
         self.model = model
         self.world = World(model)
         self.sampler = model.sampler
-        self.nodes: dict[int, Node] = {}  # in order of age
+        self.nodes: dict[int, Node] = {}  # oldest first
         self.path: list[int] = []
         self.bookmarks: list[int] = []
         self.times: dict[str, float] = {}  # seconds of the last step, by stage
         self._shown = 0  # index in path
-        self._at = -1  # the node that the world stands on
+        self._at = -1  # id of the node that the world's state belongs to
         self._next = 0
         self._bytes, self._max_bytes = 0, max_bytes
 
@@ -119,24 +119,24 @@ class Session:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of kept frames and states."""
+        """Bytes of stored frames and states."""
         return self._bytes
 
     def reset(self, prompt: Prompt, seed: int = 0) -> Node:
-        """Start from a picture. What was bookmarked before stays. Raises what `World.reset` raises."""
+        """Start from a picture. Earlier bookmarks stay. Raises what `World.reset` raises."""
         hp = self.model.info
         frame = self.world.reset(fit(prompt.picture, hp.frame_width, hp.frame_height, prompt.fit), seed)
         self.path, self._shown, self.times = [], 0, {}
         return self._add(frame, None, 0, -1, prompt, seed)
 
     def adopt(self, state: bytes, depth: int, action: int = -1) -> Node:
-        """Start from what `World.save` gave, at a depth: a frame with nothing behind it. Raises StateError."""
+        """Start from the bytes of `World.save`, at a depth: a frame without history. Raises StateError."""
         frame = self.world.restore(state)
         self.path, self._shown, self.times = [], 0, {}
         return self._add(frame, _GONE, depth, action, Prompt(frame), self.world.seed)
 
     def step(self, action: int) -> Node:
-        """The frame after the one shown; frames that came after it leave the path. Raises ActionError, StateError."""
+        """Make the frame after the one shown. Later frames leave the path. Raises ActionError, StateError."""
         node, started = self.node, time.perf_counter()
         if self._at != node.id:
             if not self.world.rewind(self._behind(node.id)):
@@ -161,12 +161,12 @@ class Session:
         return made
 
     def seek(self, depth: int) -> Node:
-        """Show the frame of the path at a depth, or the nearest that is still kept."""
+        """Show the frame of the path at a depth, or the nearest one that is still kept."""
         self._shown = min(max(depth - self.nodes[self.path[0]].depth, 0), len(self.path) - 1) if self.path else 0
         return self.node
 
     def bookmark(self) -> Node:
-        """Mark the frame shown. Raises StateError when there are too many marks."""
+        """Bookmark the frame shown. Raises StateError if there are too many bookmarks."""
         node = self.node
         if node.id not in self.bookmarks:
             if len(self.bookmarks) >= MAX_BOOKMARKS:
@@ -175,7 +175,7 @@ class Session:
         return node
 
     def go_to(self, id: int) -> Node:
-        """Show a frame by its id, with the path that led to it. Raises StateError."""
+        """Show a frame by its id; `path` becomes the path to it. Raises StateError."""
         if id not in self.nodes:
             raise StateError("this frame is no longer kept")
         self.path = self._line(id)
@@ -189,10 +189,10 @@ class Session:
         self.bookmarks.remove(id)
 
     def recording(self, first: int, last: int, fps: int, scale: int) -> tuple[list[bytes], Recipe | Played]:
-        """PNGs from a frame to a later one on its path, by ids, and what to say of them. Raises StateError.
+        """PNGs from a frame to a later one on its path (both by id), and their description. Raises StateError.
 
-        Where the line starts at a prompt that is a file and the sampler stayed the same, it is a recipe, and
-        `genie-run` makes the same file.
+        If the path starts at a prompt from a file and the sampler never changed, the description is a recipe, with
+        which `genie-run` makes the same file.
         """
         line = self._line(last) if last in self.nodes else []
         if first not in line:
@@ -213,7 +213,7 @@ class Session:
         return [node.png for node in nodes], says
 
     def _behind(self, id: int) -> int:
-        """How many steps a frame lies behind the one the world stands on; 0 where it does not, or too far."""
+        """How many steps a frame is behind the world's own frame; 0 if it is not behind it, or too far."""
         at = self.nodes.get(self._at)
         for steps in range(self.model.info.context_length):
             if at is None or at.id == id:
@@ -241,7 +241,7 @@ class Session:
         return node
 
     def _evict(self) -> None:
-        """Drop what nothing leads to any more; then, down to seven eighths, the oldest frames without a bookmark."""
+        """Drop frames that no path or bookmark needs. Then drop the oldest unmarked ones, down to 7/8 of the limit."""
         wanted = set(self.path)
         for id in self.bookmarks:
             wanted.update(self._line(id))
@@ -253,20 +253,20 @@ class Session:
                 break
             self._bytes -= self.nodes.pop(id).n_bytes
         shown = self.path[self._shown]
-        # A bookmark may stand alone, with a gap behind it: the path is what is joined to the frame shown.
+        # A bookmark may be cut off from its history, so the path is only what is connected to the frame shown.
         self.path = self._line(shown)
         self._shown = len(self.path) - 1
 
 
 def png(frame: Frame) -> bytes:
-    """uint8 [H, W, 3] -> the bytes of a PNG, quickly."""
+    """uint8 [H, W, 3] -> the bytes of a PNG. Fast, with little compression."""
     out = io.BytesIO()
     Image.fromarray(frame).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
 def pixels(pngs: Sequence[bytes]) -> list[Frame]:
-    """The inverse of `png`, of several."""
+    """The inverse of `png`, for several pictures."""
     frames = []
     for data in pngs:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:

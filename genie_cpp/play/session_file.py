@@ -1,6 +1,6 @@
-"""`.genie`: a session as a recipe. Its prompts, actions and settings, and a digest of each frame; not the frames.
+"""`.genie`: a session as a recipe. It holds prompts, actions, settings and a digest of each frame, but no frames.
 
-Replayed on the same model and instruction set it gives the same frames, byte for byte; docs/play.md has the format.
+Replayed on the same model and instruction set, it gives the same frames, byte for byte. docs/play.md has the format.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DIGEST = 32  # hexadecimal digits of a frame's SHA-256
 
 @dataclass(frozen=True)
 class Root:
-    """What a line of frames starts from: a picture, or the saved state of a frame whose past was no longer kept."""
+    """What a line of frames starts from: a picture, or the saved state of a frame whose history was not kept."""
 
     picture: bytes  # PNG; empty for a state
     seed: int
@@ -55,8 +55,8 @@ class Saved:
 
 @dataclass(frozen=True)
 class SessionFile:
-    """A session as it was saved. Parents come before their children; bookmarks, `shown` and `newest`, the end of the
-    path that `shown` is on, are indices of frames."""
+    """A session as it was saved. Parents come before their children. Bookmarks, `shown` and `newest` (the end of the
+    path that `shown` is on) are indices of frames."""
 
     version: str
     model_name: str
@@ -72,7 +72,7 @@ class SessionFile:
 
     @staticmethod
     def of(session: Session) -> SessionFile:
-        """What leads to the newest frame of the path and to every bookmark. Raises StateError before `reset`."""
+        """Everything that leads to the path's newest frame and to the bookmarks. Raises StateError before `reset`."""
         nodes, model = dict(session.nodes), session.model
         shown, path = session.node.id, list(session.path)
         wanted = set(path)
@@ -85,7 +85,7 @@ class SessionFile:
         samplers: list[Sampler] = []
         frames: list[Saved] = []
         places: dict[int, int] = {}
-        for id in sorted(wanted):  # by age
+        for id in sorted(wanted):  # oldest first
             node = nodes[id]
             if node.sampler not in samplers:
                 samplers.append(node.sampler)
@@ -107,7 +107,7 @@ class SessionFile:
         )  # fmt: skip
 
     def to_bytes(self) -> bytes:
-        """JSON, ASCII; the same session gives the same bytes."""
+        """JSON in ASCII. The same session gives the same bytes."""
         roots = [
             {
                 "picture": base64.b64encode(root.picture).decode(),
@@ -134,13 +134,13 @@ class SessionFile:
 
     @staticmethod
     def from_bytes(data: bytes) -> SessionFile:
-        """Raises StateError. What only the model can tell is checked by `replay`."""
+        """Raises StateError. What depends on the model is checked by `Replay`."""
         if len(data) > MAX_BYTES:
             raise StateError(f"the session file has {len(data)} bytes; {MAX_BYTES >> 20} MiB are the limit")
         if found := foreign.described(data[: foreign.HEAD]):
             raise StateError(f"this is {found[0]}", found[1])
         try:
-            # Every value has a comma, a colon or a bracket; more than the largest session has are not even read.
+            # Each value needs a comma, colon or bracket. Data with more than any session is not parsed.
             if sum(data.count(sign) for sign in b",:[{") > _MAX_VALUES:
                 raise ValueError(f"more than {_MAX_VALUES} values")
             return _checked(json.loads(data))
@@ -150,12 +150,12 @@ class SessionFile:
 
     @staticmethod
     def load(path: Path) -> SessionFile:
-        """Raises StateError, or OSError where it cannot be read."""
+        """Raises StateError, or OSError if the file cannot be read."""
         with path.open("rb") as file:
             return SessionFile.from_bytes(file.read(MAX_BYTES + 1))
 
     def line(self, index: int) -> list[int]:
-        """The frames that lead to a frame, its own index last."""
+        """The frames from the root to a frame, whose own index is last."""
         found = []
         while index >= 0:
             found.append(index)
@@ -163,12 +163,12 @@ class SessionFile:
         return found[::-1]
 
     def depth(self, index: int) -> int:
-        """Steps between its prompt and a frame."""
+        """Steps from a frame's prompt to the frame."""
         line = self.line(index)
         return self.roots[-1 - self.frames[line[0]].parent].depth + len(line) - 1
 
     def at(self, bookmark: int) -> int:
-        """The frame of a bookmark, 1 for the first; 0: the frame that was shown. Raises StateError."""
+        """The frame of a bookmark (1 is the first); 0: the frame that was shown. Raises StateError."""
         if not 0 <= bookmark <= len(self.bookmarks):
             count = len(self.bookmarks)
             raise StateError(f"there is no bookmark {bookmark}", f"the session has {count}; 0 is where it was left")
@@ -176,13 +176,13 @@ class SessionFile:
 
 
 class Replay:
-    """A session being made again from its file, a frame at a time: `for done in replay.steps(): …`.
+    """Makes a session again from its file, one frame at a time: `for done in replay.steps(): …`.
 
-    `drifted`: frames that came out otherwise, which can only be on another instruction set.
+    `drifted`: how many frames came out different, which is possible only on another instruction set.
     """
 
     def __init__(self, file: SessionFile, model: Model, max_bytes: int | None = None, to: int | None = None) -> None:
-        """to: only the line that leads to this frame. Raises StateError for another model."""
+        """to: replay only the frames that lead to this one. Raises StateError for another model."""
         if file.model_sha256 != model.sha256:
             raise StateError(f"the session was played on another model, {file.model_name!r}", "open that one")
         self.file, self.model = file, model
@@ -195,7 +195,7 @@ class Replay:
         self._shown, self._newest = (file.shown, file.newest) if to is None else (to, to)
 
     def steps(self) -> Iterator[int]:
-        """Makes a frame, and says how many are made. Raises StateError where one is not what the file says."""
+        """Make one frame after another; yields how many are made. Raises StateError if a digest differs."""
         session, file, ids = self.session, self.file, dict[int, int]()
         count, marks = self.model.info.choices, set(file.bookmarks)
         for done, index in enumerate(self._wanted, 1):
@@ -219,7 +219,7 @@ class Replay:
             if index in marks:
                 session.bookmark()
             yield done
-        # With little memory old frames have made room for new ones; the newest is always kept.
+        # If memory is short, old frames have been dropped for new ones. The newest is always kept.
         kept = {index: id for index, id in ids.items() if id in session.nodes}
         session.bookmarks = [kept[index] for index in file.bookmarks if index in kept]
         session.go_to(ids[self._newest])
@@ -227,7 +227,7 @@ class Replay:
             session.seek(session.nodes[kept[self._shown]].depth)
 
     def run(self) -> Session:
-        """All of it."""
+        """Replay everything."""
         for _ in self.steps():
             pass
         return self.session
@@ -235,7 +235,7 @@ class Replay:
     def _start(self, root: Root, frame: Saved) -> Node:
         if root.picture:
             hp = self.model.info
-            size = hp.frame_width * hp.frame_height  # as it was fitted; a world's frames may be smaller than any prompt
+            size = hp.frame_width * hp.frame_height  # already fitted; it may be smaller than the least prompt size
             prompt = Prompt(decode_image(root.picture, 4 * size, least_side=1))
             return self.session.reset(prompt, root.seed)
         return self.session.adopt(root.state, root.depth, frame.action)

@@ -1,4 +1,4 @@
-"""How PyInstaller packs this package. It finds this folder by the entry point `pyinstaller40` of pyproject.toml."""
+"""PyInstaller support. PyInstaller finds this folder through the entry point `pyinstaller40` of pyproject.toml."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def hook_dirs() -> list[str]:
-    """Where the hooks are."""
+    """The folder of the hooks."""
     return [str(Path(__file__).parent)]

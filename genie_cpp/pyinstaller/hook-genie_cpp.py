@@ -1,4 +1,4 @@
-"""The compiled library, its declarations, the bundled worlds and the page: no `import` shows that they are needed."""
+"""Adds the compiled library, its declarations, the bundled worlds and the page, which no `import` reveals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genie_cpp.backends import _native
 
 
 def _files(folder: Path, inside: str) -> list[tuple[str, str]]:
-    """(file, the folder in the packed program) of all that is in a folder and is no code."""
+    """(file, folder in the packed program) of everything in a folder except Python code."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
     return [(str(path), str(Path(inside) / path.parent.relative_to(folder))) for path in files]
 

@@ -1,4 +1,4 @@
-"""Convolutional networks as a list of layers (docs/gguf.md): words such as "res-128", their shapes and tensors."""
+"""Convolutional networks as a list of layers (docs/gguf.md): words such as "res-128", with their shapes and tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from genie_cpp.errors import ModelError
 
-# What genie.h calls a word of the file (genie_conv_kind), and a tensor within its layer (genie_conv_slot).
+# Names in genie.h: of a layer word of the file (genie_conv_kind), and of a tensor in a layer (genie_conv_slot).
 KINDS = {"conv3": "3X3", "conv1": "1X1", "down": "DOWN", "up": "UP", "res": "RESIDUAL", "norm": "NORM"}
 SLOTS = {
     "conv.weight": "WEIGHT", "conv.bias": "BIAS", "norm.weight": "NORM", "norm.bias": "NORM_BIAS",
@@ -19,8 +19,8 @@ _HINT = "convert the checkpoint again with this version's genie-convert"
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its word, channels in and out, and the sides of what it gives out over those of the network's input,
-    as a power of two."""
+    """One layer: its word, channels in and out, and its scale: output side / the network's input side, as a power of
+    two."""
 
     word: str
     channels_in: int
@@ -29,7 +29,7 @@ class Layer:
 
 
 def layers(name: str, words: Sequence[str], channels: int, groups: int) -> list[Layer]:
-    """The layers that `words` stand for, on an input of `channels`. Raises ModelError beginning with `name`."""
+    """The layers that `words` stand for, given an input of `channels`. Raises ModelError, beginning with `name`."""
     if not 1 <= len(words) <= MAX_LAYERS:
         raise ModelError(f"{name} must have 1…{MAX_LAYERS} layers, not {len(words)}", _HINT)
     found: list[Layer] = []

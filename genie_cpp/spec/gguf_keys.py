@@ -1,6 +1,6 @@
-"""The keys of a Genie GGUF with their types and ranges, in one table for reader and writer.
+"""The keys of a Genie GGUF with their types and ranges, in one table for the reader and the writer.
 
-docs/gguf.md is held to it by a test.
+A test compares docs/gguf.md with this table.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ PROFILE_VERSION = 1
 QUANTIZATION_VERSION = 2
 STACKS = ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics")
 LAM = "lam.encoder"
-CONVS = ("encoder", "decoder")  # of a tokenizer of the kind "conv"
+CONVS = ("encoder", "decoder")  # halves of a tokenizer of the kind "conv"
 QUANTIZERS = ("codebook", "fsq")
-# What the tokenizer kinds mix time with.
+# The attention over time in each tokenizer kind.
 KINDS: dict[str, str | None] = {"st-vivit": "temporal", "vit": None, "c-vivit": "spacetime", "conv": None}
-# Value of general.file_type for each type of most weights.
+# The value of general.file_type for each type of most weights.
 FILE_TYPES: dict[TensorType, int] = {TensorType.F32: 0, TensorType.F16: 1, TensorType.Q4_0: 2, TensorType.Q8_0: 7}
-# Beyond any machine this runs on; stops hyper-parameters whose product would overflow 64 bits in C.
+# More than any machine has; prevents hyper-parameters whose product would overflow 64 bits in C.
 MAX_BYTES = 1 << 42
-MAX_TOKENS, MAX_WINDOW_TOKENS = 1 << 20, 1 << 24  # of a frame, and of a window; of the core
+MAX_TOKENS, MAX_WINDOW_TOKENS = 1 << 20, 1 << 24  # limits of the core, per frame and per window
 
 
 CARD = (
@@ -201,13 +201,13 @@ KEYS: tuple[Key, ...] = (
 MODEL_KEYS = tuple(key for key in KEYS if key.field and "<stack>" not in key.name)
 FILE_KEYS = tuple(key for key in KEYS if not key.field)
 LAM_KEYS = "genie.lam."
-# What stands in for the required keys of a file without a LAM.
+# Field values for a file without a LAM, in place of the required keys.
 NO_LAM: dict[str, Any] = {"lam_patch_size": 0, "lam_latent_length": 0, "lam_difference": False}
 KNOWN = frozenset(key.name.replace("<stack>", stack) for key in KEYS for stack in STACKS)
 
 
 def fsq_bins(codes: int, length: int) -> int | None:
-    """The whole b >= 2 with b ** length == codes, or None."""
+    """The integer b >= 2 with b ** length == codes, or None."""
     bins = round(codes ** (1 / length))
     return bins if bins >= 2 and bins**length == codes else None
 

@@ -1,6 +1,6 @@
 """Hyper-parameters of a Genie GGUF, and the tensors that follow from them (docs/gguf.md).
 
-`gguf_keys.KEYS` serves the reader and the writer: `HParams.from_metadata` and `HParams.to_metadata`.
+`HParams.from_metadata` reads and `HParams.to_metadata` writes with the same table, `gguf_keys.KEYS`.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ class HParams:
     sampler_order: str
     sampler_noise: float
     stacks: dict[str, StackParams]
-    action_names: tuple[str, ...] | None = None  # what each latent action does, where somebody has looked
+    action_names: tuple[str, ...] | None = None  # what each latent action does, if somebody has found out
     action_conditioning: str = "add"
     tokenizer_quantizer: str = "codebook"
     lam_quantizer: str = "codebook"
     lam_head: str = "mean"
     lam_head_length: int | None = None  # of the hidden layer, with the head "pair"
-    factor_count: int = 1  # digits of a token id, each predicted by logits of its own
+    factor_count: int = 1  # digits of a token id; each digit has its own logits
     conv_encoder: tuple[str, ...] | None = None  # layers, with the tokenizer kind "conv"
     conv_decoder: tuple[str, ...] | None = None
     conv_group_count: int | None = None
     conv_norm_epsilon: float | None = None
     sampler_schedule: str = "cosine"
-    prediction: str = "same-frame"  # the frame that the logits of a frame are for
+    prediction: str = "same-frame"  # which frame the logits are for: the input frame or the next
 
     def __post_init__(self) -> None:
         for name in ("sampler_temperature", "sampler_noise", "conv_norm_epsilon"):
@@ -83,9 +83,9 @@ class HParams:
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, Value], value_types: Mapping[str, str] | None = None) -> HParams:
-        """Check every key. `value_types` (of GGUFFile) holds the stored integer and float widths to the page as well.
+        """Check every key. `value_types` (of GGUFFile): also check the stored integer and float widths.
 
-        Raises ModelError naming the key, what was expected and what was got.
+        Raises ModelError, which names the key, what was expected and what was found.
         """
         types = value_types or {}
         for name in metadata:
@@ -93,7 +93,7 @@ class HParams:
                 raise ModelError(f"unknown key {quoted(name)}", "the file may need a newer genie_cpp")
         for key in FILE_KEYS:
             read_key(metadata, types, key, key.name)
-        lam = any(name.startswith(LAM_KEYS) for name in metadata)  # all of it, or nothing
+        lam = any(name.startswith(LAM_KEYS) for name in metadata)  # either all LAM keys are present or none
         fields: dict[str, Any] = {
             key.field: NO_LAM.get(key.field, key.default)
             if key.name.startswith(LAM_KEYS) and not lam
@@ -117,7 +117,7 @@ class HParams:
         return hp
 
     def to_metadata(self, file_type: TensorType, card: Mapping[str, str] | None = None) -> dict[str, tuple[str, Value]]:
-        """All keys in the page's order as `{key: (type, value)}`; checked, so what is written can be read.
+        """All keys in the order of docs/gguf.md, as `{key: (type, value)}`. Checked, so it can be read back.
 
         card: values by general.* key; empty ones are left out. Raises ModelError.
         """
@@ -147,7 +147,7 @@ class HParams:
         return {name: (kind, values[name]) for name, kind in rows.items() if values.get(name) not in (None, "")}
 
     def check(self) -> None:
-        """Rules that join several keys. Raises ModelError."""
+        """Rules that involve several keys. Raises ModelError."""
         patches = {"tokenizer": self.tokenizer_patch_size} | ({"lam": self.lam_patch_size} if self.has_lam else {})
         for name, patch in patches.items():
             if self.frame_width % patch or self.frame_height % patch:
@@ -230,7 +230,7 @@ class HParams:
         return LAM in self.stacks
 
     def _check_conv(self) -> None:
-        """The layers of both networks lead from pixels to latents and back, through as many halvings."""
+        """Both networks must lead from pixels to latents and back, with the same number of halvings and doublings."""
         values = (self.conv_encoder, self.conv_decoder, self.conv_group_count, self.conv_norm_epsilon)
         if (self.tokenizer_kind == "conv") != all(value is not None for value in values) or (
             self.tokenizer_kind != "conv" and any(value is not None for value in values)
@@ -257,11 +257,11 @@ class HParams:
 
     @property
     def choices(self) -> int:
-        """What a step may be given, 0…choices-1: an action; in a world without actions 0 means to go on."""
+        """A step takes 0…choices-1: an action, or, in a world without actions, only 0, which means to go on."""
         return max(self.action_count, 1)
 
     def bins(self, module: str) -> int | None:
-        """Values per digit of the FSQ of "tokenizer" or "lam"; None where codes are learned."""
+        """Values per FSQ digit of "tokenizer" or "lam"; None if its codes are learned."""
         if module == "lam":
             return fsq_bins(self.action_count, self.lam_latent_length) if self.lam_quantizer == "fsq" else None
         fsq = self.tokenizer_quantizer == "fsq"
@@ -294,7 +294,7 @@ class HParams:
         return columns * rows
 
     def input_length(self, stack: str) -> int | None:
-        """Length of the vectors a stack takes in; None for `dynamics`, which takes token ids."""
+        """Length of a stack's input vectors; None for `dynamics`, whose input is token ids."""
         return {
             "tokenizer.encoder": 3 * self.tokenizer_patch_size**2,
             "tokenizer.decoder": self.tokenizer_latent_length,
@@ -303,7 +303,7 @@ class HParams:
         }[stack]
 
     def output_length(self, stack: str) -> int:
-        """O, the length of the vectors a stack's head gives out; 0 where it has none and gives out its embeddings."""
+        """O, the length of the vectors that a stack's head outputs; 0 if it has no head and outputs its embeddings."""
         if stack == LAM and self.lam_head != "mean":
             return 0
         return {
@@ -315,13 +315,13 @@ class HParams:
 
     @property
     def vocabulary(self) -> int:
-        """Logits per token: one per code, or one per value of each of its digits."""
+        """Logits per token: one per code, or with digits one per value of each digit."""
         if self.factor_count == 1:
             return self.codebook_size
         return self.factor_count * (fsq_bins(self.codebook_size, self.factor_count) or 1)
 
     def cache_bytes(self, stack: str) -> int:
-        """Bytes in float32 of what a full window keeps: keys and values, and what convolutions over time see."""
+        """Bytes in float32 that a full window keeps: keys, values, and input of convolutions over time."""
         s = self.stacks[stack]
         kinds = [kind_of(name) for name in s.sublayers]
         attentions, convolutions = len({"temporal", "spacetime"} & set(kinds)), kinds.count("peg")
@@ -329,7 +329,7 @@ class HParams:
         return s.block_count * self.context_length * self.token_count(stack) * floats * 4
 
     def parameter_count(self) -> int:
-        """Number of weights, without listing the tensors (they may be too many to list before this is checked)."""
+        """Number of weights, without listing the tensors. An unchecked file may declare too many to list."""
         one = dataclasses.replace(
             self, stacks={name: dataclasses.replace(stack, block_count=1) for name, stack in self.stacks.items()}
         )
@@ -344,7 +344,7 @@ class HParams:
 
 
 def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """`{name: (shape fastest first, is it a matrix)}` of exactly the tensors a file with these parameters has."""
+    """`{name: (shape fastest first, is it a matrix)}` of exactly the tensors that a file with these parameters has."""
     found: dict[str, tuple[tuple[int, ...], bool]] = {}
 
     for name in hp.stacks:
@@ -369,12 +369,13 @@ def expected_tensors(hp: HParams) -> dict[str, tuple[tuple[int, ...], bool]]:
 
 
 def validate_tensors(file: GGUFFile, hp: HParams, finite: bool = True) -> None:
-    """Hold a file's tensors to its hyper-parameters: none missing, unknown, misshapen or of a wrong type; all finite.
+    """Compare a file's tensors with its hyper-parameters: none may be missing, unknown, or have a wrong shape or type;
+    all must be finite.
 
-    Raises ModelError naming the tensor, or GGUFError for NaN and infinity. `finite=False` skips reading the data.
+    Raises ModelError, which names the tensor, or GGUFError for NaN and infinity. `finite=False`: the data is not read.
     """
     where = quoted(str(file.path))
-    # More blocks than the file could hold are not listed, only refused.
+    # If more blocks are declared than the file can hold, refuse without listing their tensors.
     blocks = sum(stack.block_count for stack in hp.stacks.values())
     if blocks > len(file.tensors):
         raise ModelError(
@@ -398,7 +399,7 @@ def validate_tensors(file: GGUFFile, hp: HParams, finite: bool = True) -> None:
 
 
 def validate(file: GGUFFile, finite: bool = True) -> HParams:
-    """All that docs/gguf.md asks of keys and tensors. Raises ModelError or GGUFError, the message naming the file."""
+    """Check everything that docs/gguf.md requires. Raises ModelError or GGUFError, whose message names the file."""
     try:
         hp = HParams.from_metadata(file.metadata, file.value_types)
     except ModelError as error:
@@ -408,7 +409,7 @@ def validate(file: GGUFFile, finite: bool = True) -> HParams:
 
 
 def tensor_bytes(shape: tuple[int, ...], kind: TensorType) -> int:
-    """Bytes of a tensor whose rows are whole blocks."""
+    """Bytes of a tensor whose rows are made of whole blocks."""
     count = 1
     for length in shape:
         count *= length

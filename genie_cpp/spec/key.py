@@ -1,4 +1,4 @@
-"""One key of the format: its type and range, checked alike for reader and writer."""
+"""One key of the format: its type and range. The reader and the writer use the same check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genie_cpp.errors import ModelError
 from genie_cpp.file.gguf_file import Value
 from genie_cpp.words import quoted
 
-# One word of --actions.
+# A name must be one word in a list for --actions.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 CONVERT_AGAIN = "convert the checkpoint again with this version's genie-convert"
@@ -20,22 +20,22 @@ CONVERT_AGAIN = "convert the checkpoint again with this version's genie-convert"
 
 @dataclass(frozen=True)
 class Key:
-    """One row of the table of docs/gguf.md. `<stack>` in `name` stands for each of STACKS."""
+    """One row of the table in docs/gguf.md. `<stack>` in `name` stands for each of STACKS."""
 
     name: str
     type: str
-    field: str = ""  # of HParams or StackParams; empty for what belongs to the file and not to the model
+    field: str = ""  # of HParams or StackParams; empty if the key belongs to the file, not to the model
     low: float | None = None
     high: float | None = None
     above: bool = False  # `low` itself is excluded
     choices: tuple[str | int, ...] = ()
     default: Value | None = None
     optional: bool = False
-    quiet: bool = False  # written only where it is not the default, so that older readers know the file
-    meaning: str = ""  # on the page, without what the other fields say
+    quiet: bool = False  # written only if it is not the default, so that older readers accept the file
+    meaning: str = ""  # text for docs/gguf.md, without what the other fields say
 
     def check(self, name: str, value: object, stored: str | None = None) -> Any:
-        """The value as its field holds it. Raises ModelError with the key, what is expected and what was got."""
+        """The value in the type of its field. Raises ModelError with the key, what was expected and what was found."""
         ok: bool
         result: Any = value
         if self.type == "uint32":

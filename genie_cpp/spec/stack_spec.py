@@ -1,9 +1,9 @@
-"""The one description of a stack, an ST-transformer: its hyper-parameters, and the tensors that follow from them.
+"""The only description of a stack (an ST-transformer): its hyper-parameters and the tensors that follow from them.
 
-A field of `StackParams` is a key of the GGUF, a key of a native checkpoint's config.json and a field of the C core's
-`genie_stack_params` or `genie_sublayer`. Its words are enumerators of genie.h: "gelu_tanh" of `ffn` is
-GENIE_FFN_GELU_TANH. The reader, the writer, the C core's caller, MLX, the PyTorch reference and docs/gguf.md all read
-this file. A new field or word begins here; tests then name each place that lacks it.
+Each field of `StackParams` is a key of the GGUF, a key of a native checkpoint's config.json, and a field of the C
+core's `genie_stack_params` or `genie_sublayer`. Its string values are enumerators of genie.h: `ffn` "gelu_tanh" is
+GENIE_FFN_GELU_TANH. The reader, the writer, the caller of the C core, MLX, the PyTorch reference and docs/gguf.md all
+use this file. Add a new field or value here first; tests then name each place that lacks it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from genie_cpp.spec.key import Key, float32
 
-# The second of a kind in a block has a name of its own.
+# The second sublayer of a kind in a block has its own name.
 SUBLAYERS = ("spatial", "temporal", "spacetime", "ffn", "ffn2", "peg", "peg2")
 ATTENTIONS = ("spatial", "temporal", "spacetime")
-GATED = ("swiglu", "geglu")  # kinds of FFN with a second matrix, whose product gates the first's
+GATED = ("swiglu", "geglu")  # FFNs with a second matrix, whose output gates the output of the first
 NORMS = ("rmsnorm", "layernorm")
 PEG_TAPS = 27  # 3 frames, rows and columns
 
@@ -29,10 +29,10 @@ def kind_of(sublayer: str) -> str:
 
 
 def _key(name: str, type: str, *range: float, enum: str = "", each: bool = False, **more: Any) -> Any:
-    """A field with its key `genie.<stack>.<name>`.
+    """A dataclass field for the key `genie.<stack>.<name>`.
 
-    range: the least and the largest value. enum: of genie.h, without "GENIE_"; each: a sublayer has it of its own in C.
-    python: the value in Python where none is given. The rest is as `Key` has it.
+    range: the least and the largest value. enum: its name in genie.h, without "GENIE_". each: in C it is a field of
+    each sublayer. python: the default value in Python. The rest is as in `Key`.
     """
     python = more.pop("python", dataclasses.MISSING)
     low, high = range or (None, None)
@@ -43,7 +43,7 @@ def _key(name: str, type: str, *range: float, enum: str = "", each: bool = False
 
 @dataclass(frozen=True, kw_only=True)
 class StackParams:
-    """One ST-transformer: `block_count` blocks, each the `sublayers` in order with a residual.
+    """One ST-transformer: `block_count` blocks. Each block is the `sublayers` in order, each with a residual.
 
     head_count * key_length need not equal embedding_length (Table 12 of arXiv 2402.15391: 36 * 128 != 5120).
     """
@@ -139,30 +139,30 @@ class StackParams:
 STACK_KEYS: tuple[Key, ...] = tuple(
     dataclasses.replace(f.metadata["key"], field=f.name) for f in dataclasses.fields(StackParams)
 )
-# The enum of genie.h that a field's words are of, without "GENIE_".
+# Field -> the enum of genie.h for its values, without "GENIE_".
 ENUMS = {f.name: str(f.metadata["enum"]) for f in dataclasses.fields(StackParams) if f.metadata["enum"]}
 
 
 def enumerator(enum: str, word: str) -> str:
-    """How genie.h calls a word: GENIE_FFN_GELU_TANH of ("FFN", "gelu_tanh")."""
+    """The name of a value in genie.h: ("FFN", "gelu_tanh") -> GENIE_FFN_GELU_TANH."""
     return f"GENIE_{enum}_{word}".upper().replace("-", "_")
 
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One sublayer of a block, as a backend takes it; what its kind has no use for is not looked at."""
+    """One sublayer of a block, as a backend receives it. Fields that its kind does not use are ignored."""
 
     name: str
     kind: str
-    norm: str  # "none": it reads the residual itself
+    norm: str  # "none": it reads the residual without a norm
     norm_position: str
     kv_input: str
     ffn: str
-    expert_count: int  # 0: one FFN that all tokens take
+    expert_count: int  # 0: one FFN for all tokens
     expert_used_count: int
 
     def in_c(self) -> dict[str, int | str]:
-        """The fields of `genie_sublayer`; a string is an enumerator's name."""
+        """The fields of `genie_sublayer`. A string is the name of an enumerator."""
         enums = {"kind": "SUBLAYER", **ENUMS}
         values = {name: value for name, value in dataclasses.asdict(self).items() if name != "name"}
         return {name: enumerator(enums[name], v) if name in enums else v for name, v in values.items()}
@@ -170,22 +170,22 @@ class Sublayer:
 
 @dataclass(frozen=True, kw_only=True)
 class StackSpec:
-    """A stack in its place in a model: its description, and the sizes that the model gives it."""
+    """A stack within a model: its description, and the sizes that the model gives it."""
 
     params: StackParams
     token_count: int  # P
     grid_width: int  # tokens per row of a frame
     context_length: int  # T
     input_length: int = 0  # N features per token; 0: the input is token ids
-    input_rows: int = 0  # embeddings of ids, the mask's included
+    input_rows: int = 0  # rows of the token embedding, with the mask's
     action_count: int = 0
-    output_length: int = 0  # O; 0: no head, the outputs are the embeddings
+    output_length: int = 0  # O; 0: no head, the output is the embeddings
     conditioning: str = "add"
     factor_count: int = 1  # digits of a token id
 
     @property
     def sublayers(self) -> tuple[Sublayer, ...]:
-        """Those of a block, in order."""
+        """The sublayers of one block, in order."""
         s = self.params
         return tuple(
             Sublayer(
@@ -202,7 +202,7 @@ class StackSpec:
         )
 
     def in_c(self) -> dict[str, int | float | str]:
-        """The fields of `genie_stack_params` but for its sublayers; a string is an enumerator's name."""
+        """The fields of `genie_stack_params`, except its sublayers. A string is the name of an enumerator."""
         found: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "params"}
         found["conditioning"] = enumerator("CONDITIONING", self.conditioning)
         for f in dataclasses.fields(self.params):
@@ -215,7 +215,7 @@ class StackSpec:
 
     @property
     def symbols(self) -> dict[str, int]:
-        """The lengths that shapes are made of, as docs/gguf.md calls them."""
+        """The lengths that tensor shapes consist of, named as in docs/gguf.md."""
         s, columns = self.params, self.grid_width
         rows = self.token_count // columns if columns else 0
         return {
@@ -227,15 +227,15 @@ class StackSpec:
         }  # fmt: skip
 
 
-There = Callable[[StackSpec, Any], bool]  # of a stack and, for what belongs to one, its sublayer
+There = Callable[[StackSpec, Any], bool]  # (stack, and its sublayer if the tensor belongs to one) -> bool
 
 
 @dataclass(frozen=True)
 class Tensor:
     """A tensor that some stacks have.
 
-    name: within the stack, or within a sublayer of one of the kinds `of`. shape: fastest first, in the symbols of
-    docs/gguf.md; A + 1 is there with FiLM only, M with experts only. there: whether a stack, or a sublayer, has it.
+    name: within the stack, or within a sublayer whose kind is in `of`. shape: fastest first, in the symbols of
+    docs/gguf.md; A + 1 applies with FiLM only, M with experts only. there: whether a stack, or a sublayer, has it.
     """
 
     name: str
@@ -246,17 +246,17 @@ class Tensor:
 
     @property
     def slot(self) -> str:
-        """How genie.h calls it: GENIE_SLOT_Q_BIAS."""
+        """Its name in genie.h, such as GENIE_SLOT_Q_BIAS."""
         return slot_of(self.name)
 
 
 def slot_of(name: str) -> str:
-    """The genie_slot of a tensor's name within its stack or sublayer."""
+    """The genie_slot for a tensor's name within its stack or sublayer."""
     return enumerator("SLOT", name.removesuffix(".weight").replace(".", "_"))
 
 
 def _linear(name: str, shape: str, of: tuple[str, ...], there: There, always: bool = False) -> tuple[Tensor, Tensor]:
-    """A matrix and its bias, which is there `always` or where the stack has biases."""
+    """A matrix and its bias. The bias exists `always`, or if the stack has biases."""
     return (
         Tensor(f"{name}.weight", shape, of, there, matrix=True),
         Tensor(f"{name}.bias", shape.partition("|")[2], of, lambda s, one: there(s, one) and (always or s.params.bias)),
@@ -266,7 +266,7 @@ def _linear(name: str, shape: str, of: tuple[str, ...], there: There, always: bo
 def _norm(
     name: str, shape: str, of: tuple[str, ...], kind: Callable[[StackSpec, Any], str | None]
 ) -> tuple[Tensor, Tensor]:
-    """A norm's weight, and its bias where its kind is "layernorm"; it is there where its kind is one."""
+    """A norm's weight, if `kind` is a norm, and its bias, if `kind` is "layernorm"."""
     return (
         Tensor(f"{name}.weight", shape, of, lambda s, one: kind(s, one) in NORMS),
         Tensor(f"{name}.bias", shape, of, lambda s, one: kind(s, one) == "layernorm"),
@@ -282,7 +282,7 @@ def _has_input_first(s: StackSpec, _: Sublayer | None) -> bool:
 
 
 _STACK, _PEG, _FFN = (), ("peg",), ("ffn",)
-# In the order of the file: of the stack before its blocks, of each sublayer, of the stack after them.
+# In the order of the file: tensors of the stack before its blocks, of each sublayer, of the stack after its blocks.
 BEFORE: tuple[Tensor, ...] = (
     Tensor("token_embd.weight", "E|V + 1", _STACK, lambda s, _: s.input_length == 0, matrix=True),
     Tensor("action_embd.weight", "E|A", _STACK, lambda s, _: s.conditioning == "add" and s.action_count > 0),
@@ -336,7 +336,7 @@ def tensors(spec: StackSpec) -> Iterator[tuple[str, tuple[int, ...], bool]]:
     for tensor in BEFORE:
         if tensor.there(spec, None):
             yield tensor.name, shape(tensor, False), tensor.matrix
-    # The same in every block.
+    # Equal in every block.
     block = [
         (f"{one.name}.{tensor.name}", shape(tensor, one.expert_count > 0), tensor.matrix)
         for one in sublayers

@@ -1,4 +1,4 @@
-"""The application of `genie-serve`: the API, its documents, health and metrics, behind the guard."""
+"""The application of `genie-serve`: the API, its documentation, health and metrics, behind the guard."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def create_api(
     origins: Collection[str] = (),
     hosts: Collection[str] | None = None,
 ) -> FastAPI:
-    """An application that serves `models`, each from its prompt (None: clients bring a picture).
+    """An application that serves `models`, each with its prompt (None: clients send a picture).
 
-    api_key: what clients must send; empty: nothing. origins: pages that may ask from a browser. hosts: the names that
-    are answered to, None for any: without a key, only names of this machine are safe.
+    api_key: what clients must send; empty: nothing. origins: web pages that may send requests. hosts: host names to
+    answer to, None: any. Without a key, only names of this machine are safe.
     """
     bounds = limits or ServeLimits()
     sessions = Sessions(models, prompts, bounds)
@@ -120,7 +120,7 @@ def create_api(
 
 
 def _page(document: dict[str, Any]) -> str:
-    """The OpenAPI document to read: plain HTML, so that no script is asked of anybody."""
+    """The OpenAPI document as plain HTML, which needs no script in the browser."""
     text = html.escape
     about = re.sub(r"`(.+?)`", r"<code>\1</code>", text(document["info"]["description"]))
     rows = []

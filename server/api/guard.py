@@ -1,4 +1,4 @@
-"""What is settled before a request reaches the API: who may ask, and how much and how slowly they may send or read."""
+"""Checks before a request reaches the API: who may send it, how large it may be, and how slow the client may be."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from starlette.websockets import WebSocket
 from genie_cpp.server.common.faults import ApiError, told
 from genie_cpp.server.common.limits import ServeLimits
 
-OPEN = {"/health"}  # without the key: load balancers have none
-_UPLOADS = ("/sessions", "/reset", "/state")  # what these take is a picture or a saved world
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # anybody can make up others
+OPEN = {"/health"}  # without a key, because load balancers have none
+_UPLOADS = ("/sessions", "/reset", "/state")  # their bodies are pictures or saved worlds
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # clients can invent others
 _PIECE = 64 << 10
 _DRAIN_BYTES, _DRAIN_SECONDS = 256 << 20, 10.0
 
 
 class Guard:
-    """ASGI middleware. answered: told each answer's method, route and status. hosts: the names this server answers to;
-    None: any. origins: pages that may ask."""
+    """ASGI middleware. answered: called with each response's method, route and status. hosts: the host names to answer
+    to; None: any. origins: web pages that may send requests."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class Guard:
         try:
             await self.app(scope, self._bounded(scope["path"], receive), send)
         except asyncio.TimeoutError:  # not the builtin one before Python 3.11
-            return  # the client does not read: there is nobody to tell
+            return  # the client does not read, so no error can be sent
 
     def _admit(self, path: str, headers: Headers) -> None:
         host = headers.get("host", "")
         if self.hosts is not None and _split(f"//{host}", "hostname") not in self.hosts:
-            # A name that only resolves to this machine (DNS rebinding) is not this machine's.
+            # With DNS rebinding a foreign name resolves to this machine, so the name itself is checked.
             raise ApiError(400, "this server does not answer to that host name", "ask for 127.0.0.1")
         origin = headers.get("origin")
         if origin is not None and origin not in self.origins and (_split(origin, "netloc") or None) != host:
@@ -81,19 +81,19 @@ class Guard:
     def _length(self, path: str, headers: Headers) -> None:
         length, most = headers.get("content-length", "0"), self._most(path)
         if "content-length" in headers and "transfer-encoding" in headers:
-            # Whoever stands between may take the one for the request's end where we take the other.
+            # A proxy may end the request by the one header while this server ends it by the other (request smuggling).
             raise ApiError(400, "a request has a length or an encoding, not both", "leave Content-Length out")
         if not length.isdecimal() or len(length) > 18 or int(length) > most:
             raise _too_large(most)
 
     def _bounded(self, path: str, receive: Receive) -> Receive:
-        """`receive` that ends a body which is too long or comes too slowly."""
+        """A `receive` that fails if the body is too long or arrives too slowly."""
         most, got, whole, deadline = self._most(path), 0, False, 0.0
 
         async def bounded() -> Message:
             nonlocal got, whole, deadline
             if whole:
-                return await receive()  # the news that the client has left
+                return await receive()  # waits for the message that the client has left
             deadline = deadline or time.monotonic() + self.limits.receive_seconds
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
@@ -112,13 +112,13 @@ class Guard:
         return bounded
 
     def _patient(self, scope: Scope, send: Send) -> Send:
-        """`send` in pieces, each of which the client must take in time."""
+        """A `send` in pieces. The client must accept each piece in time."""
 
         async def patient(message: Message) -> None:
             body = message.get("body", b"")
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
-                # The route's pattern: each session's address would be a label of its own.
+                # The pattern of the route: with the real path, every session would create its own label.
                 route = getattr(scope.get("route"), "path", "none")
                 method = scope["method"] if route != "none" and scope["method"] in _METHODS else "other"
                 self.answered(method, route, message["status"])
@@ -134,7 +134,7 @@ class Guard:
 
 
 def _split(address: str, part: str) -> str:
-    """A part of an address, "" where it is none."""
+    """A part of an address, or "" if the address is malformed."""
     try:
         return getattr(urlsplit(address), part) or ""
     except ValueError:
@@ -146,7 +146,7 @@ def _too_large(most: int) -> ApiError:
 
 
 def _http(error: ApiError) -> HTTPException:
-    # FastAPI makes a 400 of any other exception that comes up while it reads a body.
+    # While it reads a body, FastAPI turns any other exception into a 400.
     return HTTPException(error.status, told(error)[1])  # type: ignore[arg-type]
 
 
@@ -154,7 +154,7 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send, d
     status, body = told(error)
     extra = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if "transfer-encoding" in Headers(scope=scope) and "content-length" in Headers(scope=scope):
-        extra["Connection"] = "close"  # nothing after it can be told from its body
+        extra["Connection"] = "close"  # what follows cannot be told from the body
     response = JSONResponse(body, status, extra)
     if scope["type"] == "websocket":
         await WebSocket(scope, receive, send).send_denial_response(response)
@@ -165,7 +165,7 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send, d
 
 
 async def _drain(receive: Receive) -> None:
-    """Take what a client is still sending: one that is cut off while it writes seldom sees why."""
+    """Read what the client is still sending. A client that is cut off while it writes seldom sees the error."""
     got, deadline = 0, time.monotonic() + _DRAIN_SECONDS
     while got < _DRAIN_BYTES:
         try:

@@ -1,4 +1,4 @@
-"""What `/metrics` tells Prometheus. A registry of its own per application: two in a process do not mix."""
+"""The contents of `/metrics` for Prometheus. Each application has its own registry, so that two do not mix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The REST side of `genie-serve`: `/v1/models`, `/v1/sessions` and what belongs to a session."""
+"""The REST API of `genie-serve`: `/v1/models`, `/v1/sessions` and the routes of a session."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def router(sessions: Sessions) -> APIRouter:
     limits = sessions.limits
 
     async def start(session: ServedSession, data: bytes, seed: int) -> Frame:
-        """In a turn, or before anybody else knows the session."""
+        """Call it in a turn, or before others know the session."""
 
         def work() -> Frame:
             prompt = decode(data, session.model, limits) if data else session.prompt
@@ -82,7 +82,7 @@ def router(sessions: Sessions) -> APIRouter:
         seed: Seed = 0,
     ) -> schema.SessionInfo:
         """Open a session, started from the picture in the body or from the model's own."""
-        data = await request.body()  # first: a slow upload takes nobody's place
+        data = await request.body()  # read first, so that a slow upload does not occupy a session
         async with sessions.opening(model) as session:
             await start(session, data, seed)
         response.headers["Location"] = f"/v1/sessions/{session.id}"
@@ -172,7 +172,7 @@ def router(sessions: Sessions) -> APIRouter:
 
 
 def planned(session: ServedSession, actions: Sequence[int | str] | str, sessions: Sessions) -> list[int]:
-    """The actions of a rollout, checked before the first step. Raises ActionError, ApiError."""
+    """The actions of a rollout, all checked before the first step. Raises ActionError, ApiError."""
     count, most = session.model.info.choices, sessions.limits.rollout_frames
     if isinstance(actions, str):
         plan = parse_actions(actions, count, session.model.info.action_names)

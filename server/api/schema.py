@@ -1,4 +1,4 @@
-"""What the API takes and gives, for its checks and its OpenAPI document."""
+"""The inputs and outputs of the API, for its checks and its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RolloutFormat = Literal["json", "npy"]
 
 
 class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid")  # a field that is not understood is a mistake of the client's
+    model_config = ConfigDict(extra="forbid")  # an unknown field is a client's mistake
 
 
 class SamplerSettings(_Asked):
@@ -139,14 +139,14 @@ def session_info(session: ServedSession) -> SessionInfo:
 
 
 def binary(*kinds: str) -> dict[str, Any]:
-    """The content of an OpenAPI body or answer that is bytes."""
+    """The content of a binary body or response in OpenAPI."""
     return {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}
 
 
 def first(faults: Sequence[Any]) -> str:
-    """The first of pydantic's faults, on one line."""
+    """The first of pydantic's errors, on one line."""
     if not faults:
         return "not of the documented form"
-    place = ".".join(str(part) for part in faults[0].get("loc", ())[1:])  # without where it was: body, query
+    place = ".".join(str(part) for part in faults[0].get("loc", ())[1:])  # without the leading body or query
     text = str(faults[0].get("msg", ""))
     return " ".join(f"{place}: {text}".split())[:200] if place else text[:200]

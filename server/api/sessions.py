@@ -1,4 +1,4 @@
-"""The sessions of `genie-serve`: found by a random name, used by one request at a time, closed when idle."""
+"""The sessions of `genie-serve`: addressed by a random id, used by one request at a time, closed when idle."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Run blocking work, and even where the caller is cancelled return only when it is over: until then what it works
-    on is not free."""
+    """Run blocking work in a thread. Even if the caller is cancelled, return only when the work is done, because until
+    then it uses its objects."""
     job = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(job)
@@ -36,7 +36,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 class ServedSession:
-    """A world and its turn. Attributes are read freely; the world itself only by who has the turn."""
+    """A world that requests use in turns. Attributes may be read at any time, the world only during a turn."""
 
     def __init__(self, id: str, index: int, model: Model, prompt: Prompt | None, limits: ServeLimits) -> None:
         self.id, self.index, self.model, self.prompt = id, index, model, prompt
@@ -54,12 +54,12 @@ class ServedSession:
         return 0.0 if self._users else time.monotonic() - self.used
 
     def number(self, action: int | str) -> int:
-        """Of a latent action given by number or name. Raises ActionError."""
+        """The number of a latent action given by number or name. Raises ActionError."""
         return action_number(action, self.model.info.choices, self.model.info.action_names)
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[World]:
-        """The world, alone. Raises ApiError when too many wait, or when the session was closed meanwhile."""
+        """The world, exclusively. Raises ApiError if too many requests wait, or if the session was closed meanwhile."""
         if self._users > self._limits.waiting:
             raise ApiError(429, "too many requests wait for this session", "wait for an answer before the next request")
         self._users += 1
@@ -73,7 +73,7 @@ class ServedSession:
             self.used = time.monotonic()
 
     def reset(self, seed: int) -> Frame:
-        """Blocking, in a turn. Raises ApiError where there is no picture to start from."""
+        """Blocking; call it in a turn. Raises ApiError if there is no picture to start from."""
         if self.prompt is None:
             raise ApiError(400, "there is no picture to start from", "send one as the body")
         hp = self.model.info
@@ -82,7 +82,7 @@ class ServedSession:
         return frame
 
     def restore(self, state: bytes) -> Frame:
-        """Blocking, in a turn. Raises StateError, ApiError; the world then stays where it was."""
+        """Blocking; call it in a turn. Raises StateError, ApiError; the world is then unchanged."""
         before = self.world.save()
         frame = self.world.restore(state)
         try:
@@ -94,7 +94,7 @@ class ServedSession:
         return frame
 
     def checked(self, sampler: Sampler) -> Sampler:
-        """The sampler, where one step with it takes no longer than a client may ask for. Raises ApiError."""
+        """The sampler, if it has no more steps than a client may ask for. Raises ApiError."""
         most = max(self._limits.max_steps, self.model.sampler.steps)
         if sampler.steps > most:
             raise ApiError(400, f"{sampler.steps} steps; {most} are the limit")
@@ -127,7 +127,7 @@ class Sessions:
 
     @contextlib.asynccontextmanager
     async def opening(self, index: int) -> AsyncIterator[ServedSession]:
-        """A new session, kept if the block ends well; its place is taken from the start. Raises ApiError."""
+        """A new session, kept if the block succeeds. It counts against the limit from the start. Raises ApiError."""
         if not 0 <= index < len(self.models):
             raise ApiError(400, f"model {index} is not in 0…{len(self.models) - 1}", "GET /v1/models lists them")
         if len(self) >= self.limits.sessions:
@@ -144,18 +144,18 @@ class Sessions:
             self._opening -= 1
 
     async def close(self, session: ServedSession, reason: str) -> None:
-        """Once: the world is freed when the step that may be running is over."""
+        """Runs only once per session. The world is freed when a running step is done."""
         if self._open.pop(session.id, None) is None:
             return
         session.gone = True
         self.metrics.closed.labels(reason).inc()
         for socket in list(session.sockets):
-            # A client that does not read does not answer the close either.
+            # A client that does not read does not answer the close message either.
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(socket.close(1001, f"the session is {reason}"), 1)
 
     async def sweep(self) -> None:
-        """Close what is idle, again and again, until cancelled."""
+        """Close idle sessions repeatedly, until cancelled."""
         while True:
             await asyncio.sleep(min(5.0, self.limits.idle_seconds / 4))
             for session in list(self._open.values()):
@@ -167,9 +167,9 @@ class Sessions:
             await self.close(session, "stopped")
 
     def step(self, session: ServedSession, action: int) -> tuple[Frame, float]:
-        """Blocking, in a turn: the frame and the seconds it took.
+        """Blocking; call it in a turn. Returns the frame and the seconds it took.
 
-        Raises ActionError, and ApiError where a rollout is to end: its session was deleted, or the server stops.
+        Raises ActionError, and ApiError if a rollout must end: its session was deleted, or the server stops.
         """
         if session.gone:
             raise no_session()

@@ -1,8 +1,8 @@
 """The websocket of a session of `genie-serve`, subprotocol `genie-serve.1`.
 
-The client sends JSON objects with a `type`, or a picture file as a binary message: it resets. Frames come as binary
-messages: uint32 (little endian) length of a JSON object, the object, a PNG. Messages are answered in order: `rollout`
-with its frames and then `done`, every other one with one message, which is an `error` where something is wrong.
+The client sends JSON objects with a `type`, or a picture file as a binary message, which resets the session. Frames are
+sent as binary messages: uint32 (little endian) length of a JSON object, the object, a PNG. Messages are answered in
+order. The answer to `rollout` is its frames and then `done`; any other answer is one message, an `error` if it failed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def router(sessions: Sessions) -> APIRouter:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(socket.close(1008, "the client does not read"), 1)
         except (WebSocketDisconnect, RuntimeError):
-            pass  # Starlette says RuntimeError where the client left while an answer was on its way
+            pass  # Starlette raises RuntimeError if the client leaves while an answer is sent
         finally:
             session.sockets.discard(socket)
 
@@ -100,7 +100,7 @@ async def _answers(sessions: Sessions, session: ServedSession, said: str | bytes
         if kind == "rollout":
             plan = planned(session, _listed(message), sessions)
             for action in plan:
-                # A turn for each frame: a slow reader of a long rollout does not keep others from the session.
+                # One turn per frame, so that a slow reader of a long rollout does not block others on the session.
                 yield await _step(sessions, session, action)
             yield {"type": "done", "frames": len(plan)}
         elif kind == "step":

@@ -1,1 +1,1 @@
-"""What the page and the API share: limits, connections, messages, pictures decoded in a process of their own."""
+"""Shared by the page and the API: limits, connections, messages, and picture decoding in a separate process."""

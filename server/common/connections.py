@@ -1,8 +1,8 @@
-"""Connections before there is a request on them: whoever says nothing, or half a header, does not keep others out.
+"""Limits on connections without a request: clients that send nothing, or half a header, must not block others.
 
-uvicorn counts every open connection against its limit and waits for ever for a request's header. Here a connection has
-some seconds for each header, an address may hold only so many, and where room runs out the one that has been silent
-for longest makes room.
+uvicorn counts every open connection against its limit and waits forever for a request's header. Here each header must
+arrive within some seconds, and an address may have only a limited number of connections. At a limit, the connection
+that has been silent longest is dropped.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _SAY_AGAIN = 60.0  # seconds
 
 
 class Connections:
-    """Of one server: who is silent, and how many each address has."""
+    """The connections of one server: which are silent, and how many each address has."""
 
     def __init__(self, most: int, per_address: int, header_seconds: float) -> None:
-        """most: open at a time, per_address: of them from one. header_seconds: until a request's header is whole."""
+        """most: open connections in total. per_address: from one address. header_seconds: for a request's header."""
         self.most, self.per_address, self.header_seconds = most, per_address, header_seconds
-        self.silent: dict[Patient, None] = {}  # the oldest first
+        self.silent: dict[Patient, None] = {}  # oldest first
         self.open: dict[Patient, str] = {}
         self.by_address: Counter[str] = Counter()
         self.dropped = 0
 
     def protocol(self) -> Callable[..., Patient]:
-        """What uvicorn makes a connection's protocol with."""
+        """The factory that uvicorn calls for each connection."""
 
         def make(**more: Any) -> Patient:
             return Patient(self, **more)
@@ -42,7 +42,7 @@ class Connections:
         return make
 
     def enter(self, one: Patient, address: str) -> None:
-        """Count a new connection, and make room for it: of its own address first, then of all."""
+        """Count a new connection. If a limit is reached, drop one: of its own address first, then of all."""
         self.open[one], self.silent[one] = address, None
         self.by_address[address] += 1
         if self.by_address[address] > self.per_address:
@@ -64,7 +64,7 @@ class Connections:
 
 
 class Patient(H11Protocol):
-    """A connection whose next header must come in time."""
+    """A connection whose next header must arrive in time."""
 
     def __init__(self, connections: Connections, **more: Any) -> None:
         super().__init__(**more)
@@ -84,7 +84,7 @@ class Patient(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if (now := self.transport.get_protocol()) is not self:  # it is a websocket, which has limits of its own
+        if (now := self.transport.get_protocol()) is not self:  # it became a websocket, which has its own limits
             self._stop_waiting()
             self._among.silent.pop(self, None)
             self._follow(now)
@@ -93,14 +93,14 @@ class Patient(H11Protocol):
             self._among.silent.pop(self, None)
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's own fails where an answer is on its way already, and where the request was a HEAD."""
+        """uvicorn's method fails if a response is already being sent, and if the request was a HEAD."""
         try:
             super().send_400_response(msg)
         except h11.LocalProtocolError:
             self.transport.close()
 
     def _follow(self, websocket: Any) -> None:
-        """A connection that another protocol took over still counts until it ends, of which only that one is told."""
+        """Keep counting a connection that another protocol took over. Only that protocol is told when it ends."""
         lost = websocket.connection_lost
 
         def connection_lost(exc: Exception | None) -> None:
@@ -116,7 +116,7 @@ class Patient(H11Protocol):
             self._among.silent.setdefault(self)
 
     def drop(self) -> None:
-        """Close at once; what is still in buffers is lost."""
+        """Close at once. Buffered data is lost."""
         self._stop_waiting()
         self.transport.abort()
 
@@ -135,8 +135,8 @@ class Patient(H11Protocol):
 
 
 def quiet_when_out_of_files(loop: asyncio.AbstractEventLoop) -> None:
-    """asyncio logs a page for each connection that it cannot take for want of descriptors, thousands in a second; once
-    a minute will do."""
+    """Without free descriptors, asyncio logs a page per refused connection, thousands per second. Log it once a
+    minute."""
     before, said = loop.get_exception_handler(), 0.0
 
     def handle(running: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Clients' pictures are decoded in a process of their own: one that takes too long is killed, and steps go on."""
+"""Clients' pictures are decoded in a separate process, which is killed if it takes too long. Steps go on meanwhile."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _START = "import sys; sys.path[:] = {path!r}; from genie_cpp.server.common.decod
 
 
 class Decoder:
-    """Picture files -> frames, one at a time; safe to call from any thread.
+    """Picture files -> frames, one at a time. Thread-safe.
 
-    The process starts with the first picture and ends with this one. A program that was packed (PyInstaller) has no
-    Python to start: there pictures are decoded where they are, with all limits but the time.
+    The process starts with the first picture and ends with this one. A packed program (PyInstaller) has no Python to
+    start. It decodes in its own process, with all limits except the time.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -33,7 +33,7 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def frame(self, data: bytes, most_pixels: int, width: int, height: int) -> Frame:
-        """uint8 [height, width, 3], cropped to fit. Raises ImageError, also for what takes longer than `seconds`."""
+        """uint8 [height, width, 3], cropped to fit. Raises ImageError, also if it takes longer than `seconds`."""
         with self._lock:
             if getattr(sys, "frozen", False):
                 return fit(decode_image(data, most_pixels), width, height)
@@ -72,7 +72,7 @@ class Decoder:
             command = [sys.executable, "-c", _START.format(path=sys.path)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert self._process.stdout is not None
-            self._process.stdout.read(1)  # it is ready: only decoding is timed
+            self._process.stdout.read(1)  # wait until it is ready, so that only decoding is timed
         return self._process
 
     def _end(self) -> None:
@@ -94,10 +94,10 @@ def _exactly(stream: IO[bytes], count: int) -> bytes:
 
 
 def work() -> None:
-    """In the process: answer until the other end is gone. Ctrl-C is the other end's to hear."""
+    """Runs in the process: answer until the parent is gone. Ctrl-C is handled by the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     source, out = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # nobody else may write there
+    sys.stdout = sys.stderr  # nothing else may write to stdout
     out.write(b"r")
     out.flush()
     while head := source.read(_HEAD.size):

@@ -1,4 +1,4 @@
-"""Faults as clients of `genie-serve` see them: a status and `{"error": …, "hint": …}`."""
+"""Errors as clients of `genie-serve` see them: a status and `{"error": …, "hint": …}`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from genie_cpp.errors import GenieError, NativeError
 
 
 class ApiError(GenieError):
-    """A fault with its HTTP status."""
+    """An error with an HTTP status."""
 
     def __init__(self, status: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -16,7 +16,7 @@ class ApiError(GenieError):
 
 
 def told(error: BaseException) -> tuple[int, dict[str, Any]]:
-    """Status and body. What is no GenieError is ours, and says no more than that it is."""
+    """Status and body. Other errors than GenieError are the server's own, so their details are not revealed."""
     if isinstance(error, MemoryError) or (isinstance(error, NativeError) and "memory" in str(error)):
         return 503, {"error": "out of memory", "hint": "delete a session, or try again later"}
     if isinstance(error, GenieError):

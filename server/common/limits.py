@@ -1,4 +1,4 @@
-"""What one client may take."""
+"""What one client may use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from genie_cpp.play.session import MAX_BYTES
 
 @dataclass(frozen=True)
 class Limits:
-    """Sessions at a time; bytes of a text message, of a picture and of a session's past; pixels; frames of a file;
-    seconds until a client that does not take an answer counts as gone; connections open at a time, and of them from one
-    address; seconds until a request's header is whole."""
+    """Sessions at a time; bytes of a text message, of a picture and of a session's history; pixels; frames of a file;
+    seconds until a client that does not read counts as gone; open connections in total and per address; seconds for a
+    request's header."""
 
     sessions: int = 8
     message_bytes: int = 4096
@@ -27,11 +27,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServeLimits(Limits):
-    """Of `genie-serve`, beyond those of a player.
+    """The limits of `genie-serve`, in addition to those of a player.
 
-    rollout_frames: of one request. idle_seconds: until a session that nobody uses is closed. receive_seconds: for a
-    whole request body. waiting: requests that may wait for their turn on one session. max_steps: of the sampler, where
-    the model's own are not more.
+    rollout_frames: of one request. idle_seconds: until an unused session is closed. receive_seconds: for a whole
+    request body. waiting: requests that may wait for their turn on one session. max_steps: of the sampler, unless the
+    model's own number is larger.
     """
 
     message_bytes: int = 64 << 10

@@ -1,4 +1,4 @@
-"""Messages of a websocket: JSON objects with a type, and their numbers, checked."""
+"""Messages of a websocket: JSON objects with a type. Their numbers are checked."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from genie_cpp.errors import GenieError
 
 
 class ProtocolError(GenieError):
-    """A message that says nothing the server understands."""
+    """A message that the server does not understand."""
 
 
 def parse(text: str, most: int) -> dict[str, Any]:
-    """A message of the client. Raises ProtocolError."""
+    """Parse a message of the client. Raises ProtocolError."""
     if len(text) > most:
         raise ProtocolError(f"the message has {len(text)} characters; {most} are the limit")
     try:
@@ -26,7 +26,7 @@ def parse(text: str, most: int) -> dict[str, Any]:
 
 
 def whole(message: dict[str, Any], name: str, least: int, most: int, default: int | None = None) -> int:
-    """A whole number of a message. Raises ProtocolError."""
+    """An integer in a message. Raises ProtocolError."""
     value = message.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         shown = json.dumps(value)[:40]
@@ -35,7 +35,7 @@ def whole(message: dict[str, Any], name: str, least: int, most: int, default: in
 
 
 def number(message: dict[str, Any], name: str, least: float, most: float) -> float:
-    """A number of a message. Raises ProtocolError."""
+    """A number in a message. Raises ProtocolError."""
     value = message.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         shown = json.dumps(value)[:40]

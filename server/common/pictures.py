@@ -1,4 +1,4 @@
-"""A picture that a client sent, as the prompt of a world."""
+"""Turns a picture that a client sent into a prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _decoder = Decoder()
 
 
 def decode(data: bytes, model: Model, limits: Limits) -> Prompt:
-    """A prompt from the bytes of a picture file, fitted: the picture itself may have megabytes. Raises GenieError."""
+    """A prompt from the bytes of a picture file. Fitted at once, because the file may be large. Raises GenieError."""
     if len(data) > limits.picture_bytes:
         raise ProtocolError(f"the picture has {len(data)} bytes; {limits.picture_bytes} are the limit")
     hp = model.info

@@ -1,1 +1,1 @@
-"""The page of genie-play, and what answers it."""
+"""The page of genie-play, and the server code behind it."""

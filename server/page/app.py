@@ -1,4 +1,4 @@
-"""The page, the websocket that plays, and the files of a session: frames and recordings."""
+"""The page, the websocket for playing, and the files of a session: frames and recordings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from genie_cpp.server.page.player import Answer, Player, recording_kinds
 STATIC = Path(__file__).parent / "static"
 HOSTS = ["127.0.0.1", "localhost"]
 _TYPES = {"gif": "image/gif", "webp": "image/webp", "mp4": "video/mp4"}
-# The page asks nobody else for anything; no other page may frame it.
+# The page loads nothing from other hosts, and no other page may embed it.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -38,12 +38,12 @@ _HEADERS = {
 
 
 def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Limits | None = None) -> FastAPI:
-    """An application that plays `models`, each from its prompt (None: the player brings a picture)."""
+    """An application that plays `models`, each with its prompt (None: the player brings a picture)."""
     bounds = limits or Limits()
     players: dict[str, Player] = {}
     app = FastAPI(title="genie-play", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.players = players
-    # A name that only resolves to this machine (DNS rebinding) is not this machine's.
+    # With DNS rebinding a foreign name resolves to this machine, so the name itself is checked.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
@@ -113,7 +113,7 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
 
     @app.websocket("/ws")
     async def play(socket: WebSocket) -> None:
-        # A browser lets any page open a websocket to any host; Origin says which page asks.
+        # A browser lets any page open a websocket to any host, so check Origin, which names the page.
         origin = socket.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
             await socket.close(1008, "another page's script may not play here")
@@ -136,7 +136,7 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(socket.close(1008, "the page does not read"), 1)
         except (WebSocketDisconnect, RuntimeError):
-            # Starlette says RuntimeError where the client left while an answer was on its way.
+            # Starlette raises RuntimeError if the client leaves while an answer is sent.
             pass
         finally:
             del players[player.id]
@@ -145,7 +145,7 @@ def create_app(models: Sequence[Model], prompts: Sequence[Prompt | None], limits
 
 
 def _attached(session: Session, ending: str) -> dict[str, str]:
-    """Headers of a file to keep, named after the model."""
+    """Headers of a file to download, named after the model."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", session.model.name).strip("-").lower()[:40] or "world"
     return {"Content-Disposition": f'attachment; filename="{name}{ending}"'}
 
@@ -156,7 +156,7 @@ async def _answer(socket: WebSocket, player: Player) -> Answer:
         raise WebSocketDisconnect(message.get("code", 1005))
     text, data = message.get("text"), message.get("bytes")
     try:
-        # In a thread: the event loop stays free for the other sessions while a frame is made.
+        # In a thread, so that the event loop stays free for other sessions while a frame is made.
         if text is not None:
             return await asyncio.to_thread(player.text, text)
         return await asyncio.to_thread(player.file, data or b"")

@@ -1,4 +1,4 @@
-"""One client's side of the conversation: its messages turned into calls of a Session."""
+"""One client's side of the conversation: turns its messages into calls of a Session."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from genie_cpp.server.page import protocol
 from genie_cpp.version import __version__
 
 Answer = dict[str, Any] | bytes
-REPLAY_SECONDS = 0.5  # between news of a session that is being opened
-MAX_STEPS = 64  # of the slider; more would block a frame for seconds
+REPLAY_SECONDS = 0.5  # between progress messages while a session is replayed
+MAX_STEPS = 64  # limit of the slider; more would block a frame for seconds
 
 
 def recording_kinds() -> list[str]:
-    """What recordings can be had as."""
+    """The formats that recordings can have."""
     video = all(importlib.util.find_spec(name) for name in ("imageio", "imageio_ffmpeg"))
     return ["gif", "webp", "mp4"] if video else ["gif", "webp"]
 
@@ -50,7 +50,7 @@ class Player:
             "forget": self._forget,
             "replay": self._replay_on,
         }
-        self._replay: tuple[Replay, Iterator[int]] | None = None  # a session that is being opened
+        self._replay: tuple[Replay, Iterator[int]] | None = None  # a session that is being replayed
 
     def hello(self) -> Answer:
         return {
@@ -72,9 +72,9 @@ class Player:
         return answer(message)
 
     def file(self, data: bytes) -> Answer:
-        """A new world from a picture, or the beginning of a saved session's replay. Raises GenieError."""
+        """Start a new world from a picture, or begin to replay a saved session. Raises GenieError."""
         session = self._opened()
-        if data.lstrip()[:1] == b"{":  # no picture begins so
+        if data.lstrip()[:1] == b"{":  # no picture file begins like this
             return self._open(data, session)
         prompt = decode(data, session.model, self.limits)
         session.reset(prompt, self._seed)
@@ -85,17 +85,17 @@ class Player:
         file, most = SessionFile.from_bytes(data), self._most_steps(session)
         if any(sampler.steps > most for sampler in file.samplers):
             raise ProtocolError(f"the session has frames of more than {most} steps", "genie-run --from plays it")
-        self._replay = None  # its memory goes first
+        self._replay = None  # free its memory first
         replay = Replay(file, session.model, self.limits.session_bytes)
         self._replay = replay, replay.steps()
         return {"type": "replay", "done": 0, "total": replay.total}
 
     def _replay_on(self, message: dict[str, Any]) -> Answer:
-        """Some frames more of a session that is being opened; with the last one it takes this one's place."""
+        """Replay some more frames of a session. After the last one, it replaces the current session."""
         if self._replay is None:
             raise ProtocolError("no session is being opened", "send a .genie file first")
         replay, steps = self._replay
-        self._replay, deadline = None, time.monotonic() + REPLAY_SECONDS  # a fault ends it
+        self._replay, deadline = None, time.monotonic() + REPLAY_SECONDS  # an error ends the replay
         for done in steps:
             if time.monotonic() > deadline and done < replay.total:
                 self._replay = replay, steps
@@ -119,7 +119,7 @@ class Player:
     def _model(self, message: dict[str, Any]) -> Answer:
         index = whole(message, "index", 0, len(self.models) - 1)
         model = self.models[index]
-        self.session = self._replay = None  # its memory goes before the next one's is taken
+        self.session = self._replay = None  # free its memory before the next session takes some
         self.session = session = Session(model, self.limits.session_bytes)
         self._prompt = self.prompts[index]
         hp, s = model.info, session.sampler

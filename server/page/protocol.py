@@ -1,9 +1,9 @@
-"""What the page and the server say to each other over a websocket, subprotocol `genie-play.1`.
+"""The messages between the page and the server over a websocket, subprotocol `genie-play.1`.
 
-The client sends JSON objects with a `type`, or a file as a binary message: a picture starts a world, and a saved
-session is opened by the `replay` messages that follow. The server sends JSON objects, and frames as binary messages:
-uint32 (little endian) length of a JSON object, the object, a PNG. Every message of the client has one answer, in
-order; `error` is one, and the session goes on after it.
+The client sends JSON objects with a `type`, or a file as a binary message. A picture starts a world; a saved session is
+replayed by the `replay` messages that follow. The server sends JSON objects, and frames as binary messages: uint32
+(little endian) length of a JSON object, the object, a PNG. Every message of the client gets one answer, in order. It
+may be an `error`, after which the session goes on.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def error(fault: GenieError) -> dict[str, Any]:
 
 
 def frame(session: Session, whole_path: bool = False, **more: Any) -> bytes:
-    """The frame shown. `first` and `last` are depths of the path's ends; `path`, where asked for, the ids between.
+    """The frame shown. `first` and `last`: depths of the path's ends. `path`, if `whole_path`: the ids between them.
 
-    more: of an opened session.
+    more: extra fields, for an opened session.
     """
     node, path = session.node, session.path
     head: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The metal backend: stacks of ST-transformers and convolutional networks in MLX, for the GPU of a Mac (docs/metal.md).
 
-Without Metal it runs on MLX's CPU device, which is what the tests do. Only this package imports MLX.
+Without Metal it runs on MLX's CPU device, as in the tests. Only this package imports MLX.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Metal", "Stack", "has_metal"]
 
 
 def has_metal() -> bool:
-    """Whether MLX finds Metal here."""
+    """Whether MLX finds Metal on this machine."""
     return bool(mx.metal.is_available())
 
 
 class Metal:
-    """MLX on its default device. `compiled`: through mx.compile, by default on a GPU only: on a CPU it calls a C++
-    compiler, which a user need not have."""
+    """MLX on its default device. `compiled`: use mx.compile. By default only on a GPU, because on a CPU mx.compile
+    calls a C++ compiler, which the user may not have."""
 
     name, threads = "metal", 0
 

@@ -1,6 +1,6 @@
-"""Convolutional networks in MLX: what `_native.Conv` and `_native.ConvState` are in C, behind the same methods.
+"""Convolutional networks in MLX, with the methods of `_native.Conv` and `_native.ConvState`.
 
-Shapes in names: H height, W width, C channels of the picture at hand.
+Shapes in names: H height, W width, C channels of the current picture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from genie_cpp.backends.metal.stack import lock
 from genie_cpp.backends.metal.weights import Matrix, finite, matrix
 from genie_cpp.errors import NativeError
 
-# Tensors of a layer that are multiplied, and those that are a vector, without ".weight".
+# Tensors of a layer, without ".weight": those that are multiplied, and those that are vectors.
 MATRICES = frozenset("conv conv2 shortcut".split())
 VECTORS = frozenset("conv.bias norm norm.bias norm2 norm2.bias".split())
 
@@ -25,13 +25,13 @@ Float = NDArray[np.float32]
 
 
 class Conv:
-    """A convolutional network on one picture [height, width, channels]; layers are (word of the file, channels)."""
+    """A convolutional network for one picture [height, width, channels]. layers: (layer word of the file, channels)."""
 
     def __init__(
         self, shape: tuple[int, int, int], layers: Sequence[tuple[str, int]], groups: int, epsilon: float,
         compiled: bool,
     ) -> None:  # fmt: skip
-        """Raises ModelError for a kind of layer that has no MLX form."""
+        """Raises ModelError for a kind of layer that is not implemented in MLX."""
         for kind, _ in layers:
             if kind not in LAYERS:
                 raise refused(f"the convolutional layer {kind}")
@@ -45,7 +45,7 @@ class Conv:
         self.n_bytes = 0
 
     def set(self, layer: int, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
-        """Copy one tensor, `data` its raw bytes; name within the layer, e.g. "conv.weight"."""
+        """Copy one tensor from its raw bytes. name: within the layer, e.g. "conv.weight"."""
         part = name.removesuffix(".weight")
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         if part in MATRICES:
@@ -56,7 +56,7 @@ class Conv:
             raise refused(f"the tensor layer.{layer}.{name}")
 
     def seal(self) -> None:
-        """Put all on the device."""
+        """Move all weights to the device."""
         weights = [w for layer in self._layers for w in layer.values()]
         arrays = [a for w in weights for a in (w.arrays if isinstance(w, Matrix) else [w])]
         with lock:
@@ -72,8 +72,8 @@ class Conv:
         return x_HWC
 
     def norm(self, layer: Layer, name: str, x_HWC: Any) -> Any:
-        """Group norm with SiLU; a group is channels side by side, over the whole picture."""
-        # A row of pixels at a time: in one float32 sum over a picture too much would be lost.
+        """Group norm, then SiLU. A group is a range of adjacent channels, over the whole picture."""
+        # Averaged one row of pixels at a time: a single float32 sum over a picture would lose too much precision.
         x_HWGN = x_HWC.reshape(*x_HWC.shape[:2], self._groups, -1)
         mean = x_HWGN.mean((1, 3), keepdims=True).mean(0, keepdims=True)
         off = x_HWGN - mean
@@ -83,7 +83,7 @@ class Conv:
 
 
 class ConvState:
-    """Room for one network's pictures: MLX makes it as it runs, so nothing is kept."""
+    """State of one network. MLX allocates memory while it runs, so nothing is kept."""
 
     n_bytes = 0
 
@@ -99,7 +99,7 @@ class ConvState:
 
 
 def convolved(weight: Matrix, x_HWC: Any, stride: int = 1) -> Any:
-    """A 3 x 3 convolution that sees zeros beyond the edges, or the product of a 1 x 1."""
+    """A zero-padded 3 x 3 convolution, or a product with a 1 x 1 kernel."""
     channels = x_HWC.shape[-1]
     if weight.columns == channels:
         return weight(x_HWC)
@@ -116,7 +116,7 @@ def down(net: Conv, layer: Layer, x_HWC: Any) -> Any:
 
 
 def up(net: Conv, layer: Layer, x_HWC: Any) -> Any:
-    """Channels (y, x, c) of a pixel dealt out to 2 x 2 pixels."""
+    """Distribute the channels (y, x, c) of each pixel to 2 x 2 pixels."""
     y = plain(net, layer, x_HWC)
     height, width, channels = y.shape
     y = y.reshape(height, width, 2, 2, channels // 4).transpose(0, 2, 1, 3, 4)

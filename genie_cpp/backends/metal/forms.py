@@ -1,7 +1,7 @@
-"""The MLX form of everything a stack's description can name, and the refusal of what has none yet.
+"""The MLX implementation of everything that a stack's description can name. The rest is refused.
 
-A new field of `stack_spec`, or a new word of one, is refused until it has a row here; a test compares the two. Shapes
-in names: P tokens, E embedding, H heads, D key length, t frames of the past.
+A new field or value in `stack_spec` is refused until it has a row here; a test compares the two. Shapes in names:
+P tokens, E embedding, H heads, D key length, t past frames.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from genie_cpp.errors import ModelError
 from genie_cpp.spec.stack_spec import StackSpec, Sublayer
 
-# The words of a description that have a form, by the field of StackParams or StackSpec.
+# The implemented values of each field of StackParams or StackSpec.
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rmsnorm", "layernorm"),
     "norm_position": ("pre", "post"),
@@ -34,16 +34,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "first_frame": ("none", "input", "output"),
     "conditioning": ("add", "film"),
 }
-# Fields that are numbers, flags or lists: any value that the C core takes has a form.
+# Fields that are numbers, flags or lists: every value that the C core accepts works here too.
 FREE = frozenset(
     "block_count embedding_length head_count key_length feed_forward_length norm_length qk_norm qk_norm_epsilon "
     "norm_epsilon bias sublayers unnormed expert_count expert_used_count params token_count grid_width context_length "
     "input_length input_rows action_count output_length factor_count".split()
 )
 
-# Tensors that are multiplied, looked up, or are a vector (a norm with FiLM: a row per action), without ".weight".
+# Tensors, without ".weight", by use: multiplied; looked up; vectors (with FiLM a norm has a row per action).
 MATRICES = frozenset("input input_first output output_first q k v out up gate down router".split())
-EXPERTS = frozenset("up gate down".split())  # one for each, where there are experts
+EXPERTS = frozenset("up gate down".split())  # one for each expert, if there are experts
 TABLES = frozenset("token_embd action_embd pos_space pos_time pos spatial_bias conv".split())
 VECTORS = frozenset(
     "input.bias input_norm input_norm.bias input_first.bias input_first_norm input_first_norm.bias output_norm "
@@ -51,8 +51,8 @@ VECTORS = frozenset(
     "k_norm q_norm.bias k_norm.bias up.bias gate.bias down.bias conv.bias".split()
 )
 
-Past = Any  # what a sublayer keeps of the frames committed, such as (k, v), or None
-Layer = dict[str, Any]  # what a sublayer's tensors became, by name without ".weight"
+Past = Any  # what a sublayer keeps of committed frames, such as (k, v), or None
+Layer = dict[str, Any]  # a sublayer's loaded tensors, by name without ".weight"
 
 
 def refused(what: str) -> ModelError:
@@ -60,7 +60,7 @@ def refused(what: str) -> ModelError:
 
 
 def check(spec: StackSpec) -> None:
-    """Raises ModelError for a stack that would not run here as it does on the CPU."""
+    """Raises ModelError for a stack that would not give the same result here as on the CPU."""
     for sublayer in spec.sublayers:
         if sublayer.kind not in SUBLAYERS:
             raise refused(f"the sublayer {sublayer.name}")
@@ -72,11 +72,11 @@ def check(spec: StackSpec) -> None:
 
 
 def norm(spec: StackSpec, kind: str | None, layer: Layer, name: str, x_PE: Any, row: Any = None) -> Any:
-    """The norm `name` of a layer, of a kind; `row` picks among the rows of its weights (FiLM)."""
+    """Apply the norm `name` of a layer. `row` selects a row of its weights (FiLM)."""
     if kind == "none":
         return x_PE
     length = x_PE.shape[-1]
-    n = spec.params.norm_length or length  # what lies beyond is zero and stays so
+    n = spec.params.norm_length or length  # values beyond it are zero and stay zero
 
     def weights(part: str) -> Any:
         return layer[part][:n] if row is None else layer[part][row, :n]
@@ -109,7 +109,7 @@ FFNS: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class Reads:
-    """A sublayer and what it reads: its norm of the residual, the residual itself, and what it kept of the past."""
+    """A sublayer and its inputs: the normed residual, the residual itself, and what the sublayer kept of the past."""
 
     sublayer: Sublayer
     y_PE: Any
@@ -118,7 +118,7 @@ class Reads:
 
 
 def tokens(spec: StackSpec, table: Any, ids_P: Any) -> Any:
-    """The embeddings [P, E] of ids: a row each, or the sum of a row per digit, the mask having one of its own."""
+    """The embeddings [P, E] of ids: one row per id, or the sum of one row per digit. The mask has its own row."""
     factors = spec.factor_count
     if factors == 1:
         return table[ids_P]
@@ -134,19 +134,19 @@ def feed_forward(spec: StackSpec, own: Layer, layer: Layer, r: Reads) -> tuple[A
     gate = layer.get("gate")
     if "router" not in layer:
         return run(layer["up"], gate, layer["down"]), None
-    # All experts run for all tokens: which a token takes is known on the device only.
+    # All experts run on all tokens: which expert a token uses is known only on the device.
     wanted_PX = layer["router"](r.y_PE)
     rank_PX = mx.argsort(mx.argsort(-wanted_PX, -1), -1)
     share_PX = mx.softmax(mx.where(rank_PX < r.sublayer.expert_used_count, wanted_PX, -mx.inf), -1)
     gates = gate or [None] * r.sublayer.expert_count
     ffns = zip(layer["up"], gates, layer["down"], strict=True)
     shares = [share_PX[:, e : e + 1] for e in range(r.sublayer.expert_count)]
-    # What overflows in an expert that was not chosen is not to be multiplied by 0.
+    # `where` instead of a product with 0: an expert that was not chosen may have overflowed.
     return sum(mx.where(s > 0, s * run(*ffn), 0) for s, ffn in zip(shares, ffns, strict=True)), None
 
 
 def heads(spec: StackSpec, layer: Layer, r: Reads) -> tuple[Any, Any, Any]:
-    """Queries, keys and values, [P, H, D] each, queries and keys normed where the stack says so."""
+    """Queries, keys and values, [P, H, D] each. Queries and keys are normed if the stack says so."""
     shape = (spec.token_count, spec.params.head_count, spec.params.key_length)
     kv = r.x_PE if r.sublayer.kv_input == "residual" else r.y_PE
     q, k, v = (layer[name](of).reshape(shape) for name, of in (("q", r.y_PE), ("k", kv), ("v", kv)))
@@ -167,7 +167,7 @@ def attend(spec: StackSpec, q: Any, k: Any, v: Any, bias: Any = None) -> Any:
 
 
 def joined(past: Past, k: Any, v: Any) -> tuple[Any, Any]:
-    """Keys and values of the frames up to now, time along axis 2."""
+    """Keys and values of the past and present frames; time is axis 2."""
     return (k, v) if past is None else (mx.concatenate([past[0], k], 2), mx.concatenate([past[1], v], 2))
 
 
@@ -180,7 +180,7 @@ def spatial(spec: StackSpec, own: Layer, layer: Layer, r: Reads) -> tuple[Any, P
 def temporal(spec: StackSpec, own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
     q, k, v = (z[:, :, None] for z in heads(spec, layer, r))  # [P, H, 1, D]
     seen, bias = joined(r.past, k, v), None  # [P, H, t + 1, D]
-    if "temporal_bias" in own:  # a slope per frame of distance
+    if "temporal_bias" in own:  # a slope per head: the penalty per frame of distance
         bias = -own["temporal_bias"][None, :, None, None] * mx.arange(seen[0].shape[2] - 1, -1, -1)
     return layer["out"](attend(spec, q, *seen, bias).reshape(spec.token_count, -1)), seen
 
@@ -192,7 +192,7 @@ def spacetime(spec: StackSpec, own: Layer, layer: Layer, r: Reads) -> tuple[Any,
 
 
 def peg(spec: StackSpec, own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]:
-    """A causal depthwise convolution, 3 x 3 x 3; what lies outside the frame or before the window is zero."""
+    """A causal depthwise 3 x 3 x 3 convolution, with zeros outside the frame and before the window."""
     P, E, columns = spec.token_count, spec.params.embedding_length, spec.grid_width
     rows = P // columns
     now = r.x_PE[None]
@@ -207,15 +207,15 @@ def peg(spec: StackSpec, own: Layer, layer: Layer, r: Reads) -> tuple[Any, Past]
 
 
 def biases(spec: StackSpec, table: Any) -> Any:
-    """The table of biases by offset [H, (2 R - 1) (2 C - 1)] -> [1, H, P, P], query by key."""
+    """Expand the biases by offset [H, (2 R - 1) (2 C - 1)] to query by key, [1, H, P, P]."""
     columns, at = spec.grid_width, np.arange(spec.token_count)
     down = at[None] // columns - at[:, None] // columns + spec.token_count // columns - 1
     right = at[None] % columns - at[:, None] % columns + columns - 1
     return table[:, mx.array((down * (2 * columns - 1) + right).astype(np.int32))][None]
 
 
-# Each takes the description, the stack's own tensors, its layer, and what it reads; it gives what joins the residual
-# [P, E], and the past with this frame in it.
+# Arguments: the description, the stack's own tensors, the layer's tensors, the inputs. Returns the value to add to the
+# residual [P, E], and the past including this frame.
 SUBLAYERS: dict[str, Callable[[StackSpec, Layer, Layer, Reads], tuple[Any, Past]]] = {
     "spatial": spatial,
     "temporal": temporal,
@@ -223,5 +223,5 @@ SUBLAYERS: dict[str, Callable[[StackSpec, Layer, Layer, Reads], tuple[Any, Past]
     "ffn": feed_forward,
     "peg": peg,
 }
-# Those that keep a past: the axis of time in its arrays, and whether a frame takes a place of it per token.
+# Sublayers that keep a past: (time axis of its arrays, whether a frame takes one place per token on it).
 KEEPS = {"temporal": (2, False), "spacetime": (2, True), "peg": (0, False)}

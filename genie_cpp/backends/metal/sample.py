@@ -1,4 +1,4 @@
-"""MaskGIT's steps 2 to 5 (docs/sampling.md) on the device, in float32. The random numbers are the C core's own."""
+"""MaskGIT's steps 2 to 5 (docs/sampling.md) on the device, in float32. Random numbers come from the C core."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _WORST = np.uint64(2**64 - 1)
 
 
 class Form(NamedTuple):
-    """What decides which operations a step consists of; the numbers in them are arrays, so that few forms compile."""
+    """Decides the operations of a step. The numbers in them are passed as arrays, so that few variants are compiled."""
 
     order: int
     greedy: bool
-    unit: bool  # a temperature of 1, or of 0, at which confidences are those of 1
+    unit: bool  # a temperature of 1, or of 0, where confidences are computed at 1
     noisy: bool
     threshold: bool
     last: bool  # everything masked is filled
@@ -30,7 +30,7 @@ class Form(NamedTuple):
 
 
 def form(s: Any, step: int, factors: int) -> Form:
-    """Of step `step` of a genie_sampler. Raises ModelError for a sampler without a form here."""
+    """The form of step `step` of a genie_sampler. Raises ModelError for a sampler that is not implemented here."""
     if s.order not in ORDERS or s.schedule not in SCHEDULES:
         raise refused(f"the sampler's order {s.order} with schedule {s.schedule}")
     last = step == s.steps - 1
@@ -39,11 +39,11 @@ def form(s: Any, step: int, factors: int) -> Form:
 
 
 def numbers(s: Any, step: int, seed: int, frame: int, tokens: int, factors: int) -> dict[str, Any]:
-    """What a step takes besides logits and ids: uniform numbers, noise, and how many tokens it fills."""
+    """The inputs of a step besides logits and ids: uniform numbers, noise, and how many tokens it fills."""
     f = form(s, step, factors)
     given: dict[str, Any] = {"inverse": np.float32(1 / (np.float32(s.temperature) or 1))}
     if not f.greedy:
-        # 1 is no float32 below 1: without the limit the largest number would always draw the last code.
+        # Rounded to float32, the largest number would be 1 and always draw the last code, so limit it to just below 1.
         draws = [_uniform(seed, step, frame, k + 1 if k else 0, tokens) for k in range(factors)]
         u = np.stack(draws, -1).astype(np.float32)  # [P, K]
         given["u"] = np.minimum(u, np.nextafter(np.float32(1), np.float32(0)))
@@ -71,7 +71,7 @@ def _exponential(tokens: int, step: int, steps: int) -> tuple[int, int]:
     return tokens - math.ceil(tokens * math.expm1(5 * step / steps) / math.expm1(5)), max(tokens // 16, 1)
 
 
-# How many tokens a step leaves masked at most, and how many it fills at least.
+# (most tokens that stay masked after a step, fewest tokens that it fills).
 SCHEDULES = {
     _native.number("SCHEDULE", "cosine"): _cosine,
     _native.number("SCHEDULE", "exponential"): _exponential,
@@ -85,7 +85,7 @@ def _uniform(seed: int, step: int, frame: int, draw: int, tokens: int) -> Any:
 
 
 def fill(logits_PO: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
-    """One refinement: ids with fewer masks. A digit of an id has V of the logits, and the mask is V^K."""
+    """One refinement: ids with fewer masks. Each digit of an id has V logits; the mask is V^K."""
     P, V = logits_PO.shape[0], logits_PO.shape[1] // f.factors
     logits_PKV = logits_PO.reshape(P, f.factors, V)
     masked = ids_P == V**f.factors
@@ -93,7 +93,7 @@ def fill(logits_PO: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
     below, first = logits_PKV - top, mx.arange(V) == best[..., None]
 
     def log_sum(scaled_PKV: Any) -> Any:
-        """log of the sum of exp, given 0 at `best`: what lies beside that 1, as finely as a double holds it there."""
+        """log of a sum of exp whose term at `best` is exp(0) = 1. The rest is rounded as in 1 + rest in double."""
         rest = mx.where(first, 0.0, mx.exp(scaled_PKV)).sum(-1)
         return mx.log1p(mx.where(rest < 2.0**-28, mx.round(rest * 2.0**52) * 2.0**-52, rest))
 
@@ -116,7 +116,7 @@ def fill(logits_PO: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
     else:
         quality = -log_sum(at_temperature).sum(-1) if f.order == _LARGEST else log_p
         rank = descending(quality + given["noise"] if f.noisy else quality)
-    # One integer per token, smaller for better: by quality, then position, so that it is no matter how ties are sorted.
+    # One integer per token, smaller is better: quality, then position. So the result does not depend on tie order.
     place = rank.astype(mx.uint64) * (1 << 32) + mx.arange(P).astype(mx.uint64)
     place = mx.where(masked, place, mx.array(np.array(_WORST)))
     n = masked.astype(mx.int32).sum()
@@ -126,6 +126,6 @@ def fill(logits_PO: Any, ids_P: Any, given: dict[str, Any], f: Form) -> Any:
 
 
 def descending(quality: Any) -> Any:
-    """float32 -> uint32 in the opposite order; what is no number comes last."""
+    """float32 -> uint32 in reversed order; NaN comes last."""
     bits = mx.where(mx.isnan(quality), -mx.inf, mx.where(quality == 0, 0.0, quality)).view(mx.uint32)  # -0 as 0
     return mx.where(bits >> 31 == 1, bits, ~bits & 0x7FFFFFFF)

@@ -1,7 +1,7 @@
-"""Stacks and their windows in MLX: what `_native.Stack` and `_native.State` are in C, behind the same methods.
+"""Stacks and their windows in MLX, with the methods of `_native.Stack` and `_native.State`.
 
-Arrays that outlive a call are evaluated in it: MLX evaluates a lazy array only on the thread that made it, and worlds
-are stepped from any. One lock serves all, as the GPU does.
+Arrays that outlive a call are evaluated in it, because MLX evaluates a lazy array only on the thread that created it,
+and worlds can be stepped from any thread. One lock serves all threads, as there is one GPU.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Int = NDArray[np.int32]
 
 
 class Stack:
-    """One ST-transformer: parameters at creation, then `set` for each tensor, then `seal`."""
+    """One ST-transformer. Create it with its parameters, call `set` for each tensor, then `seal`."""
 
     def __init__(self, spec: StackSpec, compiled: bool) -> None:
-        """Raises ModelError where the description asks for what has no MLX form."""
+        """Raises ModelError if the description needs something that is not implemented in MLX."""
         forms.check(spec)
         self.spec, self._sublayers = spec, [one.name for one in spec.sublayers]
         self.token_count, self.input_length = spec.token_count, spec.input_length
         self.output_length = spec.output_length or spec.params.embedding_length
         self.factor_count = spec.factor_count
-        # The mask's id, where ids are what a sampler fills.
+        # The id of the mask, if the stack's ids are filled by a sampler.
         self.codes = (self.output_length // self.factor_count) ** self.factor_count
         self._own: forms.Layer = {}
         self._every: list[Sublayer] = list(spec.sublayers) * spec.params.block_count
@@ -46,7 +46,7 @@ class Stack:
         self.n_bytes = 0
 
     def set(self, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
-        """Copy one tensor, `data` its raw bytes; name as in the GGUF without the stack, e.g. "blk.0.ffn.up.weight"."""
+        """Copy one tensor from its raw bytes. name: as in the GGUF, without the stack: "blk.0.ffn.up.weight"."""
         layer, part = self._own, name
         if name.startswith("blk."):
             _, block, sublayer, part = name.split(".", 3)
@@ -66,9 +66,9 @@ class Stack:
             raise forms.refused(f"the tensor {name}")
 
     def seal(self) -> None:
-        """Put biases to their matrices, and all on the device."""
+        """Attach biases to their matrices and move everything to the device."""
         arrays: list[Any] = []
-        # A row of zeros for no action: one expression then serves every frame.
+        # A row of zeros stands for "no action", so that one expression serves every frame.
         if "action_embd" in self._own:
             none = mx.zeros((1, self.spec.params.embedding_length))
             self._own["action_embd"] = mx.concatenate([self._own["action_embd"], none])
@@ -94,11 +94,11 @@ class Stack:
     def _run(
         self, x: Any, time: Any, action: Any, past: list[Any], first: bool, head: bool, keep: bool
     ) -> tuple[Any, list[Any]]:
-        """One frame: ids [P] or features [P, N], its index in time, the row of its action, the pasts of the sublayers
-        that keep one (empty: none yet), whether the window is empty -> outputs where `head`, and the pasts with this
-        frame in them where `keep`."""
+        """Run one frame. x: ids [P] or features [P, N]. time: its index. action: the row of its action. past: one entry
+        per sublayer that keeps a past (empty: none yet). first: whether the window is empty. Returns the outputs if
+        `head`, and the pasts including this frame if `keep`."""
         spec, own = self.spec, self._own
-        # Without actions a norm has but one row, and is a vector.
+        # Without actions a norm has only one row, stored as a vector.
         film = action if spec.conditioning == "film" and spec.action_count else None
         x = self._embedded(x, time, action, first and spec.params.first_frame == "input")
         seen: list[Any] = []
@@ -136,11 +136,11 @@ class Stack:
 
 
 class State:
-    """A window of past frames for one stack; one caller at a time."""
+    """A window of past frames for one stack. Not thread-safe."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self._length = stack, 0
-        # Of each sublayer that keeps one, such as (k, v). Arrays are never written to, so copies share them.
+        # One entry per sublayer that keeps a past, such as (k, v). Arrays are never modified, so copies can share them.
         self._past: list[Any] = []
 
     def __len__(self) -> int:
@@ -184,7 +184,7 @@ class State:
     def maskgit_step(
         self, sampler: Any, step: int, seed: int, frame: int, action: int, ids_P: Int, logits_PO: Float | None
     ) -> None:
-        """One refinement of `ids_P` in place; `logits_PO` receives the logits when given. One synchronisation."""
+        """One refinement of `ids_P`, in place; logits go to `logits_PO` if it is given. Synchronises once."""
         stack = self.stack
         if ids_P.shape != (stack.token_count,) or ids_P.dtype != np.int32:
             raise NativeError("ids must be int32, one per token")
@@ -195,7 +195,7 @@ class State:
                 logits_PO[:] = np.array(logits)
 
     def maskgit_fill(self, sampler: Any, step: int, seed: int, frame: int, logits_PO: Float, ids_P: Int) -> None:
-        """One refinement of `ids_P` in place from logits that are known, without a forward pass."""
+        """One refinement of `ids_P`, in place, from given logits and without a forward pass."""
         stack = self.stack
         shape = (stack.token_count, stack.output_length)
         if ids_P.shape != shape[:1] or ids_P.dtype != np.int32 or logits_PO.shape != shape:
