@@ -27,21 +27,21 @@ def _products(results: Results) -> list[str]:
         {**row, "speed": {**row["speed"], "limit": row["limit"]}} for row in rows_of(results, first) if row["limit"]
     ]
     rivals = {
-        "the best 8-bit engine of blocks": ("block: OpenVINO 8", "block: ONNX Runtime MatMulNBits 8"),
-        "the best of ggml": ("block: ggml",),
+        "the best 8-bit block engine": ("block: OpenVINO 8", "block: ONNX Runtime MatMulNBits 8"),
+        "the best ggml": ("block: ggml",),
         "the best coarse engine": ("coarse: ",),
     }
     ratios = {name: against(at_limit, "limit", *starts).values() for name, starts in rivals.items()}
     would = ", ".join(f"{min(found):.2f}…{max(found):.2f} times {name}" for name, found in ratios.items() if found)
     return [
-        "**Products.** The peak is int8 multiply-adds and nothing else. Weights with a scale per 32 columns need a",
-        "multiplication in float for every eight of them (AVX-512), and it runs on the same units; AVX2 has no exact",
-        "int8 product at all, and two planes of four bits are the fewest instructions we found. So these instructions",
-        "alone, from registers, without loading anything, reach the first column. The coarse engines have no such",
-        "multiplications, which is why the best of them can pass us.",
+        "**Products.** The peak counts int8 multiply-adds and nothing else. Weights with a scale per 32 columns",
+        "also need one float multiplication for every eight of them (AVX-512), on the same units. AVX2 has no",
+        "exact int8 product at all; two planes of four bits are the fewest instructions we found. The first column",
+        "is the limit that follows: the speed of all these instructions alone, from registers, with nothing",
+        "loaded. The coarse engines need no such multiplications, which is why the best of them can be faster.",
         "",
         *table(["Q8_0, M = 256 (gmean)", "limit, of the peak", "ours, of the peak", "ours, of the limit"], body),
-        *([f"At that limit Q8_0 would be, by shape, {would}.", ""] if would else []),
+        *([f"At that limit the speed of Q8_0 would be, depending on the shape, {would}.", ""] if would else []),
     ]
 
 
@@ -61,10 +61,11 @@ def section(results: Results) -> list[str]:
     body = [_step(row, row["times"][OURS]) for row in large]
     body.append(_step(small, small["step"]))
     lines += [
-        "**A step.** Its parts measured alone, one thread; the rest is norms, quantization, the feed-forward's",
-        "activation, laying out keys and values, sampling, and what products lose by finding their weights in memory",
-        "instead of in the cache. Attention cannot be had for nothing: the column before the last is the step without",
-        "the rest, over its products. A step reads all windows once: "
+        "**A step.** Its parts are measured alone, on one thread. The rest is norms, quantization, the",
+        "feed-forward's activation, laying out keys and values, sampling, and what products lose when their",
+        "weights come from memory instead of the cache. Attention takes time too, so even a step without the rest",
+        "takes longer than its products: the column before the last is this ratio.",
+        "A step reads all windows once: "
         + ", ".join(f"{row['windows'] / 2**20:.0f} MiB of {row['model']}" for row in rows)
         + ".",
         "",
@@ -75,16 +76,17 @@ def section(results: Results) -> list[str]:
     if small["at_peak"]:
         share = 100 * small["at_peak"]
         lines += [
-            f"The products of {small['model']} would take {ms(small['at_peak'])} ms at the peak: "
-            f"{share / small['step']:.0f} % of its step, and with attention as it is and no rest at all "
-            f"{share / sum(small[name] for name in ('products', 'spatial', 'temporal')):.0f} %.",
+            f"At the peak, the products of {small['model']} would take {ms(small['at_peak'])} ms: "
+            f"{share / small['step']:.0f} % of its step, or "
+            f"{share / sum(small[name] for name in ('products', 'spatial', 'temporal')):.0f} % of a step that has the "
+            "same attention and no rest.",
             "",
         ]
     for row in results.get("memory", []):
         lines += [
-            f"**Loading {row['model']}** takes {ms(row['load'])} ms, of which {ms(row['header'])} ms are Python "
-            f"reading the header and checking it against the {row['tensors']} tensors that it must have; "
-            f"reading the file, with one pass, takes {ms(row['read'])} ms.",
+            f"**Loading {row['model']}** takes {ms(row['load'])} ms. In {ms(row['header'])} ms of this, Python reads "
+            f"the header and checks it against the {row['tensors']} tensors that it must have. "
+            f"Reading the file, with one pass over it, takes {ms(row['read'])} ms.",
             "",
         ]
     return lines

@@ -20,12 +20,11 @@ PLOTS = {
 
 def products(results: Results) -> list[str]:
     lines = ["## Matrix products", ""]
-    lines += ["GOP/s, activations float and quantized inside the time. Peak: the int8 multiply-add instructions of the"]
     lines += [
-        "same ISA from registers, in the same rounds. Error: relative, against float64 on Gaussian data, worst shape."
-    ]
-    lines += [
-        '"block": a scale per 32 columns of a weight; "coarse": one per channel or tensor, which is less work.',
+        "In GOP/s. Activations are float; quantizing them is part of the time. Peak: the int8 multiply-add",
+        "instructions of the same ISA from registers, in the same rounds. Error: relative, against float64 on",
+        'Gaussian data, for the worst shape. "block": a scale per 32 columns of a weight; "coarse": one per',
+        "channel or tensor, which is less work.",
         "",
     ]
     for build, features in results["products"]["ggml"].items():
@@ -50,7 +49,7 @@ def products(results: Results) -> list[str]:
 def attention(results: Results) -> list[str]:
     lines = ["## Attention, one thread", ""]
     titles = {
-        "spatial": "Inside a frame: 256 tokens, 8 heads of 64; ours without laying out the keys, done once per layer",
+        "spatial": "Inside a frame: 256 tokens, 8 heads of 64; ours without laying out the keys (once per layer)",
         "temporal": "One new frame over the cache: 256 positions, 8 heads of 64, 16 keys each",
     }
     for kind, title in titles.items():
@@ -67,9 +66,10 @@ def attention(results: Results) -> list[str]:
 
 def step(results: Results) -> list[str]:
     lines = ["## One MaskGIT step with a full window", ""]
-    lines += ["Ours with sampling, the others only up to the logits. The others get keys and values of past frames as"]
     lines += [
-        "inputs and score the new frame's key apart, so nothing is copied. Error: of the logits, against fp32 PyTorch.",
+        "Ours includes sampling; the others stop at the logits. The others get keys and values of past frames as",
+        "inputs and score the new frame's key separately, so nothing is copied. Error: of the logits, against fp32",
+        "PyTorch.",
         "",
     ]
     for row in results["step"]:
@@ -80,8 +80,8 @@ def step(results: Results) -> list[str]:
         ]
         lines += [f"### {row['model']}, {row['threads']} thread{'s' * (row['threads'] > 1)}", ""]
         lines += table(["", "ms", "speed, ours = 1", "error"], body)
-        lines += [f"Its matrix products, each measured alone: {ms(row['products'])} ms; the step is "
-                  f"{mine / row['products']:.2f} of that.", ""]  # fmt: skip
+        lines += [f"Its matrix products, each measured alone: {ms(row['products'])} ms; the step takes "
+                  f"{mine / row['products']:.2f} times as long.", ""]  # fmt: skip
     return lines
 
 
@@ -101,9 +101,10 @@ def models(results: Results) -> list[str]:
 def frames(results: Results) -> list[str]:
     lines = ["## A whole frame against PyTorch, two threads", ""]
     lines += [
-        "Tokens of the last frame of a full window; same weights, sampler and noise. The weights of appendix-f are"
+        "Tokens of the last frame of a full window, with the same weights, sampler and noise. The weights of",
+        "appendix-f are random, so its logits are nearly flat, and quantization changes more tokens.",
+        "",
     ]
-    lines += ["random, so its logits are nearly flat and quantization moves more tokens.", ""]
     body = []
     for r in results["frames"]:
         same = {other["system"]: other["seconds"] for other in results["frames"] if other["model"] == r["model"]}
@@ -141,9 +142,9 @@ def window(results: Results) -> list[str]:
     ]
     lines = ["## Sliding the window", ""]
     lines += [
-        "Frames that are kept get other positions in time and run again, as far as the last cached keys. One costs",
-        "what a MaskGIT step does, and the products of several frames in one pass would be no faster: with one frame's",
-        "rows they are as near to their limit as above.",
+        "When a window slides, the frames that are kept get new positions in time. So they run again, as far as",
+        "the last cached keys. Each costs as much as a MaskGIT step. Several frames in one pass would not make",
+        "products faster: with the rows of one frame they are already as close to their limit as above.",
         "",
     ]
     return [*lines, *table(titles, body)]
@@ -151,9 +152,12 @@ def window(results: Results) -> list[str]:
 
 def memory(results: Results) -> list[str]:
     lines = ["## Memory and load time", ""]
-    lines += ["Memory is anonymous resident memory beyond what the process had before; the file is mapped. On paper:"]
-    lines += ["packed weights, and what the states of the dynamics and the decoder ask for. Load, from page cache:"]
-    lines += ["medians of 9, packing included, beside reading the file into an array with one pass over it.", ""]
+    lines += [
+        "Memory: anonymous resident memory beyond what the process had before. On paper: packed weights, and what",
+        "the states of the dynamics and the decoder ask for. Load: from page cache, including packing; read: the",
+        "file read into an array, with one pass over it. Both are medians of 9.",
+        "",
+    ]
     body = []
     for r in results["memory"]:
         mib = [r[name] / 2**20 for name in ("weights", "loaded", "states", "played")]
@@ -179,14 +183,13 @@ def memory(results: Results) -> list[str]:
 
 def samplers(results: Results) -> list[str]:
     lines = ["## Samplers", ""]
-    lines += ["`genie-eval --sweep` on each bundled world: the sampled next frame against the true one (dB, and its"]
     lines += [
-        "standard error), strays and entropy of a mixed walk (entropy as a share of real play's), and of a place how"
+        "`genie-eval --sweep` on each bundled world. Next frame: the sampled one against the true one (with its",
+        "standard error). Strays and entropy: of a mixed walk, entropy as a share of real play's. At its place: of",
+        "a world that is one place, how many frames at the end of a walk of 500 are where the map says. Chosen:",
+        "the fewest passes within noise of the best in all of these.",
+        "",
     ]
-    lines += [
-        "many frames at the end of a walk of 500 still are where the map says. Chosen: the fewest passes within noise"
-    ]
-    lines += ["of the best in all of them.", ""]
     for name, rows in results["samplers"].items():
         body = [
             [
@@ -223,10 +226,15 @@ SECTIONS = {
 
 def page(results: Results, plots: dict[str, str]) -> str:
     """plots: paths relative to the page, by the keys of PLOTS."""
-    lines = ["# Performance", "", "Made by `make bench`; not edited by hand.", "", results["environment"], ""]
+    lines = ["# Performance", "", "Written by `make bench`, not by hand.", "", results["environment"], ""]
     lines += [results["versions"], "", *(f"{line}\n" for line in results["notes"])]
-    lines += ["Systems are timed in turns; products, attention, steps and growth are the fastest of the rounds, whole"]
-    lines += ["models and frames medians.", "", "## Targets", ""]
+    lines += [
+        "All systems are timed in turns. For products, attention, steps and growth the fastest of the rounds",
+        "counts, for whole models the mean, for frames the median.",
+        "",
+        "## Targets",
+        "",
+    ]
     verdict = [[v.what, v.target, v.measured, v.text()] for v in verdicts(results)]
     lines += table(["what", "target", "measured", "verdict"], verdict)
     for name, title in PLOTS.items():
