@@ -62,7 +62,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip install -e '.[dev]'
 	@touch $@
 
-# After a change of C only CMake runs, in a folder of its own, and puts the core where pip put it.
+# After a change to C only CMake runs, in its own folder, and installs the core where pip installed it.
 $(VENV)/.built: $(VENV)/.installed $(CMAKE_FILES) $(C_FILES)
 	$(call core,build/dev,Release,$(BIN))
 	@touch $@
@@ -74,7 +74,7 @@ define core
 @$(CMAKE) --install $(1) --prefix "$$($(3)/python -c 'import sysconfig; print(sysconfig.get_paths()["platlib"])')" >/dev/null
 endef
 
-# Assertions, symbols and -O1 in the core of $(VENV), for a debugger (docs/building.md); make build takes it back.
+# Assertions, symbols and -O1 in the core of $(VENV), for a debugger (docs/building.md). `make build` undoes it.
 debug: $(VENV)/.installed
 	$(call core,build/debug,Debug,$(BIN))
 	@touch -d 1970-01-01 $(VENV)/.built
@@ -84,8 +84,8 @@ venv build: $(VENV)/.built
 test: build
 	$(BIN)/pytest $(ARGS)
 
-# What finds most mistakes in a minute: no torch, no browser, no emulators. In $(VENV), or where that is not made in an
-# environment of a tenth of its size.
+# The tests that find most mistakes in a minute: no torch, no browser, no emulators. They run in $(VENV) or, if that is
+# not there, in an environment a tenth of its size.
 quick: $(if $(wildcard $(VENV)/.torch),$(VENV),$(LIGHT_VENV))/.built
 	$(dir $<)bin/pytest --quick $(ARGS)
 
@@ -124,7 +124,7 @@ lint-python: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy would take convert, cli and server for packages of their own, so it is shown the package as it installs.
+# mypy would take convert, cli and server for separate packages, so it gets the package as it is installed.
 lint-types: build
 	@$(call package,build/mypy)
 	cd build/mypy && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p genie_cpp
@@ -134,7 +134,7 @@ lint-c: build
 	$(CMAKE) -S . -B build/werror -DGENIE_WERROR=ON -DPython3_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
 	$(CMAKE) --build build/werror
 
-# Offline: what can be said of a workflow without asking anybody.
+# Offline: only the checks of workflows that need no network.
 lint-workflows: build
 	$(BIN)/zizmor --offline --pedantic .github/workflows
 
@@ -149,7 +149,7 @@ demo:
 	$(DEMO_VENV)/bin/genie-run --prompt-frame examples/meadow/frame.png --actions 'right*12,down*12,left*12' -o demo.gif -y
 	@echo 'the GIF is $(CURDIR)/demo.gif'
 
-# The engines that genie_cpp is measured beside live apart from what it needs itself. ggml twice: the wheel, limited to
+# The engines that genie_cpp is compared with have their own environment. ggml is there twice: the wheel, limited to
 # AVX2, and its sources compiled for this CPU as llama.cpp compiles them.
 $(BENCH_VENV)/.peers:
 	$(PYTHON) -m venv $(BENCH_VENV)
@@ -166,12 +166,12 @@ $(BENCH_VENV)/.built: $(BENCH_VENV)/.peers pyproject.toml $(CMAKE_FILES) $(C_FIL
 bench: $(BENCH_VENV)/.built
 	$(BENCH_BIN)/python -W ignore benchmarks/performance.py -o docs/performance.md $(ARGS)
 
-# The same program in seconds, with the peers that $(VENV) happens to have; its figures mean nothing.
+# The same program in seconds, with whatever peers $(VENV) has. Its figures mean nothing.
 bench-smoke: build
 	mkdir -p build/bench-smoke
 	$(BIN)/python -W ignore benchmarks/performance.py --smoke --work build/bench-smoke -o build/bench-smoke/performance.md
 
-# With Python 3.11: numpy's lowest version has no wheels for later ones, and earlier ones have no TOML reader.
+# Needs Python 3.11: the lowest numpy has no wheels for later Pythons, and earlier Pythons have no TOML reader.
 lowest:
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest
@@ -182,7 +182,7 @@ lowest:
 soak: build
 	$(BIN)/python benchmarks/soak.py $(ARGS)
 
-# Made on this system it is for this system's C library and newer ones; .github/workflows/wheels.yml makes those for all.
+# A wheel made here needs this system's C library or a newer one; .github/workflows/wheels.yml makes wheels for all.
 wheel: build
 	rm -rf build/wheel
 	$(BIN)/pip wheel -q --no-deps -w build/wheel .
@@ -207,7 +207,7 @@ instructions: build
 
 sanitize: asan tsan
 
-# A sanitized core beside the package's sources, found before the installed one: -S leaves out the editable install.
+# A sanitized core beside the package's sources. It is found before the installed one: -S leaves out the editable install.
 # $(1): name, $(2): what -fsanitize takes, $(3): the runtime to load first, $(4): options, $(5): what Python runs
 define sanitized
 $(CMAKE) -S . -B build/$(1)/core -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGENIE_SANITIZE=$(2) \
@@ -220,11 +220,11 @@ PYTHONPATH=build/$(1):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get
   $(BIN)/python -S $(5) $(ARGS)
 endef
 
-# The tests left out run programs of their own, in emulators and callgrind.
+# The ignored tests run other programs, in emulators and callgrind.
 KERNEL_TESTS = $(BIN)/pytest -s -p no:cacheprovider tests/ggml_kernels $(patsubst %,--ignore=tests/ggml_kernels/%, \
   test_differential.py test_instructions.py)
 
-# Python itself leaks by design, so leaks are not looked for.
+# Python itself leaks by design, so leak detection is off.
 asan: build
 	$(call sanitized,asan,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1,$(KERNEL_TESTS))
@@ -233,7 +233,7 @@ tsan: build
 	$(call sanitized,tsan,thread,libtsan.so,TSAN_OPTIONS=halt_on_error=1:suppressions=ggml_kernels/tsan.supp,\
 	  $(KERNEL_TESTS))
 
-# Everything that reads what others send, then the core once more under ASan and UBSan; ARGS="--minutes 30" for each.
+# Fuzzes all code that reads foreign input, then the core again under ASan and UBSan; ARGS="--minutes 30" for each.
 fuzz: build
 	$(BIN)/python tests/fuzz/fuzz.py $(ARGS)
 	$(call sanitized,asan,address$(comma)undefined,libasan.so,ASAN_OPTIONS=detect_leaks=0 \

@@ -1,7 +1,7 @@
 """Count what the ARM kernels execute per multiply-add and write docs/arm.md: `make arm`.
 
-No ARM machine is at hand, so nothing is timed: the innermost loop of the int8 tile is found in the cross-compiled
-library (the loop, free of inner loops, with most products) and its instructions are counted.
+There is no ARM machine, so nothing is timed. Instead the innermost loop of the int8 tile is found in the cross-compiled
+library (of all loops without inner loops, the one with the most products), and its instructions are counted.
 """
 
 from __future__ import annotations

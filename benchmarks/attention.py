@@ -1,4 +1,4 @@
-"""Attention kernels, one thread: inside a frame, and one new frame over a temporal window."""
+"""Attention kernels on one thread: inside a frame, and one new frame over a temporal window."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def torch_attentions(q: Tensor, k: Tensor, v: Tensor) -> dict[str, System]:
 
 
 def measure(P: int, keys: int, own: bool, H: int, D: int, rounds: int, least: float) -> dict[str, Any]:
-    """P queries over `keys` keys: the same for all, or each query's own."""
+    """P queries over `keys` keys: the same keys for all, or (own) each query's own."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(1)
     B, Q = (P, 1) if own else (1, P)

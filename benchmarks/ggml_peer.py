@@ -1,4 +1,4 @@
-"""Products and attention of ggml's CPU backend, from builds of the wheel libggml-python.
+"""Products and attention of ggml's CPU backend, from two builds of the package libggml-python.
 
 `wheel`: as it comes from the package index, limited to AVX2. `native`: its sources compiled for this CPU with the
 llamafile kernels (`make bench` does that), as llama.cpp is built.
@@ -58,7 +58,7 @@ F32, F16 = 0, 1
 
 
 def folders() -> dict[str, Path]:
-    """Library folders by build; only those that are there."""
+    """Library folders by build; only those that exist."""
     found: dict[str, Path] = {}
     spec = importlib.util.find_spec("libggml")
     if spec is not None and spec.origin is not None:
@@ -91,7 +91,7 @@ class Ggml:
         base.ggml_build_forward_expand(graph, y)
         params = ffi.new("struct ggml_threadpool_params *")
         base.ggml_threadpool_params_init(params, threads)
-        params.poll = 1  # spins for a millisecond or two: enough between runs, over before the next system
+        params.poll = 1  # spins for 1 to 2 ms: long enough between runs, over before the next system runs
         pool = ffi.gc(cpu.ggml_threadpool_new(params), cpu.ggml_threadpool_free)
         plan = ffi.new("struct ggml_cplan *", cpu.ggml_graph_plan(graph, threads, pool))
         work = np.empty(max(plan.work_size, 1), np.uint8)

@@ -1,4 +1,4 @@
-"""How the time of a MaskGIT step grows: random weights, one parameter varied at a time."""
+"""How the time of a MaskGIT step grows with each parameter: random weights, one parameter varied at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VARIED = {
 
 
 def hparams(tokens: int, width: int, layers: int, window: int) -> HParams:
-    """Heads of 64, a feed-forward layer of four widths; the tokenizer is the tiny one, as it does not run."""
+    """Heads of 64, feed-forward length four times the width. The tokenizer is tiny, because it does not run."""
     tiny = synthetic.SIZES["tiny"]
     side = 4 * round(tokens**0.5)
     dynamics = dataclasses.replace(
@@ -41,7 +41,7 @@ def hparams(tokens: int, width: int, layers: int, window: int) -> HParams:
 
 
 def one_step(folder: Path, name: str, point: dict[str, int]) -> System:
-    """The last frame of a full window."""
+    """A step on the last frame of a full window."""
     hp = hparams(*(point[name] for name in ("tokens", "width", "layers", "window")))
     model = Model.open(synthetic.write(hp, name, "q8_0", folder), point["threads"])
     state, rng = model.state("dynamics"), np.random.default_rng(0)
@@ -58,7 +58,7 @@ def one_step(folder: Path, name: str, point: dict[str, int]) -> System:
 
 
 def growth(rounds: int, least: float, small: bool = False) -> dict[str, Any]:
-    """Seconds of a step by parameter and value."""
+    """Seconds per step, by parameter and value."""
     base = {"tokens": 16, "width": 64, "layers": 1, "window": 3, "threads": 1} if small else BASE
     varied = {name: (base[name], 2 * base[name]) for name in ("layers", "window")} if small else VARIED
     found = {}

@@ -1,4 +1,4 @@
-"""What stands between us and the targets that are missed, from the same measurements."""
+"""Why some targets are missed, from the same measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _products(results: Results) -> list[str]:
-    """By ISA and threads: the instructions of Q8_0's blocks from registers, ours, and ours of that."""
+    """By ISA and threads: the peak of Q8_0's block instructions on registers alone, ours, and their ratio."""
     body = []
     for isa, threads in dict.fromkeys((row["isa"], row["threads"]) for row in results["products"]["rows"]):
         rows = [row for row in rows_of(results, isa, threads) if row["peak"] and row["limit"]]

@@ -1,4 +1,4 @@
-"""What is measured of genie_cpp, through the test entries of the C core."""
+"""The kernels of genie_cpp, measured through the test functions of the C core (genie_bench.h)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def buffer(array: np.ndarray, kind: str = "float") -> object:
 
 
 def int8_isas() -> list[str]:
-    """Those with int8 products of their own, best first; avx512bf16 has those of avx512vnni."""
+    """The ISAs that have int8 products of their own, best first; avx512bf16 shares those of avx512vnni."""
     return [isa for isa in _native.isas() if isa not in ("scalar", "avx512bf16")]
 
 
@@ -34,7 +34,7 @@ def product(isa: str, pool: _native.Pool, type: str, w_NK: np.ndarray, x_MK: np.
 
 
 def peak(isa: str, pool: _native.Pool, blocks: bool = False, rounds: int = 10_000) -> tuple[System, int]:
-    """The system, and the operations of one run. blocks: with all that a scale per block adds (genie_peak)."""
+    """The system to time, and the operations of one run. blocks: with the work for a scale per block (genie_peak)."""
     kind = _native.lib.GENIE_PEAK_BLOCKS if blocks else int(TYPES["Q8_0"])
 
     def run(times: int) -> None:
@@ -44,7 +44,7 @@ def peak(isa: str, pool: _native.Pool, blocks: bool = False, rounds: int = 10_00
 
 
 def attention(isa: str, q_QHD: np.ndarray, k: np.ndarray, v: np.ndarray, few: int, bf16: int) -> System:
-    """few 0: k, v [K, H, D] for all queries; 2: [Q, K, H, D], each query its own. One thread."""
+    """few = 0: k, v [K, H, D] for all queries; 2: [Q, K, H, D], each query has its own. One thread."""
     y = np.empty_like(q_QHD)
     queries, heads, length = q_QHD.shape
     keys = k.shape[1 if few == 2 else 0]

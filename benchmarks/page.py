@@ -1,4 +1,4 @@
-"""docs/performance.md from what was measured: the targets first, then a section for each."""
+"""Writes docs/performance.md from the measurements: the targets first, then a section for each."""
 
 from __future__ import annotations
 

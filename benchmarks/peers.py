@@ -1,7 +1,7 @@
 """Matrix products of ONNX Runtime, OpenVINO and PyTorch. y_MN = x_MK w_NK^T, weights packed before the clock starts.
 
-Three classes: "block" (weights with a scale per 32 columns, as Q8_0 and Q4_0), "coarse" (a scale per output channel or
-tensor, which needs fewer instructions and loses more) and "float".
+Three classes: "block" (weights with a scale per 32 columns, like Q8_0 and Q4_0), "coarse" (a scale per output channel
+or tensor: fewer instructions, less exact) and "float".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ort_session(model: Any, threads: int, plain: bool = False) -> Any:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # not on the others' time
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # no spinning while others are timed
     options.log_severity_level = 3
     if plain:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -1,7 +1,7 @@
 """Measure this machine and write docs/performance.md with its figures: `make bench`, on an idle machine.
 
-Each section is kept in build/bench once measured: `--resume` takes those of an interrupted run, `--only` measures
-some again. The peers must all be there; `--smoke` takes tiny shapes and whatever peers there are, to test this program.
+Each section is kept in build/bench once measured. `--resume` uses those of an interrupted run; `--only` measures some
+again. All peers must be installed. `--smoke` uses tiny shapes and whatever peers there are, to test this program.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from genie_cpp.convert.reference.config import DynamicsConfig, GenieConfig, LamC
 from genie_cpp.convert.reference.model import Genie  # noqa: E402
 from genie_cpp.spec.stack_spec import StackParams  # noqa: E402
 
-# Random weights: how fast a model is does not depend on what it has learned.
+# Random weights: speed does not depend on what a model has learned.
 CONFIGS = {"coinrun": ROOT / "examples/coinrun/config.json", "appendix-f": ROOT / "examples/coinrun/appendix-f.json"}
 
 
 def models(rows: list[tuple[Path | None, int, list[int | None]]], repetitions: int) -> list[dict[str, Any]]:
-    """(file, threads, steps) each; None: the bundled world, its own steps. Means."""
+    """Means for each (file, threads, steps); None: the bundled world, with its own steps."""
     found = []
     for path, threads, steps in rows:
         bench = Bench(repetitions)
@@ -60,7 +60,7 @@ def models(rows: list[tuple[Path | None, int, list[int | None]]], repetitions: i
 
 
 def reference(config: GenieConfig, folder: Path) -> Genie:
-    """Random weights, saved to a folder."""
+    """A model with random weights, saved to a folder."""
     torch.manual_seed(0)
     genie = Genie(config).eval()
     checkpoint.save(genie, folder)
@@ -168,7 +168,7 @@ def main() -> None:
         notes.append("Not there, so no figures are drawn: matplotlib.")
     if notes and not args.smoke:
         raise SystemExit("\n".join(notes) + "\n`make bench` installs what is missing")
-    logging.disable(logging.WARNING)  # exporters like to talk
+    logging.disable(logging.WARNING)  # exporters log a lot
     only = [name for name in args.only.split(",") if name]
     args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

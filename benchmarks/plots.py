@@ -45,7 +45,7 @@ def frames(results: Results, axes: Any) -> None:
 
 
 def parts(results: Results, axes: Any) -> None:
-    """MaskGIT steps split as their parts, measured alone, say; one thread."""
+    """MaskGIT steps, split in proportion to their parts measured alone; one thread."""
     for row in (row for row in results["step"] if row["threads"] == 1):
         model = next((m for m in results["models"] if m["threads"] == 1 and m["model"] == f"{row['model']}-q8_0"), None)
         if model is None:
@@ -86,7 +86,7 @@ def growth(results: Results, figure: Any) -> None:
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
-    """Write the figures whose sections there are; their file names."""
+    """Write the figures of all sections that were measured. Returns their file names."""
     import matplotlib
 
     matplotlib.use("svg")

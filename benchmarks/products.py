@@ -26,7 +26,7 @@ def ggml_products(w_NK: np.ndarray, x_MK: np.ndarray, threads: int) -> dict[str,
 
 
 def measure(isa: str, threads: int, M: int, K: int, N: int, rounds: int, least: float, best: bool) -> dict[str, Any]:
-    """One shape. best: `isa` is this CPU's best, so every engine is measured beside it; else only ggml."""
+    """One shape. best: `isa` is this CPU's best, so every engine is measured with it; otherwise only ggml is."""
     rng = np.random.default_rng(0)
     w_NK = rng.standard_normal((N, K), np.float32)
     x_MK = rng.standard_normal((M, K), np.float32)

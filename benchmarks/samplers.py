@@ -17,7 +17,7 @@ GRID = ("steps=1,2,4,8,25", "temperature=0,0.1,0.5,1", "order=confidence,random"
 
 
 def samplers(work: Path, small: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """Rows of `sweep` by the world's name; recorded play is collected below `work`."""
+    """Rows of `sweep` by the name of the world. Recorded play is collected in folders under `work`."""
     found = {}
     for name in list(bundled())[: 1 if small else None]:
         model, data = Model.open(name), work / f"data-{name}"

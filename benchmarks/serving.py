@@ -1,8 +1,9 @@
-"""How many sessions genie-serve plays at what latency, and what batching them into one pass could bring.
+"""How many sessions genie-serve plays at which latency, and what batching them into one pass could gain.
 
 Prints the tables of docs/serving.md. Clients step over the websocket as fast as answers come, each in its own process;
-the server is one process, with the model's own sampler. `engine`: as many worlds stepped from threads of one process,
-without a server. The last table is an upper bound: the dynamics' matrix products with the rows of several sessions.
+the server is one process, with the model's own sampler. `engine`: the same number of worlds, stepped from threads of
+one process, without a server. The last table is an upper bound: the dynamics' matrix products with the rows of several
+sessions.
 """
 
 from __future__ import annotations
@@ -111,10 +112,10 @@ def engine(model: Model, count: int, seconds: float) -> dict[str, float]:
 
 
 def batched(model: Model, threads: int, tokens: int) -> dict[str, float]:
-    """How many times faster the products of a dynamics block are with the rows of several sessions in one call."""
+    """The speed-up of the products of a dynamics block when one call has the rows of several sessions."""
     s = model.info.stacks["dynamics"]
     inner = s.head_count * s.key_length
-    # q, k, v and output of both attentions, and the two of the FFN
+    # q, k, v and output of both attentions; then the two products of the FFN
     shapes = [(s.embedding_length, inner)] * 6 + [(inner, s.embedding_length)] * 2
     shapes += [(s.embedding_length, s.feed_forward_length), (s.feed_forward_length, s.embedding_length)]
     pool, rng, times = _native.Pool(threads), np.random.default_rng(0), dict.fromkeys(COUNTS, 0.0)
@@ -151,7 +152,7 @@ def main() -> None:
     assert process.stdout is not None
     found = re.search(r"http://[\d.]+:\d+", process.stdout.readline())
     assert found
-    try:  # each load beside the engine's own, so that what else the machine does is about the same for both
+    try:  # in turns with the engine, so that other load on the machine affects both alike
         rows = [served(found[0], count, given.seconds) | engine(model, count, given.seconds) for count in COUNTS]
     finally:
         process.send_signal(signal.SIGINT)

@@ -1,9 +1,9 @@
-"""`make soak`: genie-serve under clients that come, go, crowd and misbehave; its memory must stay flat.
+"""`make soak`: genie-serve under clients that come, go, crowd in and misbehave. Its memory must stay flat.
 
 Clients open sessions, from the model's picture and from their own, and step, roll out, save and restore them over REST
 and the websocket; then they delete them, leave them to idle out, or vanish in the middle of a rollout. Some send noise,
-too much, or pictures that are bombs. Every answer must be one that docs/serving.md allows. Memory is what the server's
-own /metrics says. Exit code 1: memory grew, sessions were left over, or an answer was wrong.
+too much data, or decompression bombs. Every answer must be one that docs/serving.md allows. Memory is what the server's
+own /metrics reports. Exit code 1: memory grew, sessions were left over, or an answer was wrong.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from websockets.typing import Subprotocol
 
 SERVE = Path(sysconfig.get_path("scripts")) / "genie-serve"
 IDLE, CLIENTS = 3, 12
-GROWTH_MIB = 10.0  # from the second quarter to the last, of the ninth decile: with all sessions open
+GROWTH_MIB = 10.0  # growth of the ninth decile (all sessions open) from the second quarter to the last
 
 
 class IdledOut(Exception):
-    """The machine was so busy that the client itself came too late; no fault of the server's."""
+    """The machine was so busy that the client itself was too late. Not a fault of the server."""
 
 
 class Client(threading.Thread):
@@ -60,7 +60,7 @@ class Client(threading.Thread):
             while not self.stop.is_set():
                 with contextlib.suppress(IdledOut):
                     self.session()
-        except Exception as error:  # of any kind: the program's verdict
+        except Exception as error:  # any exception fails the run
             if not self.stop.is_set():
                 self.faults.append(f"{type(error).__name__}: {error}"[:300])
 
@@ -132,7 +132,7 @@ class Client(threading.Thread):
                 for _ in range(self.rng.randint(1, 10)):
                     opened.send(json.dumps({"type": "step", "action": self.action()}))
                     opened.recv()
-                if self.rng.random() < 0.3:  # leaves with an answer on its way
+                if self.rng.random() < 0.3:  # leaves while an answer is on its way
                     opened.send(json.dumps({"type": "rollout", "actions": "1*30"}))
                     opened.socket.shutdown(socket.SHUT_RDWR)
             self.tally["websocket"] += 1
@@ -166,7 +166,7 @@ class Client(threading.Thread):
 
 @functools.cache
 def pictures() -> list[bytes]:
-    """Made once: the clients' work is not what is measured."""
+    """Made only once, because the clients' own work should not be measured."""
     made, rng = [], np.random.default_rng(0)
     for side, kind in ((64, "PNG"), (200, "WEBP"), (600, "PNG"), (2000, "JPEG")):
         out = io.BytesIO()
@@ -217,7 +217,7 @@ def main() -> int:
     try:
         while time.monotonic() < began + 60 * given.minutes and not faults and process.poll() is None:
             time.sleep(1)
-            with contextlib.suppress(httpx.HTTPError):  # 12 clients and one CPU: a late answer is no fault
+            with contextlib.suppress(httpx.HTTPError):  # 12 clients on one CPU: a late answer is not a fault
                 text = httpx.get(f"{found[0]}/metrics", timeout=60).text
                 seen.append(figure(text, "process_resident_memory_bytes") / 2**20)
             if seen and time.monotonic() - shown > 60 * given.minutes / 20:

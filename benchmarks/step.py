@@ -1,4 +1,4 @@
-"""One whole MaskGIT step: against the matrix products in it, and against the same cached step in other engines."""
+"""One whole MaskGIT step, compared with the matrix products in it and with the same cached step in other engines."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from genie_cpp.spec.hparams import expected_tensors
 
 
 class CachedStep(nn.Module):
-    """The reference's logits of one new frame, keys and values of past frames [P, H, t, D] as inputs.
+    """The reference's logits of one new frame. Keys and values of past frames [P, H, t, D] are inputs.
 
-    The new frame's key is scored apart, so that no engine has to copy the window to join the two.
+    The new frame's key is scored separately, so that no engine has to copy the window to append it.
     """
 
     def __init__(self, model: Dynamics, t: int) -> None:
@@ -111,7 +111,7 @@ def our_step(model: Model, past_TP: np.ndarray, ids_P: np.ndarray) -> System:
 
 
 def shapes(model: Model) -> dict[tuple[int, int], int]:
-    """How many products of each shape (K, N) are in a step."""
+    """The number of products of each shape (K, N) in a step."""
     found: dict[tuple[int, int], int] = {}
     for name, (shape, matrix) in expected_tensors(model.info).items():
         if matrix and name.startswith("dynamics.") and name != "dynamics.token_embd.weight":
@@ -153,8 +153,8 @@ def torch_step(module: nn.Module, inputs: list[Tensor]) -> System:
 
 
 def part_systems(model: Model, threads: int) -> dict[str, System]:
-    """The products of a step by shape, and its attentions on one thread: each alone. The windows of all blocks in turn,
-    as a step finds them: where they are together larger than the cache, in memory."""
+    """The products of a step by shape, and its attentions on one thread, each alone. Attention takes the windows of all
+    blocks in turn, as in a step: if together they exceed the cache, they are read from memory."""
     rng, stack = np.random.default_rng(0), model.info.stacks["dynamics"]
     P, T, head = model.token_count, model.info.context_length, (stack.head_count, stack.key_length)
     isa = model.isa if model.isa in ours.int8_isas() else (ours.int8_isas() or [model.isa])[0]
@@ -171,7 +171,7 @@ def part_systems(model: Model, threads: int) -> dict[str, System]:
 
 
 def part_times(model: Model, times: dict[str, float]) -> dict[str, float]:
-    """Seconds of a step that are products, and that attention takes on one thread; bytes of its windows."""
+    """Seconds of a step in products, seconds of attention on one thread, and the bytes of its windows."""
     stack, each = model.info.stacks["dynamics"], 2 if model.isa == "avx512bf16" else 4
     head = stack.head_count * stack.key_length
     return {
@@ -183,7 +183,7 @@ def part_times(model: Model, times: dict[str, float]) -> dict[str, float]:
 
 
 def window_of(model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of a full window but for its last frame, and that frame masked."""
+    """Tokens of a full window without its last frame, and that frame masked."""
     codes, T = model.info.codebook_size, model.info.context_length
     past_TP = np.random.default_rng(0).integers(0, codes, (T - 1, model.token_count)).astype(np.int32)
     return past_TP, np.full(model.token_count, codes, np.int32)
@@ -212,7 +212,7 @@ def step(genie: Genie, folder: Path, name: str, work: Path, rounds: int, least: 
 
 
 def small_step(path: Path, rounds: int, least: float) -> dict[str, Any]:
-    """A step of a model in a GGUF and its parts, one thread, and what the products take at the peak."""
+    """A step of a model in a GGUF and its parts on one thread, and the time of its products at peak speed."""
     model = Model.open(path, 1)
     systems = {"step": our_step(model, *window_of(model)), **part_systems(model, 1)}
     systems["peak"], operations = ours.peak(model.isa, _native.Pool(1))

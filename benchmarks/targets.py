@@ -1,4 +1,4 @@
-"""What is aimed for, beside what was measured."""
+"""The targets, compared with what was measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OURS = "genie_cpp Q8_0"
 
 
 class Verdict(NamedTuple):
-    """missed: how far from the target, as a part of it; 0 or less: met; None: there was nothing to compare with."""
+    """missed: the distance from the target as a fraction of it; 0 or less: met; None: nothing to compare with."""
 
     what: str
     target: str
@@ -31,13 +31,13 @@ def rows_of(results: Results, isa: str | None = None, threads: int | None = None
 
 
 def best(found: dict[str, float], *starts: str, most: bool = False) -> tuple[str, float] | None:
-    """The least (or most) of those whose name starts so."""
+    """The least (or most) of the figures whose name starts with one of `starts`."""
     of = {name: value for name, value in found.items() if name.startswith(starts)}
     return None if not of else (max if most else min)(of.items(), key=lambda item: item[1])
 
 
 def at_least(what: str, target: float, found: dict[str, float], unit: str = "times") -> Verdict:
-    """found: the figure by case; the worst counts."""
+    """found: figures by case, of which the worst counts."""
     scale, sign = (100, " %") if unit == "%" else (1, " times")
     wanted = f"≥ {scale * target:g}{sign}"
     if not found:

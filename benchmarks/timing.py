@@ -1,7 +1,7 @@
-"""Systems timed in turns, so that a change of the machine's speed meets all of them.
+"""Systems are timed in turns, so that a change of the machine's speed affects all of them.
 
-The time of one run is that of the fastest round. Where a call first packs weights or lays out keys, one run is (the
-fastest call with `1 + count` runs - the fastest with 1) / count, so that this does not count.
+The time of one run is that of the fastest round. If a call first packs weights or lays out keys, one run is (the
+fastest call with `1 + count` runs - the fastest with 1) / count, which leaves that preparation out.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from genie_cpp.backends import _native
 
-Run = Callable[[int], object]  # does its work so many times
-# What other systems' threads may still spin after their last run, at most.
+Run = Callable[[int], object]  # does its work that many times
+# The longest that threads of other systems may still spin after their last run.
 PAUSE = 0.01
-_in_vain: set[int] = set()  # numbers of threads that cores were waited for in vain
+_in_vain: set[int] = set()  # thread counts for which waiting for cores failed before
 
 
 class System(NamedTuple):
-    """What is measured, and what it computed last (None: nothing to compare)."""
+    """What is measured, and its last output (None: nothing to compare)."""
 
     run: Run
     output: Callable[[], np.ndarray] | None = None
@@ -44,9 +44,9 @@ def clocked(run: Run, times: int) -> float:
 
 
 def wait_for_cores(threads: int, patience: float = 20.0) -> bool:
-    """Until so many threads do as much each as one does alone, or patience (in seconds) is at an end: whether they do.
+    """Wait until each of `threads` threads is as fast as one alone, or `patience` seconds. Returns whether they are.
 
-    A virtual machine's CPUs may be hyperthreads of one core for a while, where products run at half the speed each.
+    A virtual machine's CPUs may temporarily be hyperthreads of one core. Products then run at half speed on each.
     """
     isa, until = _native.isas()[0], time.perf_counter() + (0 if threads in _in_vain else patience)
     pools = [_native.Pool(count) for count in (1, threads)]
@@ -56,14 +56,14 @@ def wait_for_cores(threads: int, patience: float = 20.0) -> bool:
 
     while not (whole := seconds(pools[1]) < 1.25 * seconds(pools[0])) and time.perf_counter() < until:
         time.sleep(0.5)
-    if not whole and threads not in _in_vain:  # a machine may never have them: it is not waited for again
+    if not whole and threads not in _in_vain:  # this machine may never have them: do not wait again
         print(f"  no {threads} whole cores: {threads} threads are measured as they are", flush=True)
         _in_vain.add(threads)
     return whole
 
 
 def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05, threads: int = 1) -> dict[str, float]:
-    """Seconds of one run of each system; `least` seconds go into each measurement. threads: that they use."""
+    """Seconds of one run of each system. Each measurement takes at least `least` seconds. threads: those they use."""
     counts, one, many = {}, {}, {}
     for name, system in systems.items():
         clocked(system.run, 1)
@@ -84,7 +84,7 @@ def in_turns(systems: dict[str, System], rounds: int, least: float = 0.05, threa
     found = {}
     for name, system in systems.items():
         seconds = many[name] - one[name] if system.prepares else many[name]
-        while seconds < least / 4:  # a disturbed calibration: noise would be divided by noise
+        while seconds < least / 4:  # the calibration was disturbed: repeat, or noise would be divided by noise
             counts[name] *= 2
             many[name] = min(clocked(system.run, counts[name] + system.prepares) for _ in range(3))
             seconds = many[name] - one[name] if system.prepares else many[name]
@@ -97,5 +97,5 @@ def relative_error(y: np.ndarray, exact: np.ndarray) -> float:
 
 
 def quiet_threads() -> None:
-    """Before any engine starts: waiting threads must not spin for long on CPUs that another system is timed on."""
+    """Call before any engine starts: waiting threads must not spin for long on CPUs where another system is timed."""
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")

@@ -30,7 +30,7 @@ PLAIN, CACHED = "PyTorch fp32, all frames at each step", "PyTorch fp32, cached a
 
 
 class CachedDynamics:
-    """The reference with our way of decoding: keys and values of past frames are kept, one frame runs at a time."""
+    """The reference, decoded as in genie_cpp: keys and values of past frames are kept, one frame runs at a time."""
 
     def __init__(self, model: Dynamics) -> None:
         self.model, self.length = model, 0
@@ -81,7 +81,7 @@ def converted(folder: Path, type: str, output: Path) -> Path:
 
 
 def stepped(world: World) -> World:
-    """A fork one frame on, so that each measurement finds the same window."""
+    """A fork that is one frame further, so that each measurement finds the same window."""
     fork = world.fork()
     fork.step(0)
     return fork
@@ -156,7 +156,7 @@ def window(path: Path, counts: dict[str, int]) -> list[dict[str, Any]]:
         total, sliding = time.perf_counter() - started, world.timings["window"]
         T = hp.context_length
         keep = T - 1 if kind == "exact" else (T + 1) // 2
-        again = keep / (T - keep)  # frames run again, per frame
+        again = keep / (T - keep)  # frames that are run again, per new frame
         rows.append({
             "kind": kind, "frames": count, "seconds": total / count, "sliding": sliding / count, "again": again,
             "step": world.timings["maskgit"] / world.timings["steps"],
@@ -202,7 +202,7 @@ print(json.dumps({"loaded": loaded - before, "played": played - before, "weights
 
 
 def memory_and_load(paths: list[Path]) -> list[dict[str, Any]]:
-    """In a process of its own each; Linux only."""
+    """Each in its own process; Linux only."""
     rows = []
     for path in paths:
         done = subprocess.run([sys.executable, "-c", CHILD, path], capture_output=True, text=True)
@@ -213,7 +213,7 @@ def memory_and_load(paths: list[Path]) -> list[dict[str, Any]]:
 
 
 def scaling(paths: list[Path], rounds: int) -> list[dict[str, Any]]:
-    """Two threads against one, beside what the same machine gives on registers only."""
+    """The speed of two threads relative to one, and the same ratio for arithmetic on registers only."""
     systems: dict[str, list[Callable[[], float]]] = {}
 
     def arithmetic(threads: int) -> Callable[[], float]:

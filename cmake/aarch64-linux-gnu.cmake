@@ -9,4 +9,4 @@ if(GENIE_CLANG)
 else()
   set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
 endif()
-set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER) # Python, which runs while building, is the building machine's
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER) # Python runs during the build: take the building machine's

@@ -1,7 +1,7 @@
-"""Fixtures shared by all tests, and what a test module needs that may be missing.
+"""Fixtures shared by all tests, and the handling of optional dependencies.
 
-A module that imports what an extra brings is skipped, with the extra's name, where that is not installed. `--quick`
-leaves out what needs torch or a browser, what builds or emulates something, and what takes long.
+A module that imports the packages of an extra is skipped if these are not installed; the message names the extra.
+`--quick` leaves out tests that need torch or a browser, that build or emulate something, or that take long.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from genie_cpp.convert.reference.config import GenieConfig
     from genie_cpp.convert.reference.model import Genie
 
-# What test modules import that may be missing, and the extra that brings it.
+# Packages that test modules import and that may be missing, and the extra that installs each.
 EXTRAS = {
     "torch": "convert", "safetensors": "convert", "yaml": "convert", "h5py": "hub", "huggingface_hub": "hub",
     "gymnasium": "gym", "mlx": "metal", "fastapi": "play", "uvicorn": "play", "websockets": "play",
     "prometheus_client": "play", "imageio_ffmpeg": "video", "playwright": "dev", "hypothesis": "dev", "httpx": "dev",
     "schemathesis": "dev",
 }  # fmt: skip
-# Modules of ours that need it, to convert at least.
+# Modules of this project that need torch.
 NEEDS_TORCH = (
     "genie_cpp.convert.writer",
     *(f"genie_cpp.convert.reference.{name}" for name in ("model", "checkpoint", "stack", "sampler", "vq")),
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def imported(path: Path) -> set[str]:
-    """The packages that a module imports as it is imported itself."""
+    """The packages that a module imports when it is itself imported."""
     found: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -55,7 +55,7 @@ def imported(path: Path) -> set[str]:
 
 
 class LeftOut(pytest.Module):
-    """A module that is not even imported."""
+    """A test module that is not even imported."""
 
     why = ""
 
@@ -86,13 +86,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def tiny_config() -> GenieConfig:
-    """As `tiny.config` has it."""
+    """The configuration of `tiny.config`."""
     return tiny.config()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_config: GenieConfig) -> Genie:
-    """The same weights as in `tiny_gguf`, in PyTorch; those that play does not need are random."""
+    """The weights of `tiny_gguf`, in PyTorch. Those that play does not need are random."""
     torch = pytest.importorskip("torch")
     from genie_cpp.convert.native import hparams_of, native_name
     from genie_cpp.convert.reference.model import Genie

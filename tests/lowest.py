@@ -1,5 +1,5 @@
-"""The lowest versions that pyproject.toml allows: printed as pip's constraints, or, given the scripts of an environment
-with them, tried. `make lowest` does both."""
+"""The lowest versions that pyproject.toml allows. Prints them as pip constraints or, given the scripts folder of an
+environment with these versions, tries them. `make lowest` does both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers and what cffi reads of them say the same."""
+"""The headers and the declarations that cffi reads agree."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_compiler_sees_the_layouts_that_cffi_sees(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_api_mode_agrees(tmp_path: Path) -> None:
-    """In API mode the C compiler checks every declaration, and the module every constant and layout on loading."""
+    """In API mode the C compiler checks every declaration, and loading the module checks every constant and layout."""
     python = Path(sysconfig.get_paths()["include"])
     if not (python / "Python.h").exists():
         pytest.skip("Python.h is not installed")

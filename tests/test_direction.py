@@ -1,6 +1,6 @@
-"""Imports and includes run one way, nothing that a step reaches allocates, and every failure says why.
+"""Imports and includes run one way, no code that a step can reach allocates, and every failure has a reason.
 
-What is walked is folders, not lists of files; a breach planted in a copy shows that each guard is awake.
+The checks walk folders, not lists of files. A breach planted in a copy shows that each check works.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def inside(module: str, *packages: str) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-# From the ground up: a module may import what stands lower, and others of its own row where that makes no circle. A row
-# is a file or a folder, named from genie_cpp on; `test_every_module_has_a_place` says when one stands nowhere.
+# From the lowest floor up: a module may import from lower floors and, without circles, from its own. An entry is a file
+# or a folder, named from genie_cpp on. `test_every_module_has_a_place` fails for a module that has no floor.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "words", "version"),
     ("actions", "sampler", "tokens", "leftovers", "file"),
@@ -73,7 +73,7 @@ ONLY_IN = {
 
 
 def floor(name: str) -> int | None:
-    """The floor of a module named from genie_cpp on; None for the package itself and for what has no place."""
+    """The floor of a module named from genie_cpp on; None for the package itself and for modules without a floor."""
     found = [
         (len(room), index) for index, rooms in enumerate(FLOORS) for room in rooms if inside(name, room)
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def package_files(root: Path) -> dict[str, tuple[Path, bool]]:
 
 
 def python_breaches(root: Path) -> list[str]:
-    """What no Python file of the package may do."""
+    """Imports that Python files of the package must not have."""
     breaches = []
     for name, (path, is_package) in package_files(root).items():
         full = f"genie_cpp.{name}" if name else "genie_cpp"
@@ -122,13 +122,13 @@ def python_breaches(root: Path) -> list[str]:
 
 
 def apart(one: str, other: str) -> bool:
-    """Whether two modules of one floor are of rooms that know nothing of each other: the page and the API."""
+    """Whether two modules of one floor must not import each other: the page and the API."""
     rooms = ("server.page", "server.api")
     return any(inside(one, a) and inside(other, b) for a in rooms for b in rooms if a != b)
 
 
 def circles(root: Path) -> list[str]:
-    """Modules that import each other, by whatever way, when they are imported themselves."""
+    """Modules that import each other, directly or not, at import time."""
     files = package_files(root)
     graph = {}
     for name, (path, _) in files.items():
@@ -148,7 +148,7 @@ def circles(root: Path) -> list[str]:
 
 
 def top_level(path: Path, known: Container[str]) -> list[str]:
-    """What a file imports when it is imported, not what its functions do when they are called."""
+    """What a file imports at import time, without the imports inside functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     late = {
         id(node)
@@ -171,7 +171,7 @@ def top_level(path: Path, known: Container[str]) -> list[str]:
 
 
 def c_breaches(root: Path) -> list[str]:
-    """What no file of the C core may include."""
+    """Includes that files of the C core must not have."""
     source, public = root / CORE, ("genie.h", "genie_bench.h")
     may = {"base": ("base",), "kernels": ("base", "kernels"), "stack": ("base", "kernels", "stack")}
     may["conv"] = ("base", "kernels", "conv")
@@ -187,7 +187,7 @@ def c_breaches(root: Path) -> list[str]:
                 breaches.append(f"{what} includes {target}")
             if mark == "<" or target == "genie.h":
                 continue
-            # What tests and benchmarks call is of no use to what runs a world.
+            # Code that runs a world does not need the functions for tests and benchmarks.
             if target in public:
                 if room and not path.stem.endswith("_api") and path.stem != "peak":
                     breaches.append(f"{what} includes {target}")
@@ -201,7 +201,7 @@ def c_breaches(root: Path) -> list[str]:
 
 
 ALLOCATES = re.compile(r"\b(genie_alloc\w*|genie_arena_take|malloc|calloc|realloc|alloca|strdup|qsort)\s*\(")
-# Functions that make or seal something, and so allocate; everything else may be part of a step.
+# Functions that make or seal something may allocate. All others may be part of a step.
 MAKES = {
     "base": ("genie_pool_create", "start_workers", "genie_alloc", "genie_alloc_zeroed", "genie_arena_take", "grow"),
     "kernels": ("genie_matrix_create", "genie_matmul", "genie_attention"),
@@ -216,7 +216,7 @@ FUNCTION = re.compile(
 
 
 def functions(text: str) -> Iterator[tuple[str, str]]:
-    """(name, body) of every function of a C file, formatted as ours are: on one line, or up to a brace in column 1."""
+    """(name, body) of every function of a C file in our format: on one line, or up to a brace in column 1."""
     for found in FUNCTION.finditer(text):
         yield found[1], found[2] or found[3] or ""
 
@@ -232,7 +232,7 @@ def allocations(root: Path) -> list[str]:
             inside_functions += len(ALLOCATES.findall(body))
             if ALLOCATES.search(body) and name not in makes:
                 found.append(f"{where}: {name} allocates")
-        # One-line functions and macros are seen too.
+        # One-line functions and macros are found too.
         if len([c for c in ALLOCATES.finditer(text) if not declared(text, c.start())]) > inside_functions:
             found.append(f"{where}: something outside the functions that were found allocates")
     return found
@@ -354,13 +354,13 @@ def test_a_c_breach_is_found(tmp_path: Path, file: str, include: str) -> None:
 
 
 def test_a_step_does_not_allocate() -> None:
-    """Weights and windows are allocated when they are made; what runs in a step has no call that could allocate."""
+    """Weights and windows are allocated when they are made. Code that runs in a step has no call that may allocate."""
     assert allocations(ROOT) == []
 
 
 @pytest.mark.parametrize("folder", ["stack", "conv", "kernels/attention", "kernels/matmul", "base", "."])
 def test_an_allocation_in_a_step_is_found(folder: str, tmp_path: Path) -> None:
-    """Planted in a copy of every room, at the beginning of some function that is no maker."""
+    """An allocation is planted in a copy of every folder, at the beginning of a function that must not allocate."""
     shutil.copytree(ROOT / CORE, tmp_path / CORE)
     makes = {name for names in MAKES.values() for name in names}
     for path in sorted((tmp_path / CORE / folder).glob("*.[ch]")):
@@ -376,6 +376,6 @@ def test_an_allocation_in_a_step_is_found(folder: str, tmp_path: Path) -> None:
 
 
 def test_every_failure_says_why() -> None:
-    """No function returns a status that `genie_fail` was not told the reason of."""
+    """No function returns an error status without giving `genie_fail` the reason."""
     for path in sorted((ROOT / CORE).rglob("*.[ch]")):
         assert not re.search(r"return GENIE_ERROR_", path.read_text(encoding="utf-8")), path

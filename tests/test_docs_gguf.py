@@ -1,4 +1,4 @@
-"""docs/gguf.md is normative: its tables and the code's are the same."""
+"""docs/gguf.md is normative: its tables agree with those of the code."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def page_tensors() -> dict[str, str]:
     for names, shapes, *_, note in rows("Tensors"):
         full: list[str] = []
         for name in re.findall(r"`([^`]+)`", names):
-            if name.startswith("."):  # `.k.weight` stands for the same name with another end
+            if name.startswith("."):  # `.k.weight` stands for the previous name with another ending
                 keep = full[0].split(".")[: -name.count(".")]
                 name = ".".join(keep) + name
             full.append(name)
@@ -115,7 +115,7 @@ def hparams(stack: StackParams) -> HParams:
 
 
 def biases_and_convolutions() -> HParams:
-    """The flags that `everything` leaves at their defaults."""
+    """Flags that `everything` leaves at their defaults."""
     sublayers = ("peg", "spatial", "ffn", "peg2", "temporal", "ffn2")
     stack = StackParams(**LENGTHS, qk_norm=True, sublayers=sublayers, norm="layernorm", ffn="geglu", position="joint")
     hp = hparams(dataclasses.replace(stack, spatial_bias="relative", temporal_bias="alibi"))
@@ -126,7 +126,7 @@ def biases_and_convolutions() -> HParams:
 
 
 def with_experts(hp: HParams) -> HParams:
-    """The same with experts in the place of every FFN."""
+    """The same, with experts instead of every FFN."""
     more = {"expert_count": M, "expert_used_count": 2}
     return dataclasses.replace(hp, stacks={n: dataclasses.replace(s, **more) for n, s in hp.stacks.items()})
 
@@ -139,8 +139,8 @@ def with_head(hp: HParams) -> HParams:
 
 
 def convolutional(hp: HParams) -> HParams:
-    """The same with tokens of two digits, tables of positions for both axes, layer norms of heads, and a convolutional
-    tokenizer in which every kind of layer occurs."""
+    """The same, with tokens of two digits, tables of positions for both axes, layer norms of heads, and a convolutional
+    tokenizer that has every kind of layer."""
     stacks = {name: hp.stacks[name] for name in ("lam.encoder", "dynamics")}
     stacks = {n: dataclasses.replace(s, position="joint", qk_norm_kind="layernorm") for n, s in stacks.items()}
     return dataclasses.replace(
@@ -196,7 +196,7 @@ def test_the_shapes_are_the_same() -> None:
         symbols["O"] = {"tokenizer.decoder": 3 * patch * patch, "dynamics": V}.get(
             next(stack for stack in (*STACKS, "lam", "tokenizer") if name.startswith(stack)), latent
         )
-        # The last two are there with experts and with FiLM only.
+        # The last two exist only with experts and with FiLM.
         words = [word for word in page[pattern(name)].strip("[]").split(", ") if word not in ("M", "A + 1")]
         assert shape == tuple(symbols[word] for word in words), name
 
@@ -235,7 +235,7 @@ def test_the_shapes_of_convolutions_are_the_same() -> None:
 
 
 def test_the_conditions_are_the_same() -> None:
-    """What the last column makes depend on norm, qk_norm, bias and ffn does depend on exactly that."""
+    """Tensors whose last column names norm, qk_norm, bias or ffn depend on exactly these."""
     full = {pattern(name) for name in expected_tensors(everything("swiglu", "layernorm", True, True))}
     notes = {row[0].split("`")[1]: row[-1] for row in rows("Tensors") if row[0].startswith("`<stack>.blk")}
     for ffn, norm, qk_norm, bias in itertools.product(("gelu", "swiglu"), ("rmsnorm", "layernorm"), (0, 1), (0, 1)):

@@ -1,4 +1,4 @@
-"""`make fuzz` for a minute, from the same seeds: each fuzzer ends well, and one that finds a fault says so."""
+"""`make fuzz` for a minute, from the same seeds: each fuzzer ends well, and one that finds a fault reports it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_random_input(name: str) -> None:
     ],
 )
 def test_a_fault_is_found_and_its_seed_said(fault: str, said: str, tmp_path: Path) -> None:
-    """Also one that ends the process."""
+    """Also a fault that ends the process."""
     (tmp_path / "fuzz.py").write_text(FUZZ.read_text(encoding="utf-8"), encoding="utf-8")
     code = f"def prepare(folder):\n    def one(seed):\n        if seed == 42:\n            {fault}\n    return one\n"
     (tmp_path / "fuzz_states.py").write_text(code, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Text files are UTF-8 whatever the locale: the commands run where Python's own encoding is another."""
+"""Text files are UTF-8 in every locale: the commands run where Python's default encoding is different."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.heavy
 
 LOCALES = [("zh_CN", "GBK"), ("zh_CN", "GB18030"), ("ko_KR", "EUC-KR"), ("zh_TW", "BIG5"), ("ja_JP", "EUC-JP")]
 
-# Every room's text is read and written: the interface at import, a checkpoint's config, a recipe, a report.
+# Every package reads and writes its text: the interface at import, a checkpoint's config, a recipe, a report.
 SMOKE = """
 import pathlib, sys, warnings
 warnings.filterwarnings("error", category=EncodingWarning, module=r"(genie_cpp|__main__)")

@@ -1,4 +1,4 @@
-"""Promises of SECURITY.md and docs/architecture.md name the tests that hold them, and those tests exist."""
+"""The promises in SECURITY.md and docs/architecture.md name the tests that check them, and these tests exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def named(text: str) -> list[tuple[str, str]]:
 
 
 def missing(text: str) -> list[str]:
-    """Tests that a text names and that are not there."""
+    """Tests that a text names and that do not exist."""
     lost = []
     for file, test in named(text):
         path = ROOT / file

@@ -1,7 +1,7 @@
-"""The description of a stack is all there is: what it names is everywhere, and what is half there is named.
+"""The description of a stack is complete: all code knows what it names, and anything half-added is reported.
 
-`lacks` finds each place that does not know a word or a field of the description. A made-up FFN kind that is added to
-the description alone shows that it does.
+`lacks` finds each place that does not know a word or a field of the description. A made-up FFN kind, added to the
+description alone, shows that it works.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SWITCHES = ("kernels.h", "activation/activation_scalar.h", "activation/activatio
 
 
 def words() -> dict[str, tuple[str, ...]]:
-    """The words of each field of the description that chooses."""
+    """The words of each field of the description that is a choice."""
     keys = {key.field: tuple(map(str, key.choices)) for key in stack_spec.STACK_KEYS if key.choices}
     return {**keys, "sublayers": tuple(dict.fromkeys(map(kind_of, keys["sublayers"])))}
 
 
 def lacks() -> Iterator[str]:
-    """Each place that does not know a word of the description, or knows one that is not there."""
+    """Each place that does not know a word of the description, or knows one that the description lacks."""
     constants = {name for name in dir(_native.lib) if name.startswith("GENIE_")}
     by_enum: dict[str, set[str]] = {}
     for field, enum in ENUMS.items():

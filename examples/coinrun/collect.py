@@ -1,9 +1,10 @@
-"""Play CoinRun at random and keep the frames. Run in an environment of its own (see README.md):
+"""Play CoinRun at random and keep the frames. Needs its own Python environment (see README.md):
 
     python examples/coinrun/collect.py -o data/coinrun
 
-Writes `train.npz` and `test.npz` with frames [N, length, 64, 64, 3] uint8 and actions [N, length-1] uint8; the test
-levels are never trained on. Actions are procgen's, reduced to six: stay, left, right, jump, jump-left, jump-right.
+Writes `train.npz` and `test.npz` with frames [N, length, 64, 64, 3] uint8 and actions [N, length-1] uint8. The levels
+of `test` are never used for training. Actions are procgen's, reduced to six: stay, left, right, jump, jump-left,
+jump-right.
 """
 
 import argparse
@@ -14,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from procgen import ProcgenGym3Env
 
-# procgen's fifteen actions are nine directions and six keys that CoinRun ignores.
+# procgen has fifteen actions: nine directions, and six keys that CoinRun ignores.
 ACTIONS = np.array([4, 1, 7, 5, 2, 8])
-# The odds of each: as the bundled world was made; to come forward in the level; to show left as often as right.
+# The odds of each action. DRIFT: as the bundled world was made. RUN: to get ahead in the level. ROAM: left as often as
+# right.
 DRIFT = [0.05, 0.1, 0.3, 0.1, 0.1, 0.35]
 RUN = [0.02, 0.03, 0.35, 0.05, 0.0, 0.55]
 ROAM = [0.05, 0.22, 0.23, 0.1, 0.19, 0.21]
@@ -38,7 +40,7 @@ def play(task: tuple[int, int, int, int, int, bool, bool]) -> tuple[np.ndarray, 
     rng = np.random.default_rng(seed)
     action, left = np.zeros(envs, int), np.zeros(envs, int)
     frames, actions, firsts = [], [], []
-    # A level begins at its left wall: only away from it does "left" show. So roaming plays first run right, unseen.
+    # A level begins at its left wall, where "left" has no effect. So roaming plays first run right, unrecorded.
     unseen = int(rng.integers(160)) if roam else 0
     odds = ROAM if roam else DRIFT
     for step in range(unseen + length):
@@ -54,7 +56,7 @@ def play(task: tuple[int, int, int, int, int, bool, bool]) -> tuple[np.ndarray, 
         firsts.append(first.copy())
         actions.append(action.copy())
         env.act(ACTIONS[action])
-    # An episode that ended inside the clip would hold a cut to another level.
+    # Drop clips in which an episode ends: they contain a cut to another level.
     whole = ~np.stack(firsts, 1)[:, 1:].any(1)
     return np.stack(frames, 1)[whole], np.stack(actions, 1)[whole, :-1].astype(np.uint8)
 
@@ -77,7 +79,7 @@ def main() -> None:
             (64, args.length, start, 10_000, seed, not args.hard, args.roam) for seed in range(start, start + wanted)
         ]
         done = 0
-        with get_context("spawn").Pool(args.jobs) as pool:  # leaving it stops the plays that are not needed
+        with get_context("spawn").Pool(args.jobs) as pool:  # leaving the block stops plays that are not needed
             for f, a in pool.imap(play, tasks):
                 n = min(len(f), wanted - done)
                 frames[done : done + n], actions[done : done + n] = f[:n], a[:n]

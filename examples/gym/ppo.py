@@ -3,8 +3,7 @@
 pip install 'genie_cpp[gym]' torch
 python examples/gym/ppo.py --frames 1000
 
-A world model has no score, so the wrapper below makes one: how much the frame changed. Replace it with what you want
-done.
+A world model has no score, so the wrapper below makes one: how much the frame changed. Replace it with your own goal.
 """
 
 from __future__ import annotations

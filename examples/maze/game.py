@@ -1,11 +1,11 @@
-"""Maze: corridors seen through somebody's eyes, drawn by ray casting in numpy, small enough to train on a CPU.
+"""Maze: corridors in first person, drawn by ray casting in numpy, small enough to train on a CPU.
 
 96x64 RGB. Five actions: stay, forward, back, turn left, turn right. What makes it a world that a small model can hold:
 
-- It is one place, and every wall has its own colours and pictures: each view says where one is.
+- It is one place, and every wall has its own colours and pictures: each view shows where the player is.
 - Columns of the picture are equally far apart in angle, not on a flat screen. A turn is 15 degrees, 16 pixels, two
-  patches of the tokenizer: when somebody turns, the picture moves by whole tokens.
-- One stands on the corridors' middle lines only, at thirds of a cell, and slides along walls met at a slant.
+  patches of the tokenizer: a turn moves the picture by whole tokens.
+- The player stands only on the middle lines of corridors, at thirds of a cell, and slides along walls met at a slant.
 - There is no speed, no clock and nothing else alive: the next frame follows from this one and the action.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 WIDTH, HEIGHT = 96, 64
 TURNS, STEPS = 24, 3  # headings; steps per cell
 VIEW = np.pi / 2  # radians across the picture
-MOVER = (0, 0, 0, 0)  # nobody is seen
+MOVER = (0, 0, 0, 0)  # the player is not visible
 ACTIONS = ("stay", "forward", "back", "turn-left", "turn-right")
-# Letters are blocks by colour, dots are floor.
+# Letters are blocks of a colour, dots are floor.
 MAP = """
 aaaabbbbb
 a...b...b
@@ -37,7 +37,7 @@ COLOURS = {
 SKY, HORIZON, NEAR, FAR = (96, 150, 220), (190, 216, 240), (150, 140, 120), (96, 90, 84)
 MOUNTAIN, SNOW, SUN = (110, 124, 160), (240, 244, 250), (255, 240, 170)
 TALL = 0.64  # of a wall, in cells
-# What hangs on the wall that is seen from a floor cell (column, row) towards a side: E, S, W, N.
+# The picture on the wall that a floor cell (column, row) has on a side: E, S, W, N.
 PICTURES = {
     (1, 1, "N"): "door", (3, 1, "E"): "sun", (1, 5, "W"): "window", (3, 5, "E"): "stripes", (1, 7, "W"): "door",
     (5, 1, "W"): "moon", (7, 1, "N"): "sun", (7, 1, "E"): "stripes", (7, 5, "E"): "window", (7, 7, "S"): "moon",
@@ -46,7 +46,7 @@ PICTURES = {
     (1, 2, "W"): "sun", (7, 7, "E"): "sun", (6, 5, "S"): "moon", (2, 5, "S"): "door", (4, 3, "N"): "sun",
     (4, 3, "S"): "stripes", (5, 7, "N"): "door",
 }  # fmt: skip
-ART = {  # 8 x 8; where there is a dot the wall is seen
+ART = {  # 8 x 8; dots show the wall
     "door": ("........ ..kkkk.. .kkkkkk. .kkkkkk. .kkkkyk. .kkkkkk. .kkkkkk. .kkkkkk."),
     "sun": ("........ ...yy... .y.yy.y. ..yyyy.. .yyyyyy. ..yyyy.. .y....y. ........"),
     "moon": ("........ ..www... .ww..... .ww..... .ww..... .ww...w. ..wwww.. ........"),
@@ -62,7 +62,7 @@ def _open(x: int, y: int) -> bool:
 
 
 def stands(x: int, y: int) -> bool:
-    """Whether somebody can be at this place, in steps: on the middle line of a corridor."""
+    """Whether the player can be at this place (in steps), which must be on the middle line of a corridor."""
     dx, dy = x % STEPS - STEPS // 2, y % STEPS - STEPS // 2
     column, row = x // STEPS, y // STEPS
     if (dx and dy) or not _open(column, row):
@@ -112,8 +112,8 @@ PICTURED = list(PICTURES)
 
 
 def panorama(x: int, y: int) -> tuple[np.ndarray, np.ndarray]:
-    """([64, 384, 3] uint8: all that is seen from a place, from the east clockwise; [384, 3]: in each column, which of
-    the pictures hangs there or -1, how far from its wall's left, and the wall's height in pixels)."""
+    """([64, 384, 3] uint8: the full view from a place, clockwise from the east; [384, 3]: for each column, the index of
+    the picture there or -1, its distance from the left of its wall, and the wall's height in pixels)."""
     columns, seen_there = COLUMNS, np.full((COLUMNS, 3), -1.0)
     picture = _backdrop(columns)
     here = np.array([x + 0.5, y + 0.5]) / STEPS
@@ -149,7 +149,7 @@ PANORAMAS = {place: picture for place, (picture, _) in _SEEN.items()}
 
 
 class Maze:
-    """Somebody in the maze. `step(action)` moves one frame and says whether a wall was in the way."""
+    """A player in the maze. `step(action)` moves one frame and returns whether a wall was in the way."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -163,7 +163,7 @@ class Maze:
             angle, sign = self.heading / TURNS * 2 * np.pi, 1 if action == 1 else -1
             lean = sign * np.array([np.cos(angle), np.sin(angle)])
             main = int(abs(lean[1]) > abs(lean[0]) + 1e-9)
-            for axis in (main, 1 - main):  # straight on, or else along the wall
+            for axis in (main, 1 - main):  # straight on, otherwise along the wall
                 move = [0, 0]
                 move[axis] = int(np.sign(lean[axis]))
                 if abs(lean[axis]) > 0.4 and stands(self.x + move[0], self.y + move[1]):
@@ -185,7 +185,7 @@ class Maze:
 def episode(seed: int, length: int) -> dict[str, np.ndarray]:
     """One walk: frames [length, 64, 96, 3] uint8, actions and blocked (a wall) [length - 1], places [length].
 
-    Actions are random and held for 1 to 9 frames; whoever meets a wall mostly thinks of something else.
+    Actions are random and held for 1 to 9 frames. At a wall the player mostly chooses another action.
     """
     game, rng = Maze(seed), np.random.default_rng(seed + 1_000_000_007)
     frames, actions, places, blocked = [game.frame()], [], [game.place], []
@@ -215,7 +215,7 @@ def pictures() -> np.ndarray:
     return np.stack(turned)
 
 
-STARTS = {  # what is to be seen, and the cell and the heading (0 is east, 6 south) that it is seen from
+STARTS = {  # name of the view: cell and heading (0 is east, 6 south) of the player
     "long-corridor": (1, 1, 6), "red-corner": (1, 1, 0), "moon": (3, 2, 6), "crossing": (4, 3, 0), "blue": (5, 1, 0),
     "blue-yellow": (7, 1, 7), "window": (5, 3, 17), "green": (7, 3, 6), "stripes": (7, 5, 12), "purple": (5, 7, 12),
     "south-west": (1, 7, 20), "orange": (1, 5, 0), "door": (2, 5, 9), "snow-peaks": (3, 7, 15), "yellow": (5, 5, 20),
@@ -232,7 +232,7 @@ def starts() -> dict[str, np.ndarray]:
 
 
 def landmarks() -> tuple[list[str], np.ndarray]:
-    """(names, [N, 6]: a place, which picture is wholly in sight there, and its top, left, bottom and right)."""
+    """(names, [N, 6]: a place, a picture that is completely visible there, and its top, left, bottom and right)."""
     rows = []
     for number, place in enumerate(PLACES):
         there = _SEEN[place][1]

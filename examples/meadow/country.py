@@ -1,7 +1,7 @@
 """The country of Meadow: one map of 32 x 20 tiles, drawn in numpy, whose edges meet.
 
-`paint()` gives it as one picture. Everything stands on tiles of 16 pixels and textures repeat, so that the country is
-made of a few hundred different patches of 8 pixels, which the tokenizer must know.
+`paint()` gives it as one picture. Everything stands on tiles of 16 pixels and textures repeat. So the country is made
+of only a few hundred different patches of 8 pixels, which the tokenizer must know.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ G.G.GB..,sssbssssS..,..t.tp.~~~.
 .,sss~~~~~~~b~~~~~~sssss.tptt.t.
 nnPn~iinnnPPpnnaAaaaaAaaddpYd.dd
 """
-# What is larger than a tile: what, and the column and row of its top left tile. All are 2 tiles high.
+# Things larger than a tile: which, and the column and row of the top left tile. All are 2 tiles high.
 LANDMARKS = (
     ("igloo", 9, 1), ("snowman", 8, 4), ("oak", 18, 3), ("tent", 28, 5), ("red house", 13, 11), ("blue house", 21, 10),
     ("green house", 17, 6), ("mill", 29, 8), ("stones", 9, 13), ("chapel", 5, 13), ("boat", 29, 14),
@@ -281,7 +281,7 @@ def _landmark(c: Canvas, what: str) -> None:
 
 
 def _under(rows: list[str], x: int, y: int) -> str:
-    """The ground below a thing: the commonest one around it that grows things, but for lilies, bridges and the well."""
+    """The ground below a thing: the most common natural one around it; fixed for lilies, bridges and the well."""
     kind = rows[y][x]
     if kind in GROUNDS:
         return kind

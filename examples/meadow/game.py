@@ -3,9 +3,9 @@
 128x80 RGB, the walker always in the middle. Five actions: stay, left, right, up, down. What makes it a world that a
 small model can hold:
 
-- It is one place (`country.py`), whose edges meet: who walks on comes home. What comes into sight is never a guess.
-- A step is 8 pixels, which is a patch of the tokenizer: the picture moves by whole tokens.
-- Nothing stops the walker (it wades through water), so that an action always does what it says.
+- It is one place (`country.py`), whose edges meet: walking on leads back. What comes into sight is never a guess.
+- A step is 8 pixels, the size of a patch of the tokenizer: the picture moves by whole tokens.
+- Nothing stops the walker (it wades through water), so an action always has its effect.
 - There is no speed, no clock and nothing else alive: whatever the next frame depends on can be seen in this one.
 """
 
@@ -82,20 +82,20 @@ def _sprites() -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
 
 
 SPRITES = _sprites()
-WADING = np.arange(TILE)[:, None] < 11  # what is to be seen of it in the water
+WADING = np.arange(TILE)[:, None] < 11  # the part of the walker that is visible in water
 COUNTRY, WATER = paint()
 ROWS, COLUMNS = COUNTRY.shape[0] // STEP, COUNTRY.shape[1] // STEP  # places
 
 
 def view(y: int, x: int) -> np.ndarray:
-    """[80, 128, 3] uint8: what is seen from a place, without the walker."""
+    """[80, 128, 3] uint8: the view from a place, without the walker."""
     rows = np.arange(y * STEP - TOP, y * STEP - TOP + HEIGHT) % COUNTRY.shape[0]
     columns = np.arange(x * STEP - LEFT, x * STEP - LEFT + WIDTH) % COUNTRY.shape[1]
     return COUNTRY[rows[:, None], columns]
 
 
 class Meadow:
-    """Somebody in the country. `step(action)` moves one frame; `frame()` draws 80x128x3 uint8.
+    """A walker in the country. `step(action)` moves one frame; `frame()` draws 80x128x3 uint8.
 
     The place (y, x) is that of the walker's top left corner, in steps.
     """
@@ -153,7 +153,7 @@ def pictures() -> np.ndarray:
     return np.stack([view(y, x) for y in range(ROWS) for x in range(COLUMNS)])
 
 
-STARTS = {  # what is to be seen, and the tile the walker stands on
+STARTS = {  # name of the view: the tile that the walker stands on
     "village": (19, 14), "snow": (6, 5), "igloo": (10, 4), "autumn": (17, 4), "oasis": (27, 4), "desert": (26, 6),
     "lake": (28, 12), "flowers": (20, 8), "farm": (12, 9), "wood": (3, 12), "chapel": (6, 16), "stones": (10, 15),
     "bridge": (12, 17), "wreck": (16, 18), "lighthouse": (2, 18), "mill": (28, 9),
@@ -170,7 +170,7 @@ def starts() -> dict[str, np.ndarray]:
 
 
 def landmarks() -> tuple[list[str], np.ndarray]:
-    """(names, [N, 6]: a place, which landmark is wholly in sight there, and its top, left, bottom and right)."""
+    """(names, [N, 6]: a place, a landmark that is completely visible there, and its top, left, bottom and right)."""
     rows = []
     for y in range(ROWS):
         for x in range(COLUMNS):

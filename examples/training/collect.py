@@ -1,13 +1,13 @@
-"""Walk through a game at random and keep what is seen:
+"""Walk through a game at random and record the frames:
 
     python examples/training/collect.py examples/meadow -o data/meadow
 
 `train.npz` and `test.npz` have frames [N, L, H, W, 3] uint8, actions [N, L-1] uint8 and, for a game that is one
 place: places [N, L] (which picture in `places.npz`) and blocked [N, L-1] bool (a wall was in the way). `places.npz` has
-frames [K, H, W, 3], each place without whoever walks there; mover [4]: its top, left, bottom and right, in pixels; and
-landmarks [M, 6] with landmark_names: at which place which landmark is wholly in sight, and where, as mover.
-`starts/` has pictures to start from. Training looks at frames alone; what else is kept serves to name latent actions
-and to measure.
+frames [K, H, W, 3], each place without the player; mover [4]: the player's top, left, bottom and right, in pixels; and
+landmarks [M, 6] with landmark_names: the place, which landmark is completely visible there, and its box as in mover.
+`starts/` has pictures to start from. Training uses only the frames; the rest serves to name latent actions and to
+measure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-TEST_SEED = 10_000_000  # walks from here on are never trained on
+TEST_SEED = 10_000_000  # walks from here on are never used for training
 
 
 def main() -> None:

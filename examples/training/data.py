@@ -19,7 +19,7 @@ class Clips:
         self.length = length
 
     def batch(self, size: int, mixed: bool = False) -> Tensor:
-        """[size, length, H, W, 3] float in [0, 1]. mixed: frames from anywhere, for what looks at single frames."""
+        """[size, length, H, W, 3] float in [0, 1]. mixed: frames from anywhere, for models of single frames."""
         if mixed:
             shape = size, self.length
             return to_float(

@@ -3,9 +3,9 @@
 python examples/training/export.py --config examples/meadow/config.json --runs runs/meadow -o runs/meadow/world \
     --data data/meadow --names stay,left,right,up,down
 
-With --names, each latent action is called as the true action that the latent action model mostly takes for it, on
-episodes never trained on; "mixed" where that is less than two thirds of the time, "unused" where there are none. Of
-several that do the same the one that does nothing else comes first: it is what the name then means.
+With --names, each latent action gets the name of the true action that it mostly stands for, on episodes not used for
+training. It is called "mixed" if that is so less than two thirds of the time, "unused" if it never occurs. If several
+latent actions get the same name, the purest comes first, and the name then means that one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genie_cpp.convert.reference.model import Genie
 
 @torch.no_grad()
 def action_names(genie: Genie, data: Path, names: list[str]) -> list[str]:
-    """A name for each latent action, from the true actions of the test episodes; the purest come first from then on."""
+    """A name for each latent action, from the true actions of the test episodes. Sorts the codes, the purest first."""
     length = genie.config.context_length
     frames, actions, blocked = Clips(data, "test", length).windows(4 * length)
     table = np.zeros((genie.config.action_count, len(names)), int)

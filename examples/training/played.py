@@ -1,4 +1,4 @@
-"""What a dynamics model makes of recorded walks when it goes on from its own frames: the context of its lessons."""
+"""Recorded walks as a dynamics model continues them from its own frames. They are the context in its training."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.model import Genie
 from genie_cpp.convert.writer import convert
 
-LOST = 0.6  # a frame with fewer right tokens says nothing of where it is
+LOST = 0.6  # a frame with a smaller share of right tokens no longer shows its place
 
 
 class Played:
-    """Windows of (own tokens, true tokens, actions), played anew every so many steps through the C core."""
+    """Windows of (own tokens, true tokens, actions), played again through the C core every `every` samples."""
 
     def __init__(self, genie: Genie, ids_MTP: Tensor, actions_MT: Tensor, stride: int, walks: int, every: int) -> None:
-        """ids_MTP, actions_MT: overlapping windows as `tokenized` gives them, first those that begin each episode."""
+        """ids_MTP, actions_MT: overlapping windows from `tokenized`; those that begin an episode come first."""
         self.genie, self.walks, self.every, self.count = genie, walks, every, 0
         T = ids_MTP.shape[1]
         starts = len(ids_MTP) // _episodes(ids_MTP, stride)
         by_start = ids_MTP.unflatten(0, (starts, -1)).numpy(), actions_MT.unflatten(0, (starts, -1)).numpy()
-        # Windows overlap: of each the frames that the next one does not have.
+        # Windows overlap: take from each the frames that the next one does not have.
         self.true, self.actions = (
             np.concatenate([*(a[k, :, : min(stride, T)] for k in range(starts - 1)), a[-1]], 1) for a in by_start
         )
-        for k in range(1, starts):  # a window's first frame has no action of its own; the window before knows it
+        for k in range(1, starts):  # a window lacks the action of its first frame; the window before has it
             if stride < T:
                 self.actions[:, k * stride] = by_start[1][k - 1][:, stride]
         self.own: np.ndarray | None = None
 
     def sample(self, batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(context, clean [B, T, P], actions [B, T], -1 first); plays anew where it is time."""
+        """(context, clean [B, T, P], actions [B, T], -1 first); plays again when it is due."""
         if self.count % self.every == 0:
             self._play()
         self.count += 1
@@ -77,7 +77,7 @@ class Played:
 
 
 def _episodes(ids_MTP: Tensor, stride: int) -> int:
-    """How many episodes the windows are of: the second window of the first episode begins as its first goes on."""
+    """The number of episodes, found from the first episode: its second window begins as its first one goes on."""
     T = ids_MTP.shape[1]
     if stride >= T:
         raise ValueError("own walks need windows that overlap: a --stride below the context length")

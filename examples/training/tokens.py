@@ -1,4 +1,4 @@
-"""Recorded frames as the dynamics model sees them: tokens, latent actions, and how seldom each code is."""
+"""Recorded frames as the dynamics model sees them: tokens, latent actions, and how rare each code is."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from genie_cpp.convert.reference.model import Genie
 
 @torch.no_grad()
 def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
-    """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window, kept in `output/tokens.npz` for as
-    long as the tokenizer, the LAM, the data and the stride are those that it was made with."""
+    """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window. Cached in `output/tokens.npz` while
+    the tokenizer, the LAM, the data and the stride stay the same."""
     cache, made_with = output / "tokens.npz", hashlib.sha256(f"{stride} {data.resolve()}".encode())
     made_with.update(str((data / "train.npz").stat().st_mtime_ns).encode())
     for part in (genie.tokenizer, genie.lam):
@@ -46,18 +46,18 @@ def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tens
 
 
 def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int) -> Tensor:
-    """[M, T] latent actions, in which those that move the picture alike stand for each other at random.
+    """[M, T] latent actions, in which those that move the picture alike replace each other at random.
 
-    A latent action model with more codes than there are actions gives one action several, by what it sees besides. In
-    play a name means one of them always, so the dynamics must have seen each of them everywhere. What a latent does is
-    the step by which the tokens of most of its pairs of frames move; a pair that clearly moved otherwise is given a
-    latent that does that.
+    A latent action model with more codes than actions gives one action several codes, depending on the rest of the
+    picture. In play a name always means one of them, so the dynamics must have seen each of them everywhere. A latent's
+    effect is the step by which the tokens move in most of its pairs of frames. A pair that clearly moved otherwise gets
+    a latent with that effect.
     """
     grid = ids_MTP.unflatten(2, (rows, columns))
     now, before = grid[:, 1:], F.pad(grid[:, :-1], (1, 1, 1, 1), value=-1)
     steps = [(y, x) for y in range(3) for x in range(3)]
     shown = []
-    for y, x in steps:  # the share of tokens inside that stood one step away a frame before
+    for y, x in steps:  # the share of tokens (inside the frame) that were one step away a frame before
         here = before[..., y : y + rows, x : x + columns]
         seen = here >= 0
         shown.append(((now == here) & seen).sum((-2, -1)) / seen.sum((-2, -1)))
@@ -77,8 +77,8 @@ def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int) ->
 
 
 def pressed(latents: np.ndarray, keys: np.ndarray, blocked: np.ndarray, count: int) -> np.ndarray:
-    """`latents`, but where a wall was in the way, so that frames show nothing of the key that was pressed: the latent
-    that this key mostly has elsewhere."""
+    """`latents`, changed where a wall was in the way. There frames do not show which key was pressed, so the key gets
+    the latent that it mostly has elsewhere."""
     for key in np.unique(keys[blocked]):
         usual = np.bincount(latents[(keys == key) & ~blocked], minlength=count).argmax()
         latents[(keys == key) & blocked] = usual
@@ -86,7 +86,7 @@ def pressed(latents: np.ndarray, keys: np.ndarray, blocked: np.ndarray, count: i
 
 
 def rarity_of(ids: Tensor, vocabulary: int) -> Tensor:
-    """[vocabulary]: 1 for a code of common frequency or above, up to 4 for rare ones, which make up landmarks."""
+    """[vocabulary]: 1 for codes of average frequency or above, up to 4 for rare ones, which make up landmarks."""
     seen = torch.bincount(ids.flatten().long(), minlength=vocabulary).float()
     usual = seen[seen > 0].mean()
     return (usual / seen.clamp(min=1)).sqrt().clamp(1, 4)

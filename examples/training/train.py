@@ -45,9 +45,9 @@ def device_of(model: nn.Module) -> torch.device:
 class ShiftDecoder(nn.Module):
     """Frames 1..T-1 and the code after each -> frames 2..T: each patch is a mixture of its old neighbours and itself.
 
-    The decoder of a latent action model is for training only. Where the configuration names none, this one serves: the
-    code, and the place, choose the mixture (the transformations of Finn et al. 2016, arXiv 1605.07157). It suits games
-    that move by whole patches, and finds their directions in minutes on a CPU where attention needs a GPU.
+    The decoder of a latent action model is for training only. This one is used if the configuration names none. The
+    code and the place choose the mixture (the transformations of Finn et al. 2016, arXiv 1605.07157). It suits games
+    that move by whole patches, and finds their directions in minutes on a CPU, where attention needs a GPU.
     """
 
     def __init__(self, g: GenieConfig, width: int = 64) -> None:
@@ -63,7 +63,7 @@ class ShiftDecoder(nn.Module):
         B, T, H, W, _ = past.shape
         rows, columns = H // self.patch, W // self.patch
         grid = patchify(past, self.patch).view(B, T, rows, columns, -1)
-        # What lies beyond the border is not known; a patch there is as likely as any to look like the border's.
+        # Patches beyond the border are unknown. Repeating the border's patches is as good a guess as any.
         wide = torch.cat([grid[:, :, :1], grid, grid[:, :, -1:]], 2)
         wide = torch.cat([wide[:, :, :, :1], wide, wide[:, :, :, -1:]], 3)
         moved = [wide[:, :, y : y + rows, x : x + columns].flatten(2, 3) for y in range(3) for x in range(3)]
@@ -74,7 +74,7 @@ class ShiftDecoder(nn.Module):
 
 
 def tokenizer_step(model: Tokenizer, clips: Clips, batch: int, share: float) -> Losses:
-    # Neighbouring frames are alike: a tokenizer that looks at one at a time learns more from a mixture.
+    # Neighbouring frames are alike, so a tokenizer of single frames learns more from mixed ones.
     video = clips.batch(batch, mixed=model.g.tokenizer.kind == "vit")
     pixels, ids, commitment = model(video)
     mse = F.mse_loss(pixels.float(), video)
@@ -90,8 +90,8 @@ def lam_step(
         video[: batch // 2] = video[: batch // 2].flip(3)
     seen = video
     if not isinstance(decoder, ShiftDecoder):
-        # The encoder sees the clip moved by an amount the decoder is not told: "to column 5" is no use then, "left" is.
-        # (One that only shifts can make no use of a column.)
+        # The encoder sees the clip shifted by an amount that the decoder does not know. So a code cannot mean "to
+        # column 5", only "left". (A ShiftDecoder cannot use a column anyway.)
         moves = torch.randint(video.shape[2], (batch, 2)).tolist()
         seen = torch.stack([clip.roll(move, (1, 2)) for clip, move in zip(video, moves, strict=True)])
     codes, ids, commitment = model.vq(model.latents(seen))
@@ -99,9 +99,9 @@ def lam_step(
     error = (predicted.float() - video[:, 1:]).square().mean((-3, -2, -1))
     change = (video[:, :-1] - video[:, 1:]).square().mean((-3, -2, -1))
     mse, copied = error.mean(), change.mean()
-    # Relative to the change, so that the few pixels of a slow walk count as much as the many of a fast fall.
+    # Relative to the change, so that a slow walk, with few changed pixels, counts as much as a fast fall.
     relative = (error / (change + 0.1 * copied)).mean()
-    with torch.no_grad():  # what the code is worth: the same prediction with somebody else's codes
+    with torch.no_grad():  # how much the code helps: the same prediction with another clip's codes
         codes = F.embedding(ids.roll(1, 0), model.vq.codebook)
         shuffled = F.mse_loss(decoder(video, codes).float(), video[:, 1:])
     return {
@@ -113,7 +113,7 @@ def lam_step(
 
 
 def lam_keys_step(model: LatentActionModel, clips: Clips, batch: int, share: float) -> Losses:
-    """Where frames alone do not part two actions, the keys recorded with them can: code k is key k."""
+    """If frames alone do not separate two actions, the recorded keys can: code k is key k."""
     video, keys = clips.labelled(batch)
     z = F.normalize(model.latents(video).float(), dim=-1)
     logits, keys = (z @ model.vq.codebook.T).flatten(0, 1) / 0.1, keys.flatten()
@@ -125,7 +125,7 @@ def lam_keys_step(model: LatentActionModel, clips: Clips, batch: int, share: flo
 
 @torch.no_grad()
 def spread(codes_KL: Tensor) -> Tensor:
-    """As many unit vectors, pushed apart from each other."""
+    """The same number of unit vectors, pushed apart from each other."""
     codes = F.normalize(codes_KL.clone(), dim=-1)
     for _ in range(500):
         near = (codes @ codes.T - 2 * torch.eye(len(codes), device=codes.device)).exp()
@@ -134,7 +134,7 @@ def spread(codes_KL: Tensor) -> Tensor:
 
 
 def around(ids_BTP: Tensor, rows: int, columns: int, reach: int) -> Tensor:
-    """[B, T-1, P, N]: the tokens that stood on or near each place, one row and `reach` columns away, a frame before."""
+    """[B, T-1, P, N]: the tokens of the frame before at or near each place, up to one row and `reach` columns away."""
     B, T, P = ids_BTP.shape
     grid = F.pad(ids_BTP[:, :-1].reshape(B, T - 1, rows, columns), (reach, reach, 1, 1), value=-1)
     near = [grid[:, :, y : y + rows, x : x + columns] for y in range(3) for x in range(2 * reach + 1)]
@@ -143,7 +143,7 @@ def around(ids_BTP: Tensor, rows: int, columns: int, reach: int) -> Tensor:
 
 @torch.no_grad()
 def own_context(model: Dynamics, clean: Tensor, action: Tensor, passes: int) -> Tensor:
-    """`clean` as the model itself would have dreamt it from the frame `passes` before, the actions being the same."""
+    """`clean` as the model would have predicted it from the frame `passes` earlier, with the same actions."""
     context, unknown = clean, torch.full_like(clean, model.mask_id)
     unknown[:, 0] = clean[:, 0]
     for _ in range(passes):
@@ -177,15 +177,15 @@ def dynamics_step(
     rate = torch.cos(math.pi / 2 * chance(B, T, 1))  # the sampler's schedule, so every step is practised
     hidden = chance(*clean.shape) < rate
     hidden[:, 0] = False
-    # Past frames come with mistakes in play, random ones and its own; it learns to go on from them as from the truth.
+    # In play, past frames have mistakes, random ones and the model's own. It learns to go on from these correctly.
     if played is None and own > 0 and float(torch.rand(())) < own:
         context = own_context(model, clean, action, passes=int(torch.randint(1, 4, ())))
     wrong = chance(*clean.shape) < corrupt * chance(B, 1, 1)
     context = torch.where(wrong, torch.randint_like(clean, model.mask_id), context)
     masked = torch.where(hidden, model.mask_id, clean)
     logits = model.teacher_forced(context, masked, action)
-    # What comes into sight is where worlds live or die, and there is little of it: it weighs as much as all the rest.
-    # But only when it is understood that the picture moves: until then it is noise.
+    # Tokens that come into sight matter most for a world, but there are few: together they weigh as much as all others.
+    # This weight grows during training: until the model has learned that the picture moves, they are only noise.
     columns, rows = model.stack.grid
     new = hidden.clone()
     new[:, 1:] &= ~(around(clean, rows, columns, 2) == clean[:, 1:, :, None]).any(-1)
@@ -203,7 +203,7 @@ def dynamics_step(
 
 
 def waves(rows: int, columns: int, length: int) -> Tensor:
-    """[rows * columns, length] sines of row and column, 2 to 32 places long: which tokens are neighbours."""
+    """[rows * columns, length] sines of row and column, 2 to 32 places long: they show which tokens are neighbours."""
     frequency = math.pi * (1 / 16) ** torch.linspace(0, 1, length // 4)
     y, x = torch.arange(rows)[:, None] * frequency, torch.arange(columns)[:, None] * frequency
     y, x = torch.cat([y.sin(), y.cos()], 1)[:, None], torch.cat([x.sin(), x.cos()], 1)[None]
@@ -212,8 +212,8 @@ def waves(rows: int, columns: int, length: int) -> Tensor:
 
 @torch.no_grad()
 def same_everywhere(model: Tokenizer) -> None:
-    """An encoder that looks at one patch at a time is to give it the same code wherever it stands: a picture that moves
-    by whole patches is then the same codes moved, and nothing else has to be learned of it."""
+    """Make an encoder of single patches give a patch the same code at every place. When the picture moves by whole
+    patches, the codes then move with it, and the dynamics have nothing else to learn about that."""
     if model.g.tokenizer.encoder.sublayers == ("ffn",):
         positions = model.encoder.pos_space
         positions.copy_(positions.mean(0).expand_as(positions))
@@ -227,13 +227,14 @@ def begin_from(genie: Genie, folder: Path) -> None:
     for module in genie.modules():
         if isinstance(module, VectorQuantizer):
             module.total.copy_(module.codebook)
-            module.steps = 1000  # its codes are spread already
+            module.steps = 1000  # its codes are already spread
 
 
 def optimizers_of(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices inside blocks, AdamW for all else and for a latent action model.
 
-    In the hundred steps in which a dynamics model sees with it that the picture moves, AdamW alone shows it nothing.
+    With Muon, a dynamics model learns in a hundred steps that the picture moves. With AdamW alone it has then learned
+    nothing yet.
     """
     wanted = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     blocks = () if isinstance(model, LatentActionModel) else wanted
@@ -256,7 +257,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
     if state.exists():
         saved = torch.load(state, weights_only=True, map_location=device_of(model))
         model.load_state_dict(saved["model"])
-        # Weights alone also do, with warm-up taking the place of the moments.
+        # Weights alone are enough too: warm-up then makes up for the missing moments.
         for optimizer, moments in zip(optimizers, saved.get("optimizers", []), strict=False):
             optimizer.load_state_dict(moments)
         spent, count = saved["spent"], saved["count"]
@@ -317,7 +318,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
                     optimizer.step()
                 count += 1
                 if count == 1 or spent == before:
-                    start = time.monotonic()  # compiling is not training
+                    start = time.monotonic()  # compile time does not count
                 spent = before + time.monotonic() - start
                 if count % every == 0:
                     values = {k: round(float(v.detach()), 4) for k, v in losses.items()}
@@ -371,7 +372,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    for stop in (signal.SIGINT, signal.SIGTERM):  # in the background a shell has them ignored
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell ignores these for background jobs
         signal.signal(stop, signal.default_int_handler)
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
@@ -396,7 +397,7 @@ def main() -> None:
         played = Played(genie, ids.cpu(), actions.cpu(), args.stride, args.walks, args.every) if args.walks else None
         run(
             model,
-            # First the game; what it makes of its own frames is worth something only when it is nearly right.
+            # First the true frames: the model's own frames are useful only when it is nearly right.
             lambda share: dynamics_step(
                 genie.dynamics,
                 ids,

@@ -1,4 +1,4 @@
-"""Hostile model files: each must be refused by name, at once, in little memory, before any of it reaches C."""
+"""Hostile model files: each must be refused with its reason, at once, in little memory, before anything reaches C."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def attack(expected: str) -> Callable[[Attack], Attack]:
 
 
 def simple(name: str, expected: str, bend: Callable[[Draft], object]) -> None:
-    """Register an attack that only bends the draft."""
+    """Register an attack that only changes the draft."""
 
     def function(draft: Draft) -> None:
         bend(draft)
@@ -313,7 +313,7 @@ for name, expected, bend in (
 ):
     simple(name, expected, bend)
 
-# Reads every file of a folder in a process of its own, with little memory and without torch.
+# Reads every file of a folder in a separate process, with little memory and without torch.
 READER = """
 import json, resource, sys, time, pathlib
 resource.setrlimit(resource.RLIMIT_AS, (768 << 20, 768 << 20))

@@ -1,4 +1,4 @@
-"""Pictures whose metadata would keep a CPU busy for minutes are refused at once; what cameras write is read."""
+"""Pictures whose metadata would keep a CPU busy for minutes are refused at once. What cameras write is read."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def riff_chunks(count: int) -> bytes:
 def test_metadata_in_too_many_pieces_is_refused(make, most: int) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ImageError, match=r"no camera writes so much|passes over its pixels"):
         decode_image(make(most + 1))
-    if make is not scans:  # which are no scans that a decoder knows
+    if make is not scans:  # a decoder cannot read these scans
         decode_image(make(20))
 
 
@@ -79,7 +79,7 @@ def test_truncated_anywhere_it_is_an_error_or_a_picture(kind: str) -> None:
 
 def test_a_motion_photo_is_a_picture_with_a_film_behind_it() -> None:
     for progressive in (False, True):
-        film = np.random.default_rng(0).bytes(8 << 20)  # in which bytes stand as in a scan's marker, by chance
+        film = np.random.default_rng(0).bytes(8 << 20)  # by chance, some bytes look like a scan's marker
         assert decode_image(saved("JPEG", progressive=progressive) + film).shape == (16, 16, 3)
 
 

@@ -1,4 +1,4 @@
-"""Saved worlds from strangers: damaged or made up, they are a StateError of one line and the world stays as it was."""
+"""Saved worlds from strangers: damaged or forged ones give a StateError of one line, and the world stays as it was."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_truncated_states(model: Model) -> None:
 
 
 def member(head: object, **arrays: np.ndarray) -> bytes:
-    """A state of our own making; a head that is bytes stands as it is."""
+    """A hand-made state. A head given as bytes is written unchanged."""
     out = io.BytesIO()
     raw = head if isinstance(head, bytes) else repr(head).replace("'", '"').replace("None", "null").encode()
     np.savez(out, head=np.frombuffer(raw, np.uint8), **arrays)

@@ -1,4 +1,4 @@
-"""`make bench-smoke` writes the page that `make bench` writes, and a verdict says what was measured."""
+"""`make bench-smoke` writes the same page as `make bench`, and a verdict states what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""genie-bench as people type it: rows, formats, faults, Ctrl-C, and nothing left behind."""
+"""genie-bench as users type it: rows, formats, faults, Ctrl-C, and no files left behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genie_cpp.cli import main as cli
 
 pytestmark = pytest.mark.heavy
 
-# `genie_cpp.cli.main` binds the name `bench` to the command; the module is wanted here.
+# `genie_cpp.cli.main` binds the name `bench` to the command; this gets the module.
 bench = importlib.import_module("genie_cpp.cli.bench")
 Command = Callable[..., tuple[int, str, str]]
 
@@ -168,7 +168,7 @@ def test_faults_are_told_before_anything_is_measured(
 
 
 def stop_after(frames: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise where the n-th frame ends, warm-ups included."""
+    """Raise when the n-th frame ends; warm-up frames count too."""
     left, run = [frames], Bench.run
 
     def stopped(
@@ -192,7 +192,7 @@ def stop_after(frames: int, error: BaseException, monkeypatch: pytest.MonkeyPatc
 
 
 def test_ctrl_c_prints_what_was_measured(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_after(1 + 3 + 1 + 2, KeyboardInterrupt(), monkeypatch)  # the second row is at its second repetition
+    stop_after(1 + 3 + 1 + 2, KeyboardInterrupt(), monkeypatch)  # during the second row's second repetition
     code, out, err = command("--synthetic", "tiny", "-t", 1, "--steps", "1,2,3", "-r", 3, "-o", "json")
     assert (code, err) == (130, "interrupted\n")
     assert [(row["steps"], row["repetitions"]) for row in json.loads(out)["results"]] == [(1, 3), (2, 2)]

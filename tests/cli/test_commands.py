@@ -1,4 +1,4 @@
-"""The commands as people type them: real files, real processes, one line per fault and nothing left behind."""
+"""The commands as users type them: real files, real processes, one line per fault, and no files left behind."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_run_and_make_again(place: Path) -> None:
 
 @pytest.mark.heavy
 def test_a_world_without_actions_goes_on_from_frames(tmp_path: Path) -> None:
-    """Convert, start from tokens as their owner keeps them, then from the pictures that came out; made again from the
-    recipe."""
+    """Convert, start from tokens in the project's own format, then from the pictures that came out, and make these
+    again from the recipe."""
     golden = Path(__file__).parents[1] / "golden" / "one_x_gpt"
     done = command("genie-convert", golden / "pre_norm", golden / "magvit2.ckpt", "-o", "w.gguf", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr.startswith("recognised 1xgpt: "), done.stderr
@@ -218,7 +218,7 @@ def test_ctrl_c_keeps_what_exists(place: Path) -> None:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background, Ctrl-C is ignored, and children inherit that.
+        # If the tests run in the background, Ctrl-C is ignored, and child processes inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
@@ -299,7 +299,7 @@ def test_a_run_goes_on_from_a_bookmark_and_can_be_made_again(tmp_path: Path, tin
 
 
 def test_a_world_in_several_files(place: Path) -> None:
-    """Another project's three files, converted and played as its own loop does and as ours."""
+    """Another project's three files, converted, and played with that project's loop and with ours."""
     golden = Path(__file__).parents[1] / "golden" / "tinyworlds"
     parts = [golden / name for name in ("dynamics.pth", "tokenizer.pth", "latent_actions_step_5")]
     done = command("genie-convert", *parts, "-o", "other.gguf", cwd=place)
@@ -321,7 +321,7 @@ def test_a_world_in_several_files(place: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_large_frames_of_a_small_file_are_fitted_as_they_come(place: Path) -> None:
-    """Kept at their size they would take 48 MB each."""
+    """Stored at full size they would take 48 MB each."""
     frames = [Image.new("L", (4000, 4000), shade) for shade in range(40)]
     frames[0].save(place / "large.gif", save_all=True, append_images=frames[1:], optimize=True)
     assert (place / "large.gif").stat().st_size < 1 << 20

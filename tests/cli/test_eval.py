@@ -1,4 +1,4 @@
-"""genie-eval as people type it."""
+"""genie-eval as users type it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_interrupted_it_prints_what_it_has(place: Path, signal_: signal.Signals)
     run = subprocess.Popen(
         [str(BIN / "genie-eval"), *words, "-t", "1", "-o", "json"], cwd=place, stdout=-1, stderr=-1, text=True
     )
-    time.sleep(4)  # held actions are over, the walk of a million frames is not
+    time.sleep(4)  # the held actions are finished, the walk of a million frames is not
     run.send_signal(signal_)
     out, error = run.communicate(timeout=60)
     assert run.returncode == 130 and "interrupted" in error

@@ -1,4 +1,4 @@
-"""On a full disk nothing is half-written, and nobody is told that all is well."""
+"""On a full disk no file is half-written, and no command reports success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults become one line and an exit code; the commands hold together without a model."""
+"""Faults become one line and an exit code. The commands work together without a model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from genie_cpp.cli import main as cli
 from genie_cpp.errors import ActionError, ImageError
 from genie_cpp.play.recipe import read
 
-# `genie_cpp.cli.main` binds the name `run` to the command; the module is wanted here.
+# `genie_cpp.cli.main` binds the name `run` to the command; this gets the module.
 run = importlib.import_module("genie_cpp.cli.run")
 
 
 class FakeWorld:
-    """Frame k is grey k; step number `stop` is where the user presses Ctrl-C."""
+    """Frame k is grey k. At step number `stop` the user presses Ctrl-C."""
 
     stop = -1
 
@@ -45,7 +45,7 @@ class FakeWorld:
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """command("-n", 3) -> exit code, stdout, stderr of a genie-run on a world that is not there."""
+    """command("-n", 3) -> exit code, stdout, stderr of genie-run on a fake world."""
     model = SimpleNamespace(
         info=SimpleNamespace(frame_width=16, frame_height=16, choices=4, action_names=None),
         sampler=Sampler(), sha256="ab" * 32,

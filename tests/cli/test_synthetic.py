@@ -1,4 +1,4 @@
-"""Random models: readable by the strict reader, of the sizes they are named after, made without torch."""
+"""Random models: the strict reader reads them, their sizes match their names, and they are made without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""genie-play --terminal in a pty: what is drawn, what keys do, and that the terminal is as it was afterwards."""
+"""genie-play --terminal in a pty: what is drawn, what keys do, and that the terminal is restored afterwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENTERED, LEFT = b"\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
 
 
 class Terminal:
-    """A process in a pty of its own; `seen` is all it wrote."""
+    """A process in its own pty; `seen` is all its output."""
 
     def __init__(self, words: list[str], cwd: Path, **environment: str) -> None:
         self.master, slave = os.openpty()
@@ -114,7 +114,7 @@ def test_keys_move_the_world_and_q_leaves(terminal: Callable[..., Terminal], pla
         run.press(key, f"frame {number} of {number}, action {action}")
         for line in halfblocks.text(halfblocks.scaled(world.step(action), 80, 22)):
             assert line.encode() in run.seen
-    os.write(run.master, b"\x1b")  # an arrow key in two parts is not Escape
+    os.write(run.master, b"\x1b")  # an arrow key that arrives in two parts is not Escape
     time.sleep(0.01)
     run.press("[A", "frame 5 of 5, action 2")
     run.press("\x7f", "frame 4 of 5")
@@ -156,7 +156,7 @@ def test_and_after_a_crash(terminal: Callable[..., Terminal], place: Path) -> No
     os.write(run.master, b"1")
     assert run.ended() == 1 and run.restored()
     after = run.seen[run.seen.rindex(LEFT) :]
-    assert b"error: internal: ZeroDivisionError: crash" in after  # on the screen that stays
+    assert b"error: internal: ZeroDivisionError: crash" in after  # on the main screen, which stays
 
 
 def test_resize_and_256_colours(terminal: Callable[..., Terminal]) -> None:
@@ -173,7 +173,7 @@ def test_resize_and_256_colours(terminal: Callable[..., Terminal]) -> None:
     run.seen = b""
     run.resize(50, 8)
     os.kill(run.process.pid, signal.SIGWINCH)
-    run.shows("q quit")  # the key that a narrow window must still name
+    run.shows("q quit")  # a narrow window must still show this key
     assert b"c save gif" not in run.seen
 
 

@@ -1,4 +1,4 @@
-"""Conversion: every value arrives, every fault is named, nothing half-made is left behind."""
+"""Conversion: every value arrives, every fault is named, no half-made file is left behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Change = Callable[[dict[str, torch.Tensor]], object]
 
 @pytest.fixture
 def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
-    """A checkpoint to spoil."""
+    """A checkpoint for tests to damage."""
     shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
@@ -125,7 +125,7 @@ def test_the_gguf_package_reads_it_and_agrees(kind: str, tiny_gguf: Callable[[st
 def test_decode_is_the_inverse_of_encode() -> None:
     values = np.random.default_rng(1).standard_normal((6, 64)).astype(np.float32)
     values[0] = 0
-    values[1, :32] = 1e-42  # a block whose inverse scale is infinite
+    values[1, :32] = 1e-42  # a block whose inverse scale overflows to infinity
     for kind, worst in ((TensorType.F32, 0), (TensorType.F16, 1e-3), (TensorType.Q8_0, 0.02), (TensorType.Q4_0, 0.3)):
         raw = encode(values, kind)
         assert raw.dtype == np.uint8 and raw.ndim == 1

@@ -27,7 +27,7 @@ CONFIG_CLASSES = ("utils.config.",)
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """The three parts, to spoil."""
+    """The three parts, for tests to damage."""
     folder = tmp_path / "world"
     shutil.copytree(GOLDEN, folder)
     return folder
@@ -106,7 +106,7 @@ def test_a_longer_window(world: Path, output: Path) -> None:
 
 
 def test_without_settings_the_defaults_are_said(world: Path, output: Path) -> None:
-    """Three heads divide this width and the assumed eight too, so the file converts, and says what it took."""
+    """Its three heads and the assumed eight both divide this width. So the file converts and says what was assumed."""
     (world / LAM / "state.pt").unlink()
     for name in (TOKENIZER, DYNAMICS):
         rewrite(world / name, lambda state: state.pop("config"))
@@ -183,7 +183,7 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
 
 
 def test_experts(world: Path, output: Path) -> None:
-    """How many a token takes is in the settings only; every expert must be there."""
+    """Only the settings say how many experts a token uses. Every expert must be in the file."""
     experts = GOLDEN.with_name("tinyworlds_experts") / DYNAMICS
     shutil.copy(experts, world / DYNAMICS)
     convert(parts(world), output, "q8_0")
@@ -214,7 +214,7 @@ def test_experts(world: Path, output: Path) -> None:
 
 
 def test_a_dynamics_without_actions(world: Path, output: Path) -> None:
-    """One whose norms actions cannot reach needs no LAM and has no use for one."""
+    """If no norm depends on actions, the dynamics needs no LAM and cannot use one."""
 
     def edit(state: Any) -> None:
         model = state["model"]
@@ -240,7 +240,7 @@ def test_a_dynamics_without_actions(world: Path, output: Path) -> None:
 
 
 def test_a_dynamics_trained_without_actions(world: Path, output: Path) -> None:
-    """Its settings say so. With a LAM beside it there are actions all the same, as the upstream's scripts have them."""
+    """Its settings say so. If a LAM lies beside it there are actions anyway, as in the upstream's scripts."""
     tokenizer, lam, dynamics = parts(world)
     refused([tokenizer, dynamics], output, "the latent action model of this tinyworlds world is missing")
     rewrite(dynamics, lambda state: state["config"].update(use_actions=False))
@@ -267,7 +267,7 @@ class Bomb:
 
 @pytest.mark.parametrize("where", ["state", "weights", "published", "spoofed"])
 def test_a_hostile_pickle_is_not_run(where: str, world: Path, output: Path, tmp_path: Path) -> None:
-    """Also where the bomb calls itself a settings class of the family."""
+    """Not even if the bomb poses as a settings class of the family."""
     mark = tmp_path / "it-ran"
     bomb = Bomb(f"touch {mark}")
     if where == "state":
@@ -277,7 +277,7 @@ def test_a_hostile_pickle_is_not_run(where: str, world: Path, output: Path, tmp_
     elif where == "published":
         state = torch.load(world / TOKENIZER, weights_only=True)
         torch.save({**state, "config": {**state["config"], "x": bomb}}, world / TOKENIZER)
-    else:  # the name of an allowed module, reached through an attribute that is not one of its classes
+    else:  # the name of an allowed module, but an attribute that is not one of its classes
         text = b"cutils.config\nos.system\n(S'touch " + str(mark).encode() + b"'\ntR."
         with zipfile.ZipFile(world / LAM / "state.pt", "w") as members:
             members.writestr("state/data.pkl", text)
@@ -298,7 +298,7 @@ def test_truncated_files(world: Path, output: Path) -> None:
 
 
 def test_a_stand_in_keeps_nothing(tmp_path: Path) -> None:
-    """The settings of distributed training come as objects of classes that are not here, and are left out."""
+    """The settings of distributed training are objects of classes that do not exist here. They are left out."""
     state = load_pickle(GOLDEN / LAM / "state.pt", CONFIG_CLASSES)
     assert state["config"]["num_heads"] == 2
     assert isinstance(state["config"]["distributed"], Inert) and vars(state["config"]["distributed"]) == {}

@@ -25,7 +25,7 @@ AT = "dynamics.maskgit."
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """The files, to spoil."""
+    """The files, for tests to damage."""
     folder = tmp_path / "world"
     folder.mkdir()
     for name in (TOKENIZER, GUIDED, LATENT):
@@ -53,7 +53,7 @@ def rewrite(path: Path, change: Callable[[Any], object]) -> None:
 
 
 def tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Callable[[Any], object]:
-    """Change a tensor, by its name as messages have it, or drop it."""
+    """Change or drop a tensor. Its name is the one used in messages."""
 
     def edit(state: Any) -> None:
         table, key = state["model"], name
@@ -140,7 +140,7 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
 
 
 def test_codes_as_long_as_embeddings(world: Path, output: Path) -> None:
-    """With codebook_dim == dim nothing lies between the two, and the files have no projections."""
+    """With codebook_dim == dim no projection is needed, and the files have none."""
 
     def unprojected(state: Any) -> None:
         table = state["model"]
@@ -158,7 +158,7 @@ def test_codes_as_long_as_embeddings(world: Path, output: Path) -> None:
     convert([world / TOKENIZER, world / GUIDED], again, "f32")
     model = Model.open(again, backend="cpu")
     assert model.info.tokenizer_latent_length == model.info.stacks["tokenizer.encoder"].norm_length == 26
-    # The decoder is given the same embeddings, now straight from the codebook.
+    # The decoder gets the same embeddings, now directly from the codebook.
     tokens = np.arange(64)[None] % 48
     np.testing.assert_array_equal(model.detokenize(tokens), whole.detokenize(tokens))
     codes = torch.load(world / TOKENIZER, weights_only=True)["model"]["vq._codebook.embed"][0]
@@ -170,7 +170,7 @@ def settings(folder: Path, text: str) -> None:
 
 
 def test_embedded_actions_are_in_no_file(world: Path, output: Path) -> None:
-    """The trainer of its later code leaves them out; the settings say so, and the width does."""
+    """The trainer of the later code leaves them out. The settings show it, and so does the width."""
     both = [world / TOKENIZER, world / GUIDED]
     settings(world, "dynamics: {use_action_embeddings: true, is_guided: true}")
     refused(both, output, "trained with embedded actions .* holds no actions")
@@ -203,7 +203,7 @@ def test_settings_beside_the_file(text: str, message: str, world: Path, output: 
 
 
 def test_the_size_of_a_frame(world: Path, output: Path) -> None:
-    """Of GenieRedux-G only the settings or the caller know it; GenieRedux's latent action model does."""
+    """For GenieRedux-G only the settings or the caller give it; for GenieRedux the latent action model does."""
     both = [world / TOKENIZER, world / GUIDED]
     report = convert(both, output, "f32", frame_size=32, context_length=4)
     assert report.file_bytes and not any("frames of" in line for line in report.assumed)
@@ -231,7 +231,7 @@ class Bomb:
 
 @pytest.mark.parametrize("where", ["model", "optim"])
 def test_a_hostile_pickle_is_not_run(where: str, world: Path, output: Path, tmp_path: Path) -> None:
-    """Also where it sits in the optimizer's state, which nothing here wants."""
+    """Not even in the optimizer's state, which is not used here."""
     mark = tmp_path / "it-ran"
     state = torch.load(world / GUIDED, weights_only=True)
     state[where]["x"] = Bomb(f"touch {mark}")

@@ -1,4 +1,4 @@
-"""Folders as people have them: a downloader's tree, a training's run, a snapshot of the hub."""
+"""Folders as users have them: a downloaded tree, a training run, a snapshot from the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEP = TINY / "latent_actions_step_5"
 
 @pytest.fixture
 def plain(tmp_path: Path) -> bytes:
-    """What all of tinyworlds' layouts must become."""
+    """What every layout of tinyworlds must become."""
     convert([TINY / "tokenizer.pth", STEP, TINY / "dynamics.pth"], tmp_path / "plain.gguf", "q8_0")
     return (tmp_path / "plain.gguf").read_bytes()
 
@@ -44,7 +44,7 @@ def downloaded(root: Path) -> None:
 
 
 def trained(root: Path) -> None:
-    """Several steps: the newest. The older ones are no checkpoints at all, so that taking one would show."""
+    """Of several steps the newest is taken. The older files are not real checkpoints, so taking one would fail."""
     for step in (100, 2000, 900):
         at = root / "run" / "dynamics" / "checkpoints" / f"dynamics_step_{step}.pth"
         put(TINY / "dynamics.pth", at)
@@ -90,7 +90,7 @@ def test_several_suites_are_asked_about(tmp_path: Path) -> None:
 
 
 def test_genieredux(tmp_path: Path) -> None:
-    """Its download script's tree; the repository's three files together are two worlds."""
+    """The tree of its download script. The repository's three files together make two worlds."""
     convert([REDUX / "tokenizer.pt", REDUX / "guided.pt"], tmp_path / "plain.gguf", "q8_0")
     put(REDUX / "tokenizer.pt", tmp_path / "checkpoints" / "tokenizer" / "model.pt")
     put(REDUX / "guided.pt", tmp_path / "checkpoints" / "genie_redux_guided" / "model-180000.pt")
@@ -102,7 +102,7 @@ def test_genieredux(tmp_path: Path) -> None:
 
 
 def test_1xgpt(tmp_path: Path) -> None:
-    """The hub's folder with the folder of the data, whose tokenizer lies beside tokens; and settings in YAML."""
+    """The hub's folder and the data's folder, in which the tokenizer lies beside tokens; and settings in YAML."""
     convert([ONE_X / "qk_norm", ONE_X / "magvit2.ckpt"], tmp_path / "plain.gguf", "q8_0")
     put(ONE_X / "qk_norm", tmp_path / "GENIE_35M")
     put(ONE_X / "magvit2.ckpt", tmp_path / "data" / "magvit2.ckpt")
@@ -139,6 +139,6 @@ def test_heads_that_no_file_says(plain: bytes, tmp_path: Path) -> None:
 def test_nothing_below_is_said_so(tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b" / "c" / "d" / "e" / "f" / "g" / "h"
     deep.mkdir(parents=True)
-    put(TINY / "tokenizer.pth", deep / "x.pth")  # further down than anybody's tree
+    put(TINY / "tokenizer.pth", deep / "x.pth")  # deeper than any real tree
     with pytest.raises(CheckpointError):
         convert(tmp_path / "a", tmp_path / "w.gguf")

@@ -26,7 +26,7 @@ Change = Callable[[Any], object]
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """Both parts, to spoil."""
+    """Both parts, for tests to damage."""
     folder = tmp_path / "world"
     shutil.copytree(GOLDEN, folder)
     return folder
@@ -50,7 +50,7 @@ def refused(paths: list[Path], output: Path, message: str, **options: Any) -> No
 
 
 def weights(change: Change) -> Callable[[Path], None]:
-    """Another model.safetensors."""
+    """Write another model.safetensors."""
 
     def edit(folder: Path) -> None:
         state = load_file(folder / DYNAMICS / WEIGHTS)
@@ -70,7 +70,7 @@ def config(**values: Any) -> Callable[[Path], None]:
 
 
 def lightning(change: Change) -> Callable[[Path], None]:
-    """Another magvit2.ckpt."""
+    """Write another magvit2.ckpt."""
 
     def edit(folder: Path) -> None:
         state = load_lightning(folder / TOKENIZER)
@@ -84,7 +84,7 @@ def load_lightning(path: Path) -> dict[str, Any]:
     from genie_cpp.convert.files import load_pickle
 
     state = load_pickle(path, ("magvit2.config.",))
-    state.pop("hyper_parameters")  # of a class that is not here
+    state.pop("hyper_parameters")  # of a class that does not exist here
     return dict(state)
 
 
@@ -97,7 +97,7 @@ def put(name: str, change: Change) -> Change:
 
 
 def test_however_the_files_are_given(world: Path, output: Path) -> None:
-    """In any order, the file instead of its folder, the tokenizer inside that, named or recognised."""
+    """In any order; the file instead of its folder; the tokenizer inside the folder; named or recognised."""
     report = convert(parts(world), output, "q8_0")
     assert report.recognised == "1xgpt: dynamics 'pre_norm', tokenizer 'magvit2.ckpt'"
     with GGUFFile.open(output) as file:
@@ -125,7 +125,7 @@ def test_a_shorter_window(world: Path, output: Path) -> None:
 
 
 def test_what_the_settings_leave_open(world: Path, output: Path) -> None:
-    """Everything but the heads and muP is in the weights; their default is said."""
+    """The weights show everything but the heads and muP. The defaults of these are reported."""
     (world / DYNAMICS / CONFIG).write_text("{}")
     report = convert(parts(world), output, "f32")
     assert any(line.startswith("8 attention heads") for line in report.assumed)
@@ -176,12 +176,12 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
     refused([dynamics, world / "gone.ckpt"], output, "does not exist")
     refused([dynamics, TINYWORLDS / "tokenizer.pth"], output, "is no part of a tinyworlds world")
     refused([dynamics, TINYWORLDS / "tokenizer.pth"], output, "is no part of a 1xgpt world", family="1xgpt")
-    (dynamics / CONFIG).unlink()  # then nothing tells it from a native checkpoint without its settings
+    (dynamics / CONFIG).unlink()  # without it, the folder looks like a native checkpoint that lacks its settings
     refused([dynamics, tokenizer], output, "a native checkpoint among others")
 
 
 def test_the_first_public_format_is_not_known(world: Path, output: Path) -> None:
-    """Version 0 had one vocabulary and names of its own."""
+    """Version 0 had a single vocabulary and other names."""
 
     def older(state: Any) -> None:
         table = {f"model.{name}": tensor for name, tensor in state.items() if "token_embed" not in name}

@@ -1,4 +1,4 @@
-"""Native checkpoints as people have them: wrapped, prefixed, in shards, with a byte order mark; and what is none."""
+"""Native checkpoints as users have them: wrapped, prefixed, in shards, with a byte order mark; and other files."""
 
 from __future__ import annotations
 

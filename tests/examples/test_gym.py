@@ -1,4 +1,4 @@
-"""The Gymnasium example learns for a few frames on a tiny world; on the bundled one it is run by hand."""
+"""The Gymnasium example learns for a few frames on a tiny world. On the bundled world it is run by hand."""
 
 from __future__ import annotations
 

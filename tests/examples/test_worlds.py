@@ -1,4 +1,4 @@
-"""The bundled worlds live: a short form of `make life`, against the games that they were learned from."""
+"""The bundled worlds stay stable in play: a short `make life`, against the games that they were learned from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def world(
     yield name, model, Play.load(data, model.info)
 
 
-# What `make life` holds a world to and both meet. How long they keep to their map is not among it: docs/world.md.
+# The bars of `make life` that both worlds meet. How long they keep to their map is not among them: docs/world.md.
 HELD_TO = {"reconstruction", "over copying db", "delta4", "actions found"}
 
 
@@ -45,7 +45,7 @@ def test_it_meets_its_bars(world: tuple[str, Model, Play]) -> None:
     report = Report({}, found, about, limits={"reconstruction": RECONSTRUCTION.get(name, 33.0)})
     met = {what: (value, bar) for what, value, bar, met in report.bars() if met}
     assert set(met) >= HELD_TO, report.bars()
-    # It goes on: what a mixed walk shows is as varied as real play, and it stands still when it is told to.
+    # It stays alive: a mixed walk shows pictures as varied as real play, and "stay" stands still.
     assert found.real_entropy and min(found.mixed[0].entropy) >= 0.6 * found.real_entropy
     assert found.mixed[0].distinct >= 0.5 and min(found.still) >= 0.9
 
@@ -67,7 +67,7 @@ def test_every_latent_action_has_a_name(world: tuple[str, Model, Play]) -> None:
 
 
 def test_a_patch_of_meadow_has_one_code_wherever_it_stands(world: tuple[str, Model, Play]) -> None:
-    """So that a picture that moves by whole patches is the same tokens moved (docs/architecture.md)."""
+    """So when a picture moves by whole patches, its tokens just move (docs/architecture.md)."""
     name, model, play = world
     if name != "meadow":
         pytest.skip("Maze's tokenizer still knows where a patch stands")

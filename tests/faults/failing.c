@@ -1,4 +1,4 @@
-/* Preloaded: makes the n-th allocation or thread creation of libgenie fail, and none of anybody else. */
+/* Preloaded: makes the n-th allocation or thread creation of libgenie fail, and none of other libraries. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -47,7 +47,7 @@ void *malloc(size_t size) {
     return real(size);
 }
 
-/* dlsym itself asks for zeroed memory, before it has found calloc. */
+/* dlsym itself calls calloc, before the real one is known. */
 static char early[8192];
 static size_t early_used;
 

@@ -1,4 +1,4 @@
-"""Every allocation of the core and every thread that it starts fails once, over opening a model, a reset and steps."""
+"""Each allocation and each thread start of the core fails once, while a model is opened, reset and stepped."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.heavy, pytest.mark.skipif(platform.system() != "Linux", reason="a library is preloaded")]
 
-# What is tried is what a player does; each try begins from nothing and must end well or in one clear error, after which
-# the same process must still play as if nothing had been.
+# Each try does what a player does, from the start. It must succeed or end in one clear error. After that the same
+# process must still play as if nothing had happened.
 PROGRAM = """
 import ctypes, sys
 import numpy as np

@@ -1,4 +1,4 @@
-"""The same bytes from any number of threads while other programs want the CPUs, on every instruction set."""
+"""The same bytes from any number of threads while other programs load the CPUs, on every instruction set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture(scope="module")
 def load() -> Iterator[None]:
-    """A program for each CPU that does nothing but run."""
+    """A busy loop in its own process for each CPU."""
     command = [sys.executable, "-c", "while True: pass"]
     busy = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
     yield

@@ -1,4 +1,4 @@
-"""A GGUF in pieces, to be bent before they are put together."""
+"""A GGUF in pieces, which can be changed before they are put together."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Draft:
             head += b"".join(struct.pack("<Q", d) for d in t.dims) + struct.pack("<IQ", t.code, offset)
         return head + b"\0" * (-len(head) % self.alignment) + body
 
-    # Small verbs, so that an attack is one line.
+    # Small methods, so that an attack is one line.
     def set(self, key: str, code: int, payload: bytes) -> None:
         for pair in self.pairs:
             if pair.key == key.encode():

@@ -1,13 +1,13 @@
-"""`make fuzz`: random input for everything that takes input from others, for as long as asked.
+"""`make fuzz`: random input for all code that reads foreign input, for as long as asked.
 
     python tests/fuzz/fuzz.py --minutes 30                    every fuzzer in turn
     python tests/fuzz/fuzz.py --only gguf,states --seconds 10
     python tests/fuzz/fuzz.py --only gguf --seed 4711 --count 1     one case again
 
-A case follows from its seed. Each fuzzer runs in a process of its own, which says its seed before each case: where the
-process dies, hangs or finds a fault, the seed is known, and is printed with the command that shows it again. Exit
-code 1: a fault. Fuzzers are the modules beside this one with `prepare(folder)`, which gives a function of a seed; it
-raises for a fault.
+A case is determined by its seed. Each fuzzer runs in its own process, which prints the seed before each case. So if
+the process dies, hangs or finds a fault, the seed is known; it is printed with the command that repeats the case. Exit
+code 1: a fault. Fuzzers are the modules beside this one with `prepare(folder)`. It returns a function of a seed, which
+raises if it finds a fault.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import traceback
 from pathlib import Path
 
 NAMES = ("gguf", "states", "sessions", "pictures", "worlds", "http", "openapi")
-CASE_SECONDS = 60.0  # a case that takes longer hangs
-GROWTH_MIB = 400  # of a process over all its cases
+CASE_SECONDS = 60.0  # a case that takes longer counts as a hang
+GROWTH_MIB = 400  # limit for the growth of a process over all its cases
 
 
 def resident_mib() -> float:
-    """Of this process; 0 where the system does not say."""
+    """Resident memory of this process; 0 if the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError:
@@ -65,7 +65,7 @@ def work(name: str, seed: int, count: int, seconds: float) -> int:
 
 
 def run(name: str, seed: int, count: int, seconds: float) -> tuple[int, str]:
-    """(cases that ended well, what is wrong: empty where nothing is). Starts one process."""
+    """(number of cases that ended well, what went wrong or an empty text). Starts one process."""
     command = [sys.executable, *(["-S"] if sys.flags.no_site else []), __file__, "--work", "--only", name]
     command += ["--seed", str(seed), "--count", str(count), "--seconds", str(seconds)]
     with tempfile.TemporaryFile() as said:

@@ -1,4 +1,4 @@
-"""Model files bent by structure and by bytes: a GGUFError, a ModelError, or a world that plays."""
+"""Model files damaged in structure and in bytes give a GGUFError, a ModelError, or a world that plays."""
 
 from __future__ import annotations
 

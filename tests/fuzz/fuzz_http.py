@@ -36,7 +36,7 @@ MESSAGES: tuple[dict[str, Any], ...] = (
 
 
 class Server:
-    """A program that listens on a free port, and what it has written."""
+    """A program that listens on a free port, and its output so far."""
 
     def __init__(self, name: str, model: Path, folder: Path, *words: str) -> None:
         self.log = folder / f"{name}.log"
@@ -61,7 +61,7 @@ class Server:
         assert self.log.stat().st_size < 1 << 20, "it writes without end"
 
     def send(self, raw: bytes, seconds: float = 0.2) -> bytes:
-        """What comes back of raw bytes."""
+        """The answer to raw bytes."""
         got = b""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 10) as opened:
             opened.settimeout(seconds)
@@ -81,7 +81,7 @@ def prepare(folder: Path) -> Callable[[int], None]:
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(picture, "PNG")
 
     def session() -> str:
-        """A session that is open."""
+        """Open a session."""
         if not state["place"] or client.get(f"{state['place']}/tokens").status_code != 200:
             made = client.post("/v1/sessions", content=picture.getvalue())
             assert made.status_code in (201, 503), made.text

@@ -1,4 +1,4 @@
-"""What genie-serve's own description allows, and does not, by schemathesis: no 500, and answers as described."""
+"""Requests that genie-serve's own description allows or forbids, by schemathesis: no 500, and answers as described."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def prepare(folder: Path) -> Callable[[int], None]:
         return str(state["id"])
 
     def fitting(method: str, path: str) -> Any:
-        """A body that is as it should be; None: any."""
+        """A valid body; None: any."""
         end = path.rpartition("/")[2]
         if method == "POST" and end in ("sessions", "reset"):
             return encoded.getvalue()

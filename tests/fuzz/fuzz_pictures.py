@@ -1,4 +1,4 @@
-"""Pictures bent at random: an ImageError of one line, or pixels."""
+"""Pictures damaged at random give an ImageError of one line, or pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from genie_cpp.errors import ImageError
 from genie_cpp.frames import FORMATS, decode_image, fit, load_frames
 
-ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")  # of an object in memory, which is nobody's business
+ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")  # of an object in memory, which must not be shown
 
 
 def prepare(folder: Path) -> Callable[[int], None]:
@@ -32,7 +32,7 @@ def prepare(folder: Path) -> Callable[[int], None]:
                 out = io.BytesIO()
                 try:
                     image.save(out, kind, **extra)
-                except (OSError, TypeError, ValueError):  # formats that have no such mode
+                except (OSError, TypeError, ValueError):  # this format does not have this mode
                     continue
                 bases.append(out.getvalue())
     moving = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Session files bent at random, also what they hold in base64: a GenieError of one line, or a session that plays on."""
+"""Session files damaged at random, also inside their base64: a GenieError of one line, or a session that plays on."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prepare(folder: Path) -> Callable[[int], None]:
                             root["picture"] = base64.b64encode(mutate.data(picture, rng)).decode()
             try:
                 data = json.dumps(bent).encode("utf-8", "surrogatepass")
-            except ValueError:  # a number of more digits than Python writes
+            except ValueError:  # a number with more digits than Python can write
                 return
         try:
             replay = Replay(SessionFile.from_bytes(data), model)

@@ -1,4 +1,4 @@
-"""Saved worlds bent at random: a StateError of one line, and the world as it was; or a world that plays."""
+"""Saved worlds damaged at random give a StateError of one line and an unchanged world, or a world that plays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genie_cpp import Model, StateError, World
 
 
 def _member(raw: bytes, rng: random.Random) -> bytes:
-    """One member of the archive bent, the archive whole."""
+    """Damage one member of the archive, not the archive itself."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(raw)) as file, zipfile.ZipFile(out, "w") as bent:
         names = file.namelist()

@@ -16,12 +16,12 @@ from genie_cpp.errors import ModelError
 from genie_cpp.spec.hparams import HParams
 from genie_cpp.spec.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
 
-# What the place of a stack decides, or another word.
+# Fields that follow from the stack's role or from another field.
 NOT_HERE = ("sublayers", "unnormed", "norm_position", "kv_input", "input_norm", "first_frame")
 
 
 def _stack(rng: random.Random, kinds: list[str], dynamics: bool, windowed: bool) -> StackParams:
-    """Words come from the description, so that a new one is tried too."""
+    """Values come from the description, so that new ones are tried too."""
     words = {key.field: rng.choice(key.choices) for key in STACK_KEYS if key.choices and key.field not in NOT_HERE}
     experts, post = rng.choice((None, None, None, 2, 3)), rng.random() < 0.3
     return StackParams(
@@ -46,7 +46,7 @@ def _stack(rng: random.Random, kinds: list[str], dynamics: bool, windowed: bool)
 
 
 def random_params(rng: random.Random) -> HParams:
-    """Hyper-parameters of a small model, of all that docs/gguf.md allows. Raises ModelError for what does not go."""
+    """Hyper-parameters of a small model, out of all that docs/gguf.md allows. Raises ModelError for impossible ones."""
     kind = rng.choice(("vit", "st-vivit", "c-vivit"))
     mixing = {"vit": [], "st-vivit": ["temporal"], "c-vivit": ["spacetime"]}[kind]
     optional = [name for name in SUBLAYERS if name not in ("temporal", "spacetime")]
@@ -93,7 +93,7 @@ def random_model(rng: random.Random, folder: Path) -> Path:
 
 
 def _played(path: Path, threads: int, seed: int) -> list[bytes]:
-    """What a random sequence of calls answers; the sequence follows from the seed."""
+    """The results of a random sequence of calls, which is determined by the seed."""
     rng = random.Random(seed)
     model = Model.open(path, threads, "cpu")
     hp = model.info

@@ -1,4 +1,4 @@
-"""Bytes, numbers and JSON bent at random."""
+"""Bytes, numbers and JSON changed at random."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ ODD: tuple[Any, ...] = (
 
 
 def number(rng: random.Random, most: int) -> int:
-    """A number in 0…most, mostly one that sits on an edge."""
+    """A number in 0…most, mostly an edge case."""
     return rng.choice([n for n in WHOLE if n <= most]) if rng.random() < 0.8 else rng.randint(0, most)
 
 
 def data(raw: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, taken out, put in, repeated or cut off."""
+    """The bytes, with some changed, removed, inserted, repeated or cut off."""
     out = bytearray(raw)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         if not out:
             break
         kind, at = rng.random(), rng.randrange(len(out))
         if rng.random() < 0.4:
-            at = min(at, rng.randrange(200))  # where lengths and counts stand
+            at = min(at, rng.randrange(200))  # here are lengths and counts
         length = rng.choice((1, 2, 4, 8, 50))
         if kind < 0.45:
             out[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
@@ -56,7 +56,7 @@ def tree(value: Any, rng: random.Random) -> Any:
         holder, key = rng.choice(places)
         kind = rng.random()
         if kind < 0.5:
-            holder[key] = copy.deepcopy(rng.choice(ODD))  # what is put in may be changed in turn
+            holder[key] = copy.deepcopy(rng.choice(ODD))  # a copy, because what is inserted may be changed later
         elif kind < 0.7:
             other, at = rng.choice(places)
             holder[key] = copy.deepcopy(other[at])

@@ -1,4 +1,4 @@
-"""What a benchmark counts and how it reckons. How long anything takes is never asserted."""
+"""What a benchmark counts and how it calculates. No test asserts how long anything takes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_peak_is_found_where_there_is_one(isa: str, monkeypatch: pytest.Monkey
 
 
 def test_the_peak_is_the_best_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that is told: the slow tries do not count, nor the short ones."""
+    """With a fake clock: slow tries and short tries do not count."""
     now, seen = [0.0], []
     seconds = iter([0.01, 0.02, 0.04, 0.08, 0.05, *[0.04] * 100])
 

@@ -1,4 +1,4 @@
-"""Worlds that are copied, pickled or taken along by a fork go on on their own; what is given wrongly is told so."""
+"""Worlds that are copied, pickled or inherited by a fork continue independently; wrong arguments are reported."""
 
 from __future__ import annotations
 
@@ -135,19 +135,19 @@ assert os.read(reading, 1 << 20) == frames.tobytes()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_threads_of_its_own(model: Model) -> None:
-    """Without them it would wait for ever for those of its parent."""
+    """Without its own threads it would wait for ever for those of its parent."""
     done = subprocess.run([sys.executable, "-c", FORKED, str(model.path)], timeout=60, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
 
 
 def test_readme_s_lines_work_in_a_checkout(tmp_path: Path) -> None:
-    """After `pip install .` the checkout's sources, which have no compiled core, hide the installed package."""
+    """After `pip install .` the checkout's sources hide the installed package, but they have no compiled core."""
     root = Path(__file__).parents[2]
     shutil.copytree(root / "genie_cpp", tmp_path / "genie_cpp", ignore=shutil.ignore_patterns("__pycache__"))
     code = (root / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     installed = Path(_native._find("genie_cdef.py")).parents[1]
     code = f"import sys; sys.path.append({str(installed)!r})\n{code}\nprint(frame.shape, len(state) > 0)"
-    # -S: without the editable install of this very checkout, which would be found first.
+    # -S: without the editable install of this checkout, which would be found first.
     site = sysconfig.get_path("purelib")
     code = code.replace("\n", f"\nsys.path.append({site!r})\n", 1)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Threads by default: no more than the process's CPUs, and than its container pays for."""
+"""The default number of threads: at most the process's CPUs, and at most the CPU limit of its container."""
 
 from __future__ import annotations
 

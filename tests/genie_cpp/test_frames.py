@@ -1,4 +1,4 @@
-"""Pictures of every kind go in; what is no picture is refused in one line."""
+"""Pictures of every kind are read. Other files are refused in one line."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_fit(rgb: np.ndarray) -> None:
     assert describe_fit(rgb, 30, 20, "crop") == ""
     wide = np.zeros((50, 100, 3), np.uint8)
     wide[:, 25:75] = 255
-    assert fit(wide, 8, 8, "crop").min() > 230  # the filter sees a little beyond the cut
+    assert fit(wide, 8, 8, "crop").min() > 230  # the filter reads a little beyond the cut
     padded = fit(wide, 8, 8, "pad")
     assert padded[0].max() == 0 and padded[-1].max() == 0 and padded[4, 4].min() == 255
     assert "50x50" in describe_fit(wide, 8, 8, "crop") and "padded" in describe_fit(wide, 8, 8, "pad")

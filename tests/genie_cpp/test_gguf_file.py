@@ -100,7 +100,7 @@ def test_a_file_that_changes_under_us_is_an_error_and_no_signal(sample: Path) ->
         moved = sample.with_name("other")
         moved.write_bytes(b"another file takes its place")
         os.replace(moved, sample)
-        assert file.sha256() == digest  # what was opened, not what the path leads to now
+        assert file.sha256() == digest  # of the opened file, not of what the path names now
         file.check_unchanged()
     sample.unlink()
 
@@ -162,7 +162,7 @@ def test_faults_of_the_file_system(tmp_path: Path) -> None:
         GGUFFile.open("a\0b")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(GGUFError, match="not a regular file"):  # and does not wait for a writer
+        with pytest.raises(GGUFError, match="not a regular file"):  # instead of waiting for a writer
             GGUFFile.open(tmp_path / "pipe")
 
 

@@ -1,4 +1,4 @@
-"""The Gymnasium environment keeps that library's rules, and its frames are the world's."""
+"""The Gymnasium environment obeys that library's rules, and its frames are those of the world."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_vector_env_shares_one_model(path: Path) -> None:
 
 
 def test_a_world_by_its_name() -> None:
-    """As everywhere: a bundled world's name, or a path; one model is opened once."""
+    """As everywhere, a bundled world's name or a path. The same model is opened only once."""
     envs = [gymnasium.make(ID, model="maze", threads=1) for _ in range(2)]
     assert envs[0].reset(seed=1)[0].shape == (64, 96, 3)
     assert envs[0].unwrapped.model is envs[1].unwrapped.model

@@ -1,4 +1,4 @@
-"""The key table, the tensors that follow from it, and what is said when they do not fit."""
+"""The key table, the tensors that follow from it, and the message if they do not fit."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def flagged(hp: HParams, stack: str, **changes: Any) -> HParams:
 
 
 def test_a_model_without_a_lam(hp: HParams) -> None:
-    """All of its keys and tensors, or none."""
+    """Either all keys and tensors of the LAM are there, or none."""
     stacks = {name: stack for name, stack in hp.stacks.items() if name != LAM}
     without = dataclasses.replace(hp, stacks=stacks, lam_patch_size=0, lam_latent_length=0, lam_difference=False)
     assert hp.has_lam and not without.has_lam

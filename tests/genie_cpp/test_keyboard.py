@@ -1,4 +1,4 @@
-"""Keys without anybody's choice."""
+"""The default keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What killed runs leave behind goes with the next run; what a living one is making stays."""
+"""The next run removes what killed runs left behind. Files of a run that is still alive stay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.skipif(os.name != "posix", reason="
 
 
 def nobody() -> int:
-    """The number of a process that was."""
+    """The number of a process that has ended."""
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     return done.pid
@@ -33,7 +33,7 @@ def nobody() -> int:
 
 def test_only_what_nobody_makes_any_more_is_removed(tmp_path: Path) -> None:
     gone, mine, here = nobody(), os.getpid(), _here()
-    living = (f"{here}-{mine}", f"{here}-1", f"89abcdef-{gone}")  # the last is another container's, which none can ask
+    living = (f"{here}-{mine}", f"{here}-1", f"89abcdef-{gone}")  # the last: another container's
     for mark in (f"{here}-{gone}", *living):
         (tmp_path / f".genie-{mark}-0123abcd").mkdir()
         (tmp_path / f".genie-{mark}-0123abcd" / "frame.png").write_bytes(b"half")
@@ -47,7 +47,7 @@ def test_only_what_nobody_makes_any_more_is_removed(tmp_path: Path) -> None:
     for name in kept:
         os.utime(tmp_path / name, (time.time() - 1e6,) * 2)
     clean(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == set(others)  # nobody writes for a week
+    assert {p.name for p in tmp_path.iterdir()} == set(others)  # no write takes a week
 
 
 def test_killed_between_two_names_nothing_is_lost(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Pat
 
 @pytest.mark.slow
 def test_a_killed_conversion(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    """What was there before stays, or the new file is whole."""
+    """Either the old file stays, or the new file is complete."""
     words = [BIN / "genie-convert", tiny_checkpoint, "-o", "world.gguf", "-y"]
     started = time.monotonic()
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
@@ -112,7 +112,7 @@ def test_a_killed_conversion(tmp_path: Path, tiny_checkpoint: Path) -> None:
 
 
 def test_with_few_descriptors(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    """Forty are enough for all of it; with eleven one clear error comes, and no half file."""
+    """Forty are enough for everything. With eleven there is one clear error, and no half-written file."""
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "p.png")
     limited = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_NOFILE, (n, n)); "
     limited += "os.execv(sys.argv[2], sys.argv[2:])"

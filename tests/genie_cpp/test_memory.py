@@ -1,4 +1,4 @@
-"""Memory is known before it is taken: by one function, which the loader, genie-info and these tests share."""
+"""Memory use is known before it is allocated, by one function that the loader, genie-info and these tests share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def files(family: str) -> list[Path]:
 
 
 def taken(model: Model) -> tuple[int, int]:
-    """(bytes that the core holds for the weights, and for one world)."""
+    """(bytes that the core takes for the weights, bytes for one world)."""
     convs = sum(network.state().n_bytes for network in model._convs.values())
     return model.n_bytes, sum(model.state(name).n_bytes for name in model.info.stacks) + convs
 
@@ -45,7 +45,7 @@ def held_to(model: Model, threads: int) -> None:
     beside += sum(array.nbytes for array in model._head.values())
     beside += 0 if model._head_up is None else model._head_up[0].nbytes
     assert 1.0 <= (needs.weights + needs.biases) / (weights + beside) < 1.01
-    # Which of two attentions it will be, and how wide strips of pictures are, shows with the weights.
+    # Only the weights show which of two attentions is used and how wide the strips of pictures are.
     assert 1.0 <= needs.world / world < 2.1
 
 
@@ -68,7 +68,7 @@ def test_the_bundled_worlds(name: str) -> None:
 
 
 def wide(hp: HParams, side: int) -> HParams:
-    """The same weights but for positions: frames of side x side tokens, with a bias for every offset."""
+    """The same weights except for positions: frames of side x side tokens, with a bias for every offset."""
     stacks = {
         name: dataclasses.replace(stack, spatial_bias="relative", position="none") for name, stack in hp.stacks.items()
     }
@@ -77,7 +77,7 @@ def wide(hp: HParams, side: int) -> HParams:
 
 
 def test_a_small_file_that_wants_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of biases by offset is small, and written out for every pair of tokens it is not."""
+    """A table of biases by offset is small, but expanded to every pair of tokens it is large."""
     output = tmp_path / "world.gguf"
     convert(files("genieredux"), output, "q8_0")
     with GGUFFile.open(output) as file:

@@ -1,4 +1,4 @@
-"""The MLX backend, on MLX's CPU device: forms of all that the C core knows, exact weights, the sampler, windows."""
+"""The MLX backend, on MLX's CPU device: everything that the C core can do, exact weights, the sampler, windows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def filled(spec: StackSpec) -> tuple[_native.Stack, Stack]:
 
 
 def test_the_sampler_has_a_form_of_everything() -> None:
-    """What the C core learns must be learned here too, or be refused knowingly."""
+    """What the C core can do must work here too, or be refused on purpose."""
     for numbers, enum in ((sample.ORDERS, "ORDER"), (sample.SCHEDULES, "SCHEDULE")):
         assert set(numbers) == set(range(getattr(_native.lib, f"GENIE_{enum}_COUNT")))
     assert {name for name, _ in _native.ffi.typeof("genie_sampler").fields} == {
@@ -129,7 +129,7 @@ def test_both_backends_answer_the_same_calls(native: type, metal: type) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_form_is_the_c_cores(sublayers: tuple[str, ...], changes: dict[str, Any]) -> None:
-    """Every flag against the scalar core, over a whole window, with and without an action."""
+    """Every flag, compared with the scalar core over a whole window, with and without an action."""
     spec = changed({**changes, "sublayers": sublayers})
     c, m = filled(spec)
     rng = np.random.default_rng(2)
@@ -183,14 +183,14 @@ def test_weights_are_exact(type: TensorType) -> None:
         block = {TensorType.Q8_0: 34, TensorType.Q4_0: 18}[type]
         blocks = raw.reshape(-1, block)
         blocks[:, 2:] = rng.integers(0, 256, (len(blocks), block - 2), np.uint8)  # -128 too
-        for at, scale in enumerate((0.0, -1.5, 6e-8, 65504.0)):  # the last one's bias is no float16
+        for at, scale in enumerate((0.0, -1.5, 6e-8, 65504.0)):  # the last one's bias does not fit in float16
             blocks[at, :2] = np.array([scale], np.float16).view(np.uint8)
     want = gguf.quants.dequantize(
         raw.view(np.float32) if type == 0 else raw.view(np.float16) if type == 1 else raw, kind
     )
     for rows in (slice(0, 7), slice(2, 7)):  # with and without the wide scale
         w = matrix(int(type), len(want[rows]), 96, raw[rows].reshape(-1))
-        # A row of the unit matrix takes a column out of the product as it is, up to one rounding of d q' - d offset.
+        # A row of the unit matrix extracts a column unchanged, up to one rounding of d q' - d offset.
         got = np.array(w(mx.eye(96))).T
         np.testing.assert_allclose(got, want[rows].astype(np.float32), rtol=1e-5, atol=0 if type < 2 else 1e-30)
         if w.bits:
@@ -215,7 +215,7 @@ def test_the_sampler_is_the_references(order: str, schedule: str, factors: int) 
     for temperature, noise, threshold, spread in itertools.product((0.0, 1.0, 0.3), (0.0, 1.0), (0.0, 0.4), (1, 12)):
         ids = np.full(P, V, np.int32)
         logits = rng.normal(0, spread, (P, outputs)).astype(np.float32)
-        logits[1], logits[2, 5:9] = logits[0], logits[2].max()  # two tokens alike, and codes alike in one
+        logits[1], logits[2, 5:9] = logits[0], logits[2].max()  # two equal tokens, and equal codes in one
         struct = _native.sampler_struct(steps, temperature, order, noise, threshold, schedule)
         oracle = reference.Sampler(steps, temperature, order, noise, threshold, schedule)
         for step in range(steps):
@@ -344,7 +344,7 @@ def test_worlds_may_be_stepped_from_any_thread(model: Model) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    for world in worlds:  # and on from here, in the thread that did not make its arrays
+    for world in worlds:  # continue here, in a thread that did not make the arrays
         results[0].append(world.step(2))
     np.testing.assert_array_equal(results[1][0], results[0][0])
     np.testing.assert_array_equal(results[2][0], results[0][0])
@@ -381,7 +381,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="mx.comp
 @needs_compiler
 @pytest.mark.parametrize("factors", [1, 2])
 def test_compiled_as_on_a_gpu(factors: int) -> None:
-    """A GPU runs through mx.compile: the same answers, also when a window grows and shrinks."""
+    """A GPU uses mx.compile: the results are the same, also when a window grows and shrinks."""
     spec = changed({"factor_count": factors, "sublayers": ("temporal", "ffn")})
     _, plain = filled(spec)
     compiled = Metal(compiled=True).stack(spec)

@@ -1,4 +1,4 @@
-"""A model is what was read, whatever becomes of its file."""
+"""A model stays what was read, whatever happens to its file."""
 
 from __future__ import annotations
 

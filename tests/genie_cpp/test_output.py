@@ -1,4 +1,4 @@
-"""Every kind of output keeps every frame and the recipe, is the same bytes each time, and is never half-written."""
+"""Every kind of output keeps every frame and the recipe, gives the same bytes each time, and is never half-written."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_sizes_a_format_cannot_have(tmp_path: Path) -> None:
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "frames"
     folder.mkdir()
-    output.write(folder, noise(5), RECIPE, folder=True)  # an empty one is as good as none
+    output.write(folder, noise(5), RECIPE, folder=True)  # an empty folder counts as none
     with pytest.raises(OutputError, match="exists"):
         output.check_output(folder, False, True)
     output.write(folder, noise(2), RECIPE, True, True)

@@ -1,4 +1,4 @@
-"""Colour profiles: what is seen is the same colour in sRGB."""
+"""Colour profiles: pictures are converted to the same colours in sRGB."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def expected() -> np.ndarray:
 def test_display_p3_becomes_srgb(kind: str, mode: str) -> None:
     seen = decode_image(picture(kind, profile(P3), mode))[8, 8]
     assert np.abs(seen - expected()).max() <= 3
-    assert np.abs(seen - np.array([200, 100, 50])).max() >= 8  # it does matter
+    assert np.abs(seen - np.array([200, 100, 50])).max() >= 8  # the profile does matter
 
 
 def test_srgb_keeps_its_bytes() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert (decode_image(picture("PNG", srgb)) == [200, 100, 50]).all()
-    # A profile that only calls itself sRGB is none.
+    # A profile that is only named sRGB is not sRGB.
     assert (decode_image(picture("PNG", profile(P3, b"sRGB really"))) != [200, 100, 50]).any()
 
 

@@ -1,4 +1,4 @@
-"""A program that PyInstaller packed plays a bundled world, with nothing told to PyInstaller but the program's name."""
+"""A program packed by PyInstaller plays a bundled world; PyInstaller is told nothing but the program's name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_packed_program_plays(tmp_path: Path) -> None:
     packed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert packed.returncode == 0, packed.stderr
     program = tmp_path / "dist" / "program" / "program"
-    # Nothing of this checkout may be found from there.
+    # Nothing of this checkout may be importable from there.
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GENIE_"))}
     ran = subprocess.run([program], cwd=tmp_path / "dist", env=clean, capture_output=True, text=True, timeout=120)
     assert ran.stdout == "True (80, 128, 3) 16\n", ran.stderr

@@ -29,7 +29,7 @@ def model(tiny_gguf) -> Model:  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module", params=["half", "retokenize"])
 def sliding(request: pytest.FixtureRequest, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model for each way of saving a window: tokens, or pixels, from which a world does not rewind."""
+    """A model for each way of saving a window: tokens, or pixels, from which a world cannot rewind."""
     if request.param == "half":
         return model
     output = tmp_path_factory.mktemp("tinyworlds") / "f32.gguf"
@@ -63,7 +63,7 @@ def frames(session: Session) -> list[bytes]:
 def test_a_session_comes_back_byte_for_byte(sliding: Model) -> None:
     model, session = sliding, played(sliding)
     data = SessionFile.of(session).to_bytes()
-    assert data.startswith(MAGIC) and b"p.png" not in data  # where a picture lay is nobody else's business
+    assert data.startswith(MAGIC) and b"p.png" not in data  # the path of a picture stays private
     file = SessionFile.from_bytes(data)
     assert file.window == session.world.window == model.info.window_policy
     assert file.to_bytes() == data and [file.depth(mark) for mark in file.bookmarks] == [1, 6, 4]
@@ -171,7 +171,7 @@ def test_the_frame_that_was_shown_may_have_made_room_for_others(model: Model) ->
 
 
 def test_a_world_of_a_few_pixels_comes_back(tmp_path: Path) -> None:
-    """Its frames are smaller than any picture that somebody may start from."""
+    """Its frames are smaller than any picture that one may start from."""
     seed = next(seed for seed in range(99) if random_params(random.Random(seed)).frame_height < 8)
     model = Model.open(synthetic.write(random_params(random.Random(seed)), "small", "f32", tmp_path), threads=1)
     session = Session(model)

@@ -1,4 +1,4 @@
-"""Prompts of tokens: what is read, and what is refused in one line."""
+"""Token prompts: what is read, and what is refused in one line."""
 
 from __future__ import annotations
 

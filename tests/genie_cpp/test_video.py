@@ -1,4 +1,4 @@
-"""Films and pipes as pictures: mp4, webm, mov, mkv and what comes through standard input."""
+"""Films and pipes as pictures: mp4, webm, mov, mkv and standard input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDTH, HEIGHT, COUNT = 48, 32, 6
 
 
 def pictures() -> np.ndarray:
-    """A red, green, blue and white quarter each, which move down by a pixel a frame."""
+    """Each has a red, a green, a blue and a white quarter, and moves down by one pixel per frame."""
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture[: HEIGHT // 2, : WIDTH // 2, 0] = picture[HEIGHT // 2 :, WIDTH // 2 :] = 220
     picture[: HEIGHT // 2, WIDTH // 2 :, 1] = picture[HEIGHT // 2 :, : WIDTH // 2, 2] = 220
@@ -108,7 +108,7 @@ def test_a_film_cut_short_gives_what_it_has_or_an_error(films: Path, tmp_path: P
 
 
 def test_a_playlist_is_no_film(films: Path, tmp_path: Path) -> None:
-    """ffmpeg would open what it names."""
+    """ffmpeg would open the files that it names."""
     (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{films / 'a.mp4'}\n")
     with pytest.raises(ImageError, match="not a picture that can be read"):
         load_image(tmp_path / "list.mp4")
@@ -118,7 +118,7 @@ def test_a_playlist_is_no_film(films: Path, tmp_path: Path) -> None:
 
 
 def test_a_film_is_no_picture_that_somebody_may_send(films: Path) -> None:
-    """The servers take pictures; a film would start a program."""
+    """The servers only take pictures, because a film would start a program."""
     with pytest.raises(ImageError, match="is not a picture"):
         decode_image((films / "a.mp4").read_bytes())
 

@@ -1,4 +1,4 @@
-"""A world in play: the same bytes whichever way one gets there, and faults that say what they are."""
+"""A world in play: the same bytes whichever way a frame is reached, and clear error messages."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_what_a_frame_is(model: Model, prompt: np.ndarray) -> None:
 
 @pytest.mark.parametrize("window", ["half", "exact", "retokenize"])
 def test_logits_are_those_of_the_last_step(model: Model, prompt: np.ndarray, window: str) -> None:
-    """And asking for them, which runs that step again, does not change what comes."""
+    """Asking for them runs that step again, but does not change the frames that follow."""
     asked, other = (World(model, Sampler(2, 0.0), window) for _ in range(2))
     for world in (asked, other):
         world.reset(prompt)
@@ -178,7 +178,7 @@ def changed_state(state: bytes, **changes: object) -> bytes:
 
 
 def test_windows_from_pixels(model: Model, prompt: np.ndarray) -> None:
-    """`retokenize` starts as the others do, then goes its own way; it does not rewind, and what it saves has pixels."""
+    """`retokenize` starts like the others, then differs. It cannot rewind, and its saved state has pixels."""
     start = np.stack([prompt, 255 - prompt, prompt // 2])
     worlds = {window: World(model, Sampler(2, 0.0), window) for window in ("exact", "retokenize")}
     for world in worlds.values():
@@ -189,7 +189,7 @@ def test_windows_from_pixels(model: Model, prompt: np.ndarray) -> None:
     with np.load(io.BytesIO(worlds["retokenize"].save())) as data:
         assert data["pixels"].shape == (4, model.token_count, 48) and data["pixels"].dtype == np.float32
         np.testing.assert_array_equal(model.pixels(data["pixels"][-1]), first["retokenize"])
-    # Inferred actions are inferred again once the window has moved; given ones stay.
+    # Once the window has moved, inferred actions are inferred again; given actions stay.
     moved, given = World(model, Sampler(2, 0.0), "retokenize"), worlds["retokenize"]
     moved.reset(start)
     led = model.infer_actions(start).tolist()

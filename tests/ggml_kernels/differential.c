@@ -5,7 +5,7 @@
  */
 #include "random_stack.h"
 
-/* Of b's norm; `typical` is the least that one value of it counts as, where a sum may cancel. */
+/* Distance relative to b's norm. `typical`: the least that each value of b counts as, because sums may cancel. */
 static double distance(const float *a, const float *b, size_t count, double typical) {
     double difference = 0, norm = 0;
     for (size_t i = 0; i < count; i++) {
@@ -47,7 +47,8 @@ static void products(const char *isa, genie_pool *pool) {
                 }
 }
 
-/* Scales of 1 and whole numbers: no rounding, so equality; the largest products of each sign included. */
+/* Scales of 1 and whole numbers: nothing is rounded, so results are equal. Includes the largest products of each
+ * sign. */
 static void exact_products(const char *isa, genie_pool *pool) {
     enum { ROWS = 37, K = 512, M = 11, BLOCKS = K / 32 };
     static uint8_t w[ROWS][BLOCKS][34];
@@ -107,8 +108,7 @@ static void codes(const char *isa) {
 static void stacks(const char *isa, genie_pool *pool) {
     enum { P = 10, T = 3, O = 40 };
     static const int32_t types[] = {GENIE_TYPE_F32, GENIE_TYPE_Q8_0};
-    /* 2: norms after each sublayer, conditioned, and none at the end; 3: convolutions and biases, raw keys and values
-     */
+    /* 2: norms after each sublayer, conditioned, no final norm; 3: convolutions, biases, raw keys and values */
     for (int32_t norm = 0; norm < 4; norm++)
         for (int32_t ffn = 0; ffn < GENIE_FFN_COUNT; ffn++)
             for (int t = 0; t < 2; t++) {
@@ -165,7 +165,7 @@ static void stacks(const char *isa, genie_pool *pool) {
                             ids[p] = (int32_t)(random_bits() % (O + 1));
                         check(genie_stack_forward(stack, state, pool, ids, NULL, frame, 1, results[i]), "forward");
                     }
-                    /* Tokens filled in from logits that are known. */
+                    /* Fills in tokens from given logits. */
                     int32_t filled[P];
                     for (int p = 0; p < P; p++)
                         filled[p] = p % 2 ? O : p;
@@ -183,7 +183,7 @@ static void stacks(const char *isa, genie_pool *pool) {
             }
 }
 
-/* Every kind of layer; channels that are no multiple of a vector, strips that end within a row. */
+/* Every kind of layer; channel counts that are not multiples of a vector, strips that end within a row. */
 static void convolutions(const char *isa, genie_pool *pool) {
     enum { H = 6, W = 10, C = 3, LAYERS = 8, O = 5 };
     static const genie_conv_layer layers[LAYERS] = {
@@ -219,7 +219,7 @@ static void convolutions(const char *isa, genie_pool *pool) {
                     void *w = random_matrix(type, slots[j].rows, slots[j].columns, &bytes);
                     const int32_t status = genie_conv_set(conv, pool, layer, slots[j].slot, type, slots[j].rows,
                                                           slots[j].columns, w, bytes);
-                    if (status != GENIE_ERROR_ARGUMENT) /* no such weight here; sealing asks whether all are there */
+                    if (status != GENIE_ERROR_ARGUMENT) /* no such weight here; sealing checks that none is missing */
                         check(status, "weights");
                     free(w);
                 }

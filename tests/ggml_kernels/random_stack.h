@@ -56,7 +56,7 @@ static void *random_matrix(int32_t type, int64_t rows, int64_t columns, size_t *
     return w;
 }
 
-/* Sets what the parameters call for: the core refuses the other slots, and sealing asks whether all are there. */
+/* Sets every weight that the parameters require: the core refuses others, and sealing checks that none is missing. */
 static genie_stack *random_stack(const char *isa, genie_pool *pool, const genie_stack_params *p, int32_t type) {
     const int32_t E = p->embedding_length, A = p->head_count * p->key_length, F = p->feed_forward_length;
     const int32_t norms = p->conditioning == GENIE_CONDITIONING_FILM ? p->action_count + 1 : 1;

@@ -1,4 +1,4 @@
-/* genie_step ISA TYPE STEPS: so many MaskGIT steps of a small random model, one thread; for counting instructions. */
+/* genie_step ISA TYPE STEPS: runs STEPS MaskGIT steps of a small random model on one thread, to count instructions. */
 #include "random_stack.h"
 
 int main(int count, char **arguments) {

@@ -51,8 +51,8 @@ def rows_of(values: torch.Tensor) -> np.ndarray:
 
 
 def loaded(name: str, net: ConvNet, isa: str, kind: TensorType = TensorType.F32, threads: int = 2) -> interface.Conv:
-    """The net in the core, or in MLX with the isa "metal". A quantized type's rounding goes back into `net`, so that
-    both have the same weights."""
+    """The net in the core, or in MLX with the isa "metal". The rounding of a quantized type is applied to `net` too, so
+    that both have the same weights."""
     _, shape = NETS[name]
     what = (shape, [(layer.word, layer.channels) for layer in of(name)], groups_of(name), 1e-6)
     conv: interface.Conv
@@ -83,7 +83,7 @@ def of(name: str) -> list[Any]:
 
 
 def both(name: str, net: ConvNet, conv: interface.Conv) -> tuple[np.ndarray, np.ndarray]:
-    """What `conv` and PyTorch make of one picture, twice in the same room."""
+    """The outputs of `conv` (run twice with the same state) and of PyTorch for one picture."""
     height, width, channels = NETS[name][1]
     state, rng = conv.state(), np.random.default_rng(2)
     x = rng.standard_normal((height, width, channels)).astype(np.float32)
@@ -107,7 +107,7 @@ def test_floats(name: str, isa: str) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", NETS)
 def test_integers(name: str, isa: str) -> None:
-    """With the same rounded weights what is left is the rounding of activations, as the scalar kernels do it."""
+    """The weights are rounded alike, so the only difference is the rounding of activations, as in scalar kernels."""
     for kind in (TensorType.Q8_0, TensorType.Q4_0):
         net = made(name)
         got, want = both(name, net, loaded(name, net, isa, kind))
@@ -120,7 +120,7 @@ def test_integers(name: str, isa: str) -> None:
 @pytest.mark.parametrize("kind", list(TensorType), ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", NETS)
 def test_in_mlx(name: str, kind: TensorType) -> None:
-    """Its activations are floats whatever the weights are."""
+    """Its activations are floats for every type of weights."""
     net = made(name)
     conv = loaded(name, net, "metal", kind)
     got, want = both(name, net, conv)
@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_refused() -> None:
         (0, "conv.weight", 0, 36, 8, values),
         (0, "conv.weight", 0, 8, 36, values[:7]),
         (0, "conv.bias", 1, 1, 8, np.zeros(8, np.float16)),
-        (0, "conv.weight", 8, 8, 36, np.zeros(8 * 36, np.uint8)),  # rows that are no whole blocks
+        (0, "conv.weight", 8, 8, 36, np.zeros(8 * 36, np.uint8)),  # rows that are not whole blocks
     ):
         with pytest.raises(NativeError, match="loading"):
             conv.set(layer, name, kind, rows, columns, data)

@@ -1,9 +1,9 @@
 """
-The kernels against scalar in a C program: on this machine, cross-compiled for ARM and run under qemu (what detection
-finds on three CPUs), cross-compiled for Windows and run by Wine, with musl, whose threads have small stacks, and by
-Clang, as on a Mac.
+The kernels compared with scalar ones in a C program: on this machine; cross-compiled for ARM and run under qemu (also
+checks what detection finds on three CPUs); cross-compiled for Windows and run by Wine; with musl, whose threads have
+small stacks; and with Clang, as on a Mac.
 
-Needs nothing of tests/conftest.py, so that it can be run where wheels are made: pytest --confcutdir=tests/ggml_kernels
+Does not need tests/conftest.py, so it can run where wheels are made: pytest --confcutdir=tests/ggml_kernels
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """
-How many instructions one MaskGIT step takes, counted by callgrind: a slow-down shows without a clock. After a change
-that is meant to alter the count, `make instructions` records it anew.
+How many instructions one MaskGIT step takes, counted by callgrind, so that a slow-down shows without a clock. After a
+change that is meant to alter the count, run `make instructions` to record it again.
 
-Callgrind knows no AVX-512, so AVX2 and scalar stand for what all share; counts hold for the compiler they name.
+Callgrind does not support AVX-512, so AVX2 and scalar stand for the shared code. Counts hold for the compiler they
+name.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def compiler() -> str:
 
 
 def instructions(program: Path, isa: str, type: str, folder: Path) -> int:
-    """Of one step: the difference between three and one."""
+    """Instructions of one step, from runs with three steps and with one."""
     counts = []
     for steps in (3, 1):
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder / 'callgrind.out'}"]

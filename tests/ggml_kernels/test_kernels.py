@@ -48,7 +48,7 @@ def test_attention(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_attention_of_queries_with_their_own_keys(isa: str) -> None:
-    """few = 2 is few = 1 of each query alone, bit by bit."""
+    """few = 2 gives the same bits as few = 1 for each query alone."""
     rng = np.random.default_rng(3)
     queries, keys, heads, d = 5, 7, 2, 64
     q = rng.standard_normal((queries, heads, d)).astype(np.float32)
@@ -74,7 +74,7 @@ def test_attention_of_queries_with_their_own_keys(isa: str) -> None:
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in ("avx512bf16", "scalar")])
 @pytest.mark.parametrize("few", [0, 1, 3])
 def test_attention_bf16(isa: str, few: int) -> None:
-    """Against the scalar twin, closely, and against exact attention, within what bf16 loses."""
+    """Close to the scalar twin, and as near to exact attention as bf16 allows."""
     rng = np.random.default_rng(0)
     short = [(5, keys, heads, d) for keys in (1, 2, 3, 4) for heads, d in ((1, 48), (6, 16), (9, 64))]
     sizes = ((1, 1, 1, 32), (5, 3, 2, 64), (64, 64, 3, 32), (9, 300, 2, 96), (7, 1023, 1, 64))
@@ -91,7 +91,7 @@ def test_attention_bf16(isa: str, few: int) -> None:
             return y
 
         got = run(isa, 1)
-        # A sum in another order can move a weight to the next bf16; biases make single weights large.
+        # Sums in another order can round a weight to the next bf16 value; biases make single weights large.
         np.testing.assert_allclose(got, run("scalar", 1), atol=2e-3 if bias is None else 4e-3)
         exact = run("scalar", 0)
         assert np.linalg.norm(got - exact) <= 0.02 * np.linalg.norm(exact)
@@ -152,7 +152,7 @@ def test_philox() -> None:
 )
 @pytest.mark.parametrize("factors", [1, 2, 4])
 def test_sampling_step_by_step(isa: str, sampler: Sampler, factors: int, tiny_model, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """From the kernel's own logits the reference must fill in the same tokens."""
+    """Given the kernel's logits, the reference must fill in the same tokens."""
     monkeypatch.setenv("GENIE_ISA", isa)
     if factors > 1:  # of 4 and of 2 values
         dynamics = dataclasses.replace(tiny_model.config.dynamics, factor_count=factors)
@@ -176,7 +176,7 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, factors: int, tiny_mo
             np.testing.assert_array_equal(ids, want.numpy())
             early += step < sampler.steps - 1 and ids.max() < V
         assert ids.max() < V
-    # With so many steps the schedule itself is done one step early, once for each seed.
+    # With so many steps the schedule itself ends one step early, once for each seed.
     assert early > 3 if sampler.threshold else early <= 3
 
 
@@ -189,8 +189,8 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, factors: int, tiny_mo
 def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-def]
     sublayers: str, norm_position: str, experts: int | None, type: str, size, steps: int, tiny_model, tmp_path
 ) -> None:
-    """A step that gives no logits runs its end for masked tokens only, and threads share rows or channels as there are
-    many or few, also of an expert: the same tokens come of it all."""
+    """A step that returns no logits runs its last part for masked tokens only. Threads share rows if there are many and
+    channels if there are few, for experts too. The tokens must be the same in all cases."""
     dynamics = tiny_model.config.dynamics
     changes = {"norm_position": norm_position, "expert_count": experts, "expert_used_count": experts and 2}
     stack = dataclasses.replace(dynamics.stack, sublayers=tuple(sublayers.split()), **changes)
@@ -214,7 +214,7 @@ def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-de
         ids, logits = np.full(P, V, np.int32), np.empty((P, models[0].info.vocabulary), np.float32)
         for step in (0, 1, 2, 3, steps - 1):
             before = ids.copy()
-            for now in (steps - 1, step):  # the last one fills all, so that no row goes unseen
+            for now in (steps - 1, step):  # the last step fills all, so every row is checked
                 ids = before.copy()
                 states[0].maskgit_step(struct, now, 3, frame, 1, ids, logits)
                 for state in states:

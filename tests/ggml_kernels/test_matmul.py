@@ -101,8 +101,8 @@ def decoded(type: int, w: Array) -> Array:
 
 
 def read_by(type: int, x: Array) -> Array:
-    """What a product reads x as, in float64: int8 for quantized types, with a scale per row or beyond 1024 columns
-    per 768."""
+    """x as a product reads it, in float64. Quantized types: int8 with a scale per row; rows of more than 1024 columns
+    have one per 768."""
     if type not in BLOCK:
         return x.astype(np.float64)
     read = np.empty(x.shape)
@@ -116,13 +116,13 @@ def read_by(type: int, x: Array) -> Array:
 
 
 def assert_close(y: Array, want: Array, x: Array, w: Array) -> None:
-    """Within 1e-6 of the norm (of a typical product, where few values happen to cancel)."""
+    """Within 1e-6 of the norm, or of a typical product's norm if that is larger, because few values may cancel."""
     typical = np.linalg.norm(x) * np.linalg.norm(w) / np.sqrt(x.shape[1])
     assert np.linalg.norm(y - want) <= 1e-6 * max(np.linalg.norm(want), typical)
 
 
 def sizes(type: int) -> list[tuple[int, int, int]]:
-    """(rows, columns, m): all lengths with changing rows and counts, and all rows with all counts at one length."""
+    """(rows, columns, m): all lengths with varying rows and counts, and all rows with all counts at one length."""
     long = columns_of(type)
     some = [
         (ROWS[(i + j) % len(ROWS)], k, COUNTS[(3 * i + j) % len(COUNTS)]) for i, k in enumerate(long) for j in (0, 4, 8)
@@ -149,7 +149,7 @@ def test_every_isa_agrees_with_scalar_and_with_double_precision(type: int, pool:
 @pytest.mark.parametrize("type", [Q4_0, Q8_0], ids=["q4_0", "q8_0"])
 @pytest.mark.parametrize("isa", _native.isas())
 def test_integer_sums_are_exact(isa: str, type: int, pool: _native.Pool) -> None:
-    """Scales of 1 and activations that are whole numbers: no rounding anywhere, so equality."""
+    """With scales of 1 and whole numbers as activations nothing is rounded, so results are equal."""
     rng = np.random.default_rng(2)
     rows, columns, m = 37, 512, 11
     w = random_weights(rng, type, rows, columns)
@@ -210,7 +210,7 @@ def test_zeros(type: int, isa: str, pool: _native.Pool) -> None:
 
 @pytest.mark.parametrize("isa", _native.isas())
 def test_odd_rows_of_activations(isa: str, pool: _native.Pool) -> None:
-    """Rows too small to scale count as zero; a NaN shows; neither touches other rows."""
+    """Rows too small to scale count as zero; a NaN shows in its result; neither affects other rows."""
     rng = np.random.default_rng(7)
     w, x = random_weights(rng, Q8_0, 20, 64), rng.standard_normal((5, 64)).astype(np.float32)
     before = product(isa, pool, Q8_0, 20, 64, w, x)
@@ -289,7 +289,7 @@ void ggml_cpu_init(void);
 
 @functools.cache
 def ggml() -> tuple[cffi.FFI, Any, Any]:
-    """ggml's base and CPU libraries, from the wheel libggml-python; kept, as a second load of the base one aborts."""
+    """ggml's base and CPU libraries, from the wheel libggml-python; cached: loading the base one twice aborts."""
     spec = importlib.util.find_spec("libggml")
     if spec is None or spec.origin is None:
         pytest.skip("libggml-python is not installed")
@@ -325,8 +325,8 @@ def ggml_product(type: int, w: Array, x: Array) -> Array:
 @pytest.mark.parametrize("type", [Q4_0, Q8_0], ids=["q4_0", "q8_0"])
 def test_against_ggml(type: int, pool: _native.Pool) -> None:
     """
-    ggml rounds activations per block of 32, we per row, so the two differ by both roundings. On normal values
-    the block's largest is about 2.2 and the row's about 3.2 standard deviations: 0.5 % and 0.75 % rounding error.
+    ggml rounds activations per block of 32, this core per row, so the results differ by both roundings. For normal
+    values a block's largest is about 2.2 and a row's about 3.2 standard deviations: 0.5 % and 0.75 % rounding error.
     """
     rng = np.random.default_rng(10)
     w_RC, x = (rng.standard_normal(shape).astype(np.float32) for shape in ((96, 512), (33, 512)))

@@ -1,4 +1,4 @@
-"""The peak loops: what they count and refuse. How fast they are is the benchmark's business."""
+"""The peak loops: what they count and refuse. Their speed is measured by the benchmarks."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 SIZES: dict[str, dict[str, Any]] = {
-    # 8 x 8 tokens of odd feed-forward lengths, and a window that ends inside the table of positions.
+    # 8 x 8 tokens, odd feed-forward lengths, and a window that ends inside the table of positions.
     "small": {
         "common": {"dim": 26, "heads": 2, "dim_head": 16, "image_size": 64, "patch_size": 8},
         "codec": {"num_blocks": 1, "temporal_patch_size": 1, "codebook_dim": 8},
@@ -65,7 +65,7 @@ ACTIONS, PROMPT = 7, 2
 
 
 def upstream(path: Path) -> Any:
-    """The upstream's `models`; its vector quantizer wants a print from a module full of plotting."""
+    """The upstream's `models`. Its vector quantizer imports a print function from a module full of plotting."""
     utils = types.ModuleType("utils.utils")
     utils.debug = print  # type: ignore[attr-defined]
     sys.modules["utils"], sys.modules["utils.utils"] = types.ModuleType("utils"), utils
@@ -76,7 +76,7 @@ def upstream(path: Path) -> Any:
 
 
 def randomise(model: torch.nn.Module) -> None:
-    """Weights large enough that every operation moves the output, also where the upstream starts at one or zero."""
+    """Weights large enough that every operation changes the output, even where the upstream starts at one or zero."""
     for name, p in model.named_parameters():
         with torch.no_grad():
             if name.endswith(("gamma", "_scale")) or (p.dim() == 1 and name.endswith("weight")):
@@ -99,7 +99,7 @@ def frames(size: int, count: int) -> np.ndarray:
 
 
 def windows(clips_BCTHW: torch.Tensor) -> torch.Tensor:
-    """Two clips, each as it is or mirrored."""
+    """Two clips, each mirrored or not."""
     batch = clips_BCTHW[torch.randint(len(clips_BCTHW), (2,))]
     return batch.flip(-1) if torch.rand(()) < 0.5 else batch
 
@@ -123,7 +123,7 @@ def fit(model: Any, loss_of: Any, steps: int) -> None:
 
 
 def save(model: Any, weights: dict[str, Any], path: Path) -> None:
-    """As the trainer does; one step of Adam makes its optimizer state a real one."""
+    """Save as the trainer does. One step of Adam gives a real optimizer state."""
     optimizer = torch.optim.AdamW(list(model.parameters())[:1])
     optimizer.step()
     torch.save({"step": 5, "model": weights, "optim": optimizer.state_dict(), "scaler": None}, path)
@@ -180,7 +180,7 @@ def main() -> None:
             lam = models.LatentActionModel(**size["common"], **size["codec"], codebook_size=ACTIONS)
             world = models.GenieRedux(tokenizer, lam, dynamics)
         if args.train:
-            still = torch.zeros(2, count["video"] - 1, dtype=torch.long)  # what the clips' actions were is not known
+            still = torch.zeros(2, count["video"] - 1, dtype=torch.long)  # the clips' actions are unknown
             given = (torch.nn.functional.one_hot(still, ACTIONS).float(),) if guided else ()
             fit(world, lambda world=world, given=given: world(windows(moving), *given), args.train)
         else:
@@ -203,7 +203,7 @@ def main() -> None:
 
 @torch.no_grad()
 def answers(world: Any, pixels: torch.Tensor, count: dict[str, int]) -> dict[str, Any]:
-    """What expected.npz holds of one model."""
+    """What expected.npz holds for one model."""
     found: dict[str, Any] = {}
     dynamics, maskgit = world.dynamics, world.dynamics.maskgit
     tokens = world.get_tokenizer_codebook_ids(pixels)
@@ -229,7 +229,7 @@ def answers(world: Any, pixels: torch.Tensor, count: dict[str, int]) -> dict[str
         patch_shape=(PROMPT + 2, high, wide),
     )
     del maskgit.forward
-    dynamics.inference_steps = 1  # what the upstream's scripts run with, whatever they are told
+    dynamics.inference_steps = 1  # the upstream's scripts always use this, whatever they are told
     found["step_ids"] = torch.stack([ids for ids, _ in seen])
     found["step_logits"] = torch.stack([logits for _, logits in seen])
     found["dreamt"] = both[0].view(2, P)

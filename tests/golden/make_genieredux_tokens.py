@@ -1,9 +1,10 @@
-"""Make tests/golden/genieredux/use_token.npz: what GenieRedux's later code answers with the weights that lie there.
+"""Make tests/golden/genieredux/use_token.npz: the output of GenieRedux's later code with the weights in that folder.
 
     python tests/golden/make_genieredux_tokens.py UPSTREAM
 
-UPSTREAM is a checkout of its CVPR 2025 code; it needs einops and beartype. That code reads the same files otherwise:
-with `use_token` the codes of the tokens are added to their embeddings. The weights are those of make_genieredux.py.
+UPSTREAM is a checkout of its CVPR 2025 code; it needs einops and beartype. That code reads the same files
+differently: with `use_token` the codes of the tokens are added to their embeddings. The weights are those of
+make_genieredux.py.
 Written: guided_logits and genieredux_logits float32 [T-1, P, V], of the frames and actions of expected.npz.
 """
 
@@ -23,7 +24,7 @@ FOLDER = Path(__file__).parent / "genieredux"
 
 
 def upstream(path: Path) -> Any:
-    """The upstream's `models`; its logger wants a terminal that it can colour."""
+    """The upstream's `models`. Its logger needs a terminal with colours."""
     import logging
 
     logger = types.ModuleType("tools.logger")

@@ -34,7 +34,7 @@ import torch
 from genie_cpp.convert.reference.philox import uniform
 
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
-    # Pictures of 8 x 8 pixels, 16 tokens of 8 bits; channels change on both ways.
+    # Pictures of 8 x 8 pixels, 16 tokens of 8 bits; the numbers of channels change in encoder and decoder.
     "small": {
         "dynamics": {"num_layers": 2, "num_heads": 2, "d_model": 32, "T": 4, "S": 16, "image_vocab_size": 256},
         "tokenizer": {
@@ -62,7 +62,7 @@ STEPS, SEED = 4, 5
 
 
 def import_upstream(path: Path) -> None:
-    """Empty modules in the place of what only CUDA or training needs."""
+    """Replace what only CUDA or training needs by empty modules."""
     sys.path.insert(0, str(path))
 
     class Nothing(torch.nn.Module):
@@ -90,9 +90,9 @@ def import_upstream(path: Path) -> None:
 
 @torch.no_grad()
 def randomise(model: torch.nn.Module, deep: bool) -> None:
-    """Weights large enough that every operation moves the output, also where the upstream starts at zero; rounded to
-    half precision, so that a file may hold them in that. A deep model keeps the matrices that its own initialisation
-    gave it: with larger ones 32 blocks, most of them without norms, would blow any rounding up."""
+    """Weights large enough that every operation changes the output, even where the upstream starts at zero. They are
+    rounded to half precision, so that a file can store them as such. A deep model keeps the matrices of its own
+    initialisation: with larger ones, 32 blocks, most of them without norms, would magnify any rounding."""
     for name, p in model.named_parameters():
         if "norm" in name and name.endswith("weight"):
             p.normal_(1.0, 0.1)
@@ -124,7 +124,7 @@ def make_tokenizer(size: dict[str, Any], path: Path, compact: bool) -> Any:
     model = VQModel(config)
     randomise(model, not compact)
     state = {name: value.half() if compact else value.clone() for name, value in model.state_dict().items()}
-    for name, value in state.items():  # other numbers, in one stored value each: whoever reads these will differ
+    for name, value in state.items():  # wrong averages, one value for each tensor: reading these by mistake would show
         if name.startswith("model_ema.") and value.dim():
             state[name] = torch.full((1,), 0.01).expand(value.shape)
     state["loss.discriminator.main.0.weight"] = torch.zeros(1).expand(4, 3, 4, 4)
@@ -142,7 +142,7 @@ def make_tokenizer(size: dict[str, Any], path: Path, compact: bool) -> Any:
         path,
     )
     load = torch.load
-    torch.load = lambda *a, **k: load(*a, **{**k, "weights_only": False})  # the upstream is of before 2.6
+    torch.load = lambda *a, **k: load(*a, **{**k, "weights_only": False})  # the upstream is older than torch 2.6
     again = VQModel(config, ckpt_path=str(path))
     torch.load = load
     return again.eval()
@@ -150,7 +150,7 @@ def make_tokenizer(size: dict[str, Any], path: Path, compact: bool) -> Any:
 
 @torch.no_grad()
 def pictures(model: Any, video: np.ndarray, patch: int) -> dict[str, np.ndarray]:
-    """What the tokenizer makes of frames. Tokens count bits as visualize.py reads them: channel c is bit c."""
+    """The tokenizer's output for frames. Tokens count bits as visualize.py does: channel c is bit c."""
     x = torch.from_numpy(video).float().permute(0, 3, 1, 2) / 127.5 - 1
     with model.ema_scope():
         z = copy.deepcopy(model.encoder).double()(x.double()).float()

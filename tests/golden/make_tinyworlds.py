@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
-    # 256 / 16 tokens: odd feed-forward lengths, several heads, more blocks where it matters.
+    # 256 / 16 tokens: odd feed-forward lengths, several heads, and more blocks where that matters.
     "small": {
         "tokenizer": {
             "embed_dim": 24,
@@ -104,14 +104,14 @@ STEPS, CONTEXT = 10, 2
 
 
 def randomise(model: torch.nn.Module) -> None:
-    """Weights large enough that every operation moves the output, also where the upstream starts at zero."""
+    """Weights large enough that every operation changes the output, even where the upstream starts at zero."""
     for name, p in model.named_parameters():
         with torch.no_grad():
             if "rms.weight" in name or name.endswith(("latent_head.0.weight", "action_head.0.weight")):
                 p.normal_(1.0, 0.1)
             elif p.dim() == 1:
                 p.normal_(0.0, 0.1)
-            elif "latent_head" in name or "action_head.3" in name:  # codes of all kinds
+            elif "latent_head" in name or "action_head.3" in name:  # so that all kinds of codes occur
                 p.normal_(0.0, 2.5 / math.sqrt(p.shape[1]))
             elif "to_gamma_beta" in name or "mask_token" in name or "router" in name:
                 p.normal_(0.0, 0.3)
@@ -127,7 +127,7 @@ def frames(size: int, count: int) -> np.ndarray:
 
 
 def save(model: torch.nn.Module, config: dict[str, Any], path: Path, prefix: str = "") -> None:
-    """The dictionary of the published files; one step of Adam makes its optimizer state a real one."""
+    """Save the dictionary of the published files. One step of Adam gives a real optimizer state."""
     optimizer = torch.optim.AdamW(list(model.parameters())[:1])
     optimizer.step()
     weights = {prefix + name: value for name, value in model.state_dict().items()}
@@ -203,7 +203,7 @@ def to_model(clips: np.ndarray) -> torch.Tensor:
 
 
 def train(tokenizer: Any, lam: Any, dynamics: Any, clips: torch.Tensor, steps: int) -> None:
-    """The upstream's losses, each model after the one it needs, on windows of 4 frames."""
+    """Train with the upstream's losses on windows of 4 frames, each model after the one it needs."""
 
     def windows(count: int) -> torch.Tensor:
         starts = torch.randint(clips.shape[1] - 3, (count,)).tolist()

@@ -1,4 +1,4 @@
-"""What the upstream's own code answered (make_genieredux.py), against the converted checkpoints.
+"""The output of the upstream's own code (make_genieredux.py), compared with the converted checkpoints.
 
 GENIE_GOLDEN_GENIEREDUX=folder[:folder] adds folders that the script made elsewhere, such as the full-size ones.
 """
@@ -38,7 +38,7 @@ METAL = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installe
     ],
 )
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    """The expectations of one model lose its name: guided_logits becomes logits."""
+    """Expectations for one model, without its name in the keys: guided_logits becomes logits."""
     folder, name, backend = request.param
     output = tmp_path_factory.mktemp("golden") / f"{name}.gguf"
     report = convert([folder / f"{name}.pt", folder / "tokenizer.pt"], output, "f32")
@@ -101,7 +101,7 @@ def test_logits_of_the_next_frames(golden: Golden) -> None:
 
 
 def test_logits_of_every_step(golden: Golden) -> None:
-    """Two frames dreamt together: what the second sees of the first is masked less at every step."""
+    """Two frames are generated together: at every step, the second sees more of the first unmasked."""
     _, model, want = golden
     state, action = model.state("dynamics"), int(want["forced_actions"][0])
     for seen, logits in zip(want["step_ids"], want["step_logits"], strict=True):
@@ -114,7 +114,7 @@ def test_logits_of_every_step(golden: Golden) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_generation(golden: Golden, threads: int) -> None:
-    """Frame by frame as its interactive generation with a dream_length of 1; saved, forked and rewound on the way."""
+    """Frame by frame, like its interactive generation with dream_length 1; saved, forked and rewound in between."""
     _, model, want = golden
     actions = want["loop_actions"].tolist()
     world = World(Model.open(model.path, threads, model.backend))
@@ -168,7 +168,7 @@ def test_a_window_from_pixels(golden: Golden) -> None:
 
 @pytest.mark.parametrize("name", ["guided", "genieredux"])
 def test_quantized_types_run(name: str, tmp_path: Path) -> None:
-    """Beyond the window too, with several steps and a temperature, the same for any number of threads."""
+    """Also beyond the window, with several steps and a temperature; the same for any number of threads."""
     with np.load(SMALL / "expected.npz") as data:
         video = data["video"]
     for type in ("f16", "q8_0", "q4_0"):

@@ -1,4 +1,4 @@
-"""What 1xgpt's own code answered (make_one_x_gpt.py), against the converted checkpoints.
+"""The output of 1xgpt's own code (make_one_x_gpt.py), compared with the converted checkpoints.
 
 GENIE_GOLDEN_1XGPT=folder[:folder] adds folders that the script made elsewhere, such as the full-size ones.
 """
@@ -92,7 +92,7 @@ def test_logits_of_every_step(golden: Golden) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_greedy_generation(golden: Golden, threads: int) -> None:
-    """The likeliest tokens first, to the end of the window."""
+    """The most likely tokens first, up to the end of the window."""
     _, model, want = golden
     world = play(model, Sampler(len(want["step_ids"]), 0.0, "confidence"), want, threads)
     for index, ids in enumerate(want["greedy"]):
@@ -101,7 +101,7 @@ def test_greedy_generation(golden: Golden, threads: int) -> None:
 
 
 def test_random_generation(golden: Golden) -> None:
-    """Upstream with our numbers in the place of its own: as it comes out of the file, two steps in random order."""
+    """The upstream with our random numbers: settings as in the file, two steps in random order."""
     _, model, want = golden
     world = play(model, model.sampler, want)
     for index, ids in enumerate(want["random"]):

@@ -1,4 +1,4 @@
-"""What the upstream's own code answered (make_tinyworlds.py), against the converted checkpoints.
+"""The output of the upstream's own code (make_tinyworlds.py), compared with the converted checkpoints.
 
 GENIE_GOLDEN=folder[:folder] adds folders that the script made elsewhere, such as the full-size ones.
 """
@@ -74,7 +74,7 @@ def test_tokens_of_frames(golden) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_tokens_in_a_longer_window(golden, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """--context-length 4: all that upstream saw in one pass."""
+    """--context-length 4: all frames that the upstream saw in one pass."""
     _, model, want = golden
     folder = next(folder for folder in FOLDERS if same(folder, want))
     convert(parts(folder), tmp_path / "w.gguf", "f32", context_length=4)
@@ -97,7 +97,7 @@ def same(folder: Path, want: dict) -> bool:
 
 
 def forced(want: dict) -> list[int]:
-    """Actions that the prompt's second frame and the new one come of; none in a world without."""
+    """The actions that lead to the prompt's second frame and to the new one; none in a world without actions."""
     return want["forced_actions"].tolist() if "forced_actions" in want else [-1, -1]
 
 
@@ -122,7 +122,7 @@ def test_a_frame_of_tokens(golden, threads: int) -> None:  # type: ignore[no-unt
 
 
 def test_the_loop(golden) -> None:  # type: ignore[no-untyped-def]
-    """Pixels go round unclamped: tokens identical, frames to within rounding; saved and restored on the way."""
+    """Pixels are fed back unclamped: the same tokens, frames equal within rounding; saved and restored in between."""
     _, model, want = golden
     world = World(model, Sampler(10, 0.0, model.sampler.order))
     assert world.window == "retokenize"
@@ -142,7 +142,7 @@ def test_the_loop(golden) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_a_session_goes_back(golden) -> None:  # type: ignore[no-untyped-def]
-    """A window from pixels does not rewind; the saved state it is restored from gives the same frames."""
+    """A window from pixels cannot rewind. It is restored from a saved state, which gives the same frames."""
     _, model, want = golden
     session = Session(model)
     session.reset(Prompt(want["video"][0]), seed=4)
@@ -153,7 +153,7 @@ def test_a_session_goes_back(golden) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_schedule() -> None:
-    """How many tokens are wanted after each step, upstream in float32, here in double."""
+    """How many tokens are wanted after each step: the upstream computes in float32, this project in double."""
     with np.load(SMALL / "expected.npz") as data:
         rows = data["schedule"].tolist()
     for total, steps, m, wanted in rows:
@@ -179,7 +179,7 @@ def test_quantized_types_run(tmp_path: Path, folder: Path, backend: str) -> None
 
 
 def test_a_saved_world_without_a_lam_infers_nothing(tmp_path: Path) -> None:
-    """Actions of a prompt that are to be inferred again need a model that can."""
+    """Inferring the actions of a prompt again needs a model with a LAM."""
     convert(parts(ALONE), tmp_path / "w.gguf", "f32")
     with np.load(ALONE / "expected.npz") as data:
         video = data["video"]

@@ -1,4 +1,4 @@
-"""A hub of our own on 127.0.0.1 that answers what huggingface_hub asks, and fails as it is told to."""
+"""A fake hub on 127.0.0.1 that answers huggingface_hub's requests, and fails on demand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-LARGE = 1000  # bytes from which a file is one of LFS
+LARGE = 1000  # from this size in bytes on, a file is stored in LFS
 
 
 class Hub:
     """repositories: {"models/OWNER/NAME": {file: bytes}}; `commit` names what they hold now.
 
     Faults, by file name: `cut` ends a connection in the middle that many times; `wrong` gives other bytes of the same
-    length that many times; `status` answers so instead of anything, by repository; `names` are listed beside the files.
+    length that many times; `status` (by repository) is the only answer; `names` are listed in addition to the files.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Published worlds by name, from a hub of our own: fetched, checked, converted once; and every fault of a network."""
+"""Published worlds by name, from a fake hub: fetched, checked, converted once; and every kind of network fault."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def sonic() -> dict[str, bytes]:
-    """As published: three files with the training's settings and an optimizer's state in them."""
+    """As published: three files that include the training's settings and an optimizer's state."""
     lam = GOLDEN / "tinyworlds" / "latent_actions_step_5" / "model_state_dict.pt"
     out = io.BytesIO()
     settings = torch.load(GOLDEN / "tinyworlds" / "dynamics.pth", weights_only=True)["config"]
@@ -78,7 +78,7 @@ def surroundings(hub: Hub, home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def run(hub: Hub, home: Path, tmp_path: Path) -> Run:
-    """run("genie-run", …): a command of ours from an empty home, with that hub."""
+    """run("genie-run", …): one of our commands with an empty home and that hub."""
 
     def call(program: str, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
         settings = {**surroundings(hub, home), **env}
@@ -106,7 +106,7 @@ def refused(ran: subprocess.CompletedProcess[str], message: str, hint: str, home
 
 
 def test_a_published_world_by_its_name(run: Run, hub: Hub, home: Path) -> None:
-    """Fetched, converted, with pictures to start from; the second start asks nobody."""
+    """Fetched, converted, with pictures to start from. The second start makes no request."""
     first = played(run, "tinyworlds:sonic")
     assert first.returncode == 0, first.stderr
     assert "licence: none stated" in first.stderr and "converting to q8_0, once" in first.stderr
@@ -117,7 +117,7 @@ def test_a_published_world_by_its_name(run: Run, hub: Hub, home: Path) -> None:
     second = played(run, "tinyworlds:sonic", "--prompt-frame", "start:frame-13")
     assert second.returncode == 0, second.stderr
     assert time.monotonic() - started < 15 and hub.requests == [] and "fetch" not in second.stderr
-    # The recipe names the world as it was named.
+    # The recipe has the name that the user gave.
     told = run("genie-info", "out.gif")
     assert "-m tinyworlds:sonic" in told.stdout, told.stdout + told.stderr
     record = json.loads(next((home / "genie").glob("worlds/*/source.json")).read_text())
@@ -209,7 +209,7 @@ def test_a_connection_that_ends_in_the_middle(run: Run, hub: Hub) -> None:
 
 
 def test_wrong_bytes_of_the_right_length(run: Run, hub: Hub, home: Path) -> None:
-    """Once: fetched anew. Always: refused by name. And mended by itself when the hub is."""
+    """Once: fetched again. Always: refused by name. Works again as soon as the hub does."""
     file = "sonic/sonic_dynamics_step_97500_2025.pth"
     hub.wrong[file] = 1
     assert played(run, "tinyworlds:sonic").returncode == 0
@@ -235,7 +235,7 @@ def test_a_blob_that_was_damaged_in_the_cache(run: Run, hub: Hub, home: Path) ->
 
 @pytest.mark.slow
 def test_a_file_that_was_replaced_upstream(run: Run, hub: Hub, home: Path) -> None:
-    """What is kept goes on; removed and fetched again it is the new commit. One commit with other files is refused."""
+    """The cached world still works; fetched again, it is the new commit. Changed files of one commit are refused."""
     assert played(run, "tinyworlds:sonic").returncode == 0
     before = json.loads(next((home / "genie").glob("worlds/*/source.json")).read_text())
     hub.repositories[SONIC]["README.md"] = b"newer\n"
@@ -293,7 +293,7 @@ def test_names_that_lead_elsewhere(name: str, run: Run, hub: Hub, home: Path) ->
 
 @pytest.mark.slow
 def test_a_slow_hub_and_two_at_once(run: Run, hub: Hub, home: Path) -> None:
-    """Both play; one converted, the other waited."""
+    """Both play: one converts, the other waits."""
     hub.seconds = 0.05
     settings = {
         **os.environ,
@@ -356,7 +356,7 @@ def test_paths_and_other_words_are_none_of_it() -> None:
 
 
 def test_a_page_from_an_empty_home(hub: Hub, home: Path, tmp_path: Path) -> None:
-    """`genie-play tinyworlds:sonic`: a page that plays; the second start asks nobody and does not wait."""
+    """`genie-play tinyworlds:sonic`: a page that plays. The second start makes no request and does not wait."""
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol
 
@@ -390,7 +390,7 @@ def test_a_page_from_an_empty_home(hub: Hub, home: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["HF_HOME", "GENIE_CACHE"])
 def test_a_full_disk(which: str, run: Run, hub: Hub, home: Path, tmp_path: Path) -> None:
-    """A real small file system, of the hub's cache or of the conversions."""
+    """A real small file system holds the hub's cache or the conversions."""
     big = Path(json.loads(run("genie-cpp", "worlds", "--json").stdout)[0]["path"])
     place = tmp_path / "small"
     place.mkdir()
@@ -411,6 +411,6 @@ def test_a_full_disk(which: str, run: Run, hub: Hub, home: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_only_gguf_of_a_repository(run: Run, hub: Hub, tiny_gguf: Callable[[str], Path]) -> None:
-    """Whatever it is called and whatever type was asked for."""
+    """It is taken, whatever its name and whatever type was asked for."""
     hub.repositories["models/some/world"] = {"mine.gguf": tiny_gguf("q8_0").read_bytes(), "README.md": b"x"}
     assert played(run, "hf:some/world:q4_0", "-p", PICTURE).returncode == 0

@@ -1,7 +1,7 @@
 """C = PyTorch = MLX over the description of a stack (`stack_spec`): every field at every value, at odd sizes.
 
-The values come from the description itself. A kind that is added there and not in the core, the reference or MLX fails
-here by its name.
+The values come from the description itself. So a kind that is added there, but not in the core, the reference or MLX,
+fails here by its name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genie_cpp.spec.stack_spec import STACK_KEYS, SUBLAYERS, StackParams
 
 METAL = pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
 TOLERANCE = 2e-5  # of the largest value
-# What a value needs beside it.
+# Other fields that a value needs.
 NEEDS: dict[str, dict[str, Any]] = {
     "attention.kv_input": {"norm_position": "pre"},
     "attention.qk_norm_kind": {"qk_norm": True},
@@ -34,7 +34,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "expert_used_count": {"expert_count": 3},
     "expert_count": {"expert_used_count": 1},
 }
-# Numbers have no list of values: some of each, at the edges and odd.
+# Numbers have no list of values, so try some of each, edge cases and odd ones.
 NUMBERS: dict[str, tuple[Any, ...]] = {
     "block_count": (1, 3), "embedding_length": (1, 8, 26, 33), "norm_length": (1, 25, 26),
     "feed_forward_length": (1, 19, 64), "attention.head_count": (1, 5), "attention.key_length": (1, 7, 16, 32),
@@ -44,7 +44,7 @@ NUMBERS: dict[str, tuple[Any, ...]] = {
 
 
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, what a stack has of it): every value of every field, then orders of sublayers."""
+    """(name, changes of a stack): every value of every field, then orders of sublayers."""
     for key in STACK_KEYS:
         name = key.name.removeprefix("genie.<stack>.")
         needs = NEEDS.get(name, {})
@@ -67,7 +67,7 @@ CASES = dict(cases())
 
 
 def config(changes: dict[str, Any]) -> GenieConfig:
-    """A Genie whose stacks all have the change, where it may be."""
+    """A Genie in which every stack that allows the change has it."""
     base = {"block_count": 2, "embedding_length": 26, "head_count": 3, "key_length": 8, "feed_forward_length": 19}
 
     def stack(kinds: tuple[str, ...], dynamics: bool) -> StackParams:

@@ -1,4 +1,4 @@
-"""The C core against fp32 PyTorch, on small random Genies of several shapes and on the bundled world."""
+"""The C core compared with fp32 PyTorch, on small random Genies of several shapes and on the bundled world."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def post_norm_film_fsq(encoder: StackParams, plain: StackParams) -> GenieConfig:
 
 
 def convolutions_and_biases() -> GenieConfig:
-    """All that GenieRedux asks of a stack, with a width and lengths that are padded."""
+    """All that GenieRedux needs of a stack, with a padded width and padded lengths."""
     flags: dict[str, object] = {
         "sublayers": ("peg", "spatial", "ffn", "peg2", "temporal", "ffn2"),
         "norm": "layernorm",
@@ -122,7 +122,7 @@ def seeded(config: GenieConfig) -> Genie:
 
 
 def padded_with_zeros(model: Genie) -> None:
-    """With a norm_length, nothing puts anything else into the rest of an embedding."""
+    """With a norm_length, the rest of an embedding must stay zero."""
     for stack_name in ("tokenizer.encoder", "tokenizer.decoder", "lam.encoder", "dynamics.stack"):
         c = model.get_submodule(stack_name).config
         if c.norm_length is None:
@@ -225,7 +225,7 @@ def test_logits_and_pixels(worlds: dict[str, tuple[Genie, Path]], name: str, bac
 @every_world
 @pytest.mark.parametrize("window", ["half", "exact"])
 def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, window: str) -> None:
-    """Sampled with the same noise, uncached against cached: before, at and after the window slides."""
+    """Sampled with the same noise, uncached and cached: before, when and after the window slides."""
     reference, path = worlds[name]
     g = reference.config
     settings = {"steps": 3, "temperature": 1.0, "noise": 1.0} if name != "bundled" else {"steps": 4, "temperature": 1.0}
@@ -233,7 +233,7 @@ def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, w
     world = World(Model.open(path, threads=2), Sampler(**settings), window)  # type: ignore[arg-type]
     settings["schedule"] = world.model.info.sampler_schedule
     oracle = ReferenceWorld(reference, ReferenceSampler(**settings), window, seed=11)  # type: ignore[arg-type]
-    # A trained model sees many codes alike in a picture that is none: ties that the last bit of a float decides.
+    # In a picture of noise a trained model rates many codes alike: ties that the last bit of a float decides.
     world.reset(frames(g, 1)[0] if name != "bundled" else real_clips()[0, 0], seed=11)
     oracle.reset(torch.from_numpy(world.tokens).long())
     rng = np.random.default_rng(5)
@@ -245,7 +245,7 @@ def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, w
 
 @every_world
 def test_adaptive_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str) -> None:
-    """With a threshold both fill the same tokens and stop at the same step, before the last one allowed."""
+    """With a threshold both fill the same tokens and stop at the same step, before the last allowed one."""
     reference, path = worlds[name]
     g = reference.config
     settings = {
@@ -271,7 +271,7 @@ def test_adaptive_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: 
 @every_world
 @every_backend
 def test_forced_frames(worlds: dict[str, tuple[Genie, Path]], name: str, backend: str) -> None:
-    """Greedy in one step after the oracle's own tokens, whatever was sampled before."""
+    """Greedy, in one step, after the oracle's own tokens, so that earlier samples do not matter."""
     reference, path = worlds[name]
     g = reference.config
     model = Model.open(path, threads=1, backend=backend)
@@ -323,7 +323,7 @@ def test_threads_and_instruction_sets(
     for isa, runs in played.items():
         assert len(set(runs)) == 1, isa
     # A last-bit difference in a float can round an int8 activation the other way; floats agree to their own precision.
-    # The six sublayers of the second carry a rounding further.
+    # The six sublayers of the second one amplify a rounding.
     tolerance = 1e-5 if type in ("f32", "f16") else 0.02 if name == "paper" else 0.06
     for isa, values in logits.items():
         scale = np.abs(logits["scalar"]).max()

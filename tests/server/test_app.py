@@ -1,4 +1,4 @@
-"""The server as a program talks to it: answers, faults, limits, and what a client that leaves gives back."""
+"""The server as seen by a program: answers, faults, limits, and what is freed when a client leaves."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_a_session_is_saved_and_opened(talk: Talk, client: TestClient) -> None:
         assert [depth for _, depth in answer["bookmarks"]] == [5]
         assert other.say("step", action=1)["png"] == want["png"]
         assert other.say("goto", id=answer["bookmarks"][0][0])["depth"] == 5
-        assert other.say("reset", seed=3)["depth"] == 0  # from its own picture
+        assert other.say("reset", seed=3)["depth"] == 0  # starts from its own picture
         before = other.say("step", action=0)
         endless = json.loads(got.content)
         endless["samplers"][0]["steps"] = 1000

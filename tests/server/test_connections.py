@@ -1,4 +1,4 @@
-"""Silent connections, odd headers and too few descriptors: whoever asks properly is answered all the same."""
+"""Silent connections, odd headers and too few descriptors: correct requests are still answered."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_silent_connections_do_not_keep_others_out(server: Running, says: bytes)
     for _ in range(3):
         with httpx.Client(base_url=server.address, timeout=20) as client:
             assert client.get("/health").status_code == 200
-    assert all(closed(one) for one in opened)  # in time, without another word
+    assert all(closed(one) for one in opened)  # in time, without further data
 
 
 def test_a_connection_that_is_kept_is_not_kept_for_ever(server: Running) -> None:
@@ -116,7 +116,7 @@ def test_a_request_with_a_length_and_an_encoding_is_the_last_on_its_connection(s
 
 @pytest.mark.parametrize("method", ["HEAD", "GET", "POST"])
 def test_a_body_that_is_none_closes_the_connection(server: Running, method: str, caplog) -> None:  # type: ignore[no-untyped-def]
-    """The answer may have begun when the rest of the request turns out to be no chunk."""
+    """The answer may already have begun when the rest of the request turns out not to be a valid chunk."""
     head = f"{method} /health HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     for rest in (b"\x89PNG\r\n\x1a", b"5\r\nabcde\r\nzz\r\n"):
         (one,) = silent(server, 1, head.encode() + rest)

@@ -1,4 +1,4 @@
-"""Clients' pictures: decoded in another process, which is killed where one takes too long; the next is read as ever."""
+"""Clients' pictures are decoded in another process. It is killed if one takes too long; the next is read as usual."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_one_that_takes_too_long_is_killed(decoder: Decoder) -> None:
     decoder.frame(png(16, 16), 100_000, 16, 16)
     first = process(decoder)
     decoder.seconds = 0.5
-    os.kill(first.pid, signal.SIGSTOP)  # as if it never came to an end
+    os.kill(first.pid, signal.SIGSTOP)  # as if decoding never ended
     started = time.monotonic()
     with pytest.raises(ImageError, match=r"longer than 0\.5 seconds to decode"):
         decoder.frame(png(16, 16), 100_000, 16, 16)

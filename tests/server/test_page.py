@@ -68,11 +68,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page, its world at the prompt. Afterwards: no script failed and nobody else was asked for anything."""
+    """The page, with its world at the prompt. Checks at the end that no script failed and no other server was asked."""
     context = browser.new_context(viewport=getattr(request, "param", {"width": 1200, "height": 900}))
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    # A thumbnail that was asked for just before another model was chosen is gone: the page drops it.
+    # A thumbnail requested just before another model was chosen no longer exists: the page drops it.
     page.on(
         "console",
         lambda m: (
@@ -88,7 +88,7 @@ def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator
 
 
 def now(page: Any) -> tuple[int, int]:
-    """Frame shown, and the last."""
+    """(index of the frame shown, index of the last)."""
     shown, last = page.inner_text("#position").split(" / ")
     return int(shown), int(last)
 
@@ -119,7 +119,7 @@ def tap(page: Any, *keys: str) -> None:
 
 
 def steady(page: Any) -> int:
-    """The frame shown, once it has stayed for a while."""
+    """The frame shown, once it has not changed for a while."""
     shown = now(page)[0]
     while True:
         time.sleep(0.3)
@@ -137,7 +137,7 @@ def test_keys_are_the_latent_actions(page: Any, model: Model) -> None:
     ):  # fmt: skip
         tap(page, key)
         assert pixels(page) == world.step(action).tolist(), key
-    for key in ("3", "s", "ArrowDown", "x", "Control+a"):  # no action of this model
+    for key in ("3", "s", "ArrowDown", "x", "Control+a"):  # not an action of this model
         page.keyboard.press(key)
     assert steady(page) == 10
     assert float(page.inner_text("#fps")) > 0
@@ -353,7 +353,7 @@ def test_settings(page: Any, model: Model) -> None:
     page.click("#dice")
     until(lambda: page.input_value("#seed") != "7")
     page.select_option("#idle", "2")
-    until(lambda: now(page)[0] > 5)  # without a key
+    until(lambda: now(page)[0] > 5)  # without a key press
     page.select_option("#idle", "")
     steady(page)
     page.reload()
@@ -545,6 +545,6 @@ def test_the_keyboard_alone_reaches_everything(page: Any) -> None:
     page.keyboard.press("Enter")
     at(page, 1)
     page.locator("#step").focus()
-    page.keyboard.press("Space")  # presses the button, does not pause
+    page.keyboard.press("Space")  # presses the button instead of pausing
     at(page, 2)
     assert page.inner_text("#state") == ""

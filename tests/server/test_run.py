@@ -1,4 +1,4 @@
-"""`genie-play` as a process, under clients that leave, crowd, and send too much."""
+"""`genie-play` as a process, under clients that leave, crowd in, and send too much."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLAY = Path(sysconfig.get_path("scripts")) / "genie-play"
 
 @pytest.fixture
 def place(tmp_path: Path, tiny_gguf) -> Path:  # type: ignore[no-untyped-def]
-    """w.gguf, and beside it w.png, which it starts from."""
+    """A folder with w.gguf and its start picture w.png."""
     (tmp_path / "w.gguf").write_bytes(tiny_gguf("q8_0").read_bytes())
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "w.png")
     return tmp_path
@@ -54,7 +54,7 @@ def running(place: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def open_session(address: str) -> Any:
-    """A websocket whose hello was read; None where the server is full."""
+    """A websocket whose hello was read; None if the server is full."""
     socket = connect(address.replace("http", "ws") + "ws", subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=None)
     return socket if json.loads(socket.recv())["type"] == "hello" else None
 
@@ -79,7 +79,7 @@ def test_fifty_clients_come_and_go(running: tuple[subprocess.Popen[str], str]) -
     for one in filter(None, opened):
         say(one, type="model", index=1)
         one.send(json.dumps({"type": "step", "action": 1}))
-        one.socket.shutdown(socket.SHUT_RDWR)  # gone without a word, an answer on its way
+        one.socket.shutdown(socket.SHUT_RDWR)  # leaves without closing, while an answer is on its way
     deadline = time.monotonic() + 30
     while (again := open_session(address)) is None:
         assert time.monotonic() < deadline, "a client that is gone keeps its place"

@@ -1,4 +1,4 @@
-"""The API as a program uses it: sessions, frames, states, the websocket, and every refusal."""
+"""The API as used by a program: sessions, frames, states, the websocket, and every refusal."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_bodies_that_are_no_json(client: TestClient, session: str) -> None:
     assert got.status_code == 422 and "Content-Type: application/json" in got.json()["hint"]
     got = client.post(f"{session}/step", content=b" " * (LIMITS.message_bytes + 1))
     assert got.status_code == 413 and "too large" in got.json()["error"]
-    got = client.post(f"{session}/reset", content=(bytes(50_000) for _ in range(4)))  # no length beforehand
+    got = client.post(f"{session}/reset", content=(bytes(50_000) for _ in range(4)))  # without a content length
     assert got.status_code == 413 and "100000 bytes" in got.json()["error"]
     got = client.post(f"{session}/reset", content=file(np.zeros((200, 200, 3), np.uint8)))
     assert got.status_code == 400 and "0.01 million" in got.json()["error"]

@@ -1,4 +1,4 @@
-"""`genie-serve` under clients that leave, crowd, stall and send too much: each is told, and the others go on."""
+"""`genie-serve` under clients that leave, crowd in, stall and send too much: each gets an error, the others go on."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Running:
 
     def __init__(self, model: Model, limits: ServeLimits) -> None:
         listener = listen(0)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a client that does not read is soon noticed
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # to notice soon a client that does not read
         listener.listen(128)
         self.port = listener.getsockname()[1]
         self.runner = api_server([model], [Prompt(PICTURE)], limits)
@@ -109,7 +109,7 @@ def server(model: Model) -> Iterator[Running]:
 
 @pytest.fixture
 def other(server: Running) -> Iterator[str]:
-    """Another client's session: after whatever happened it still plays, and nobody else's is left."""
+    """Another client's session. After the test it must still play, and no other session may be left."""
     place = server.create()
     yield place
     assert server.step(place).status_code == 200
@@ -118,14 +118,14 @@ def other(server: Running) -> Iterator[str]:
 
 
 def raw(server: Running, head: str, body: bytes = b"") -> socket.socket:
-    """A connection on which a request was begun."""
+    """A connection with the beginning of a request."""
     opened = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     opened.sendall(f"{head}\r\nHost: 127.0.0.1\r\n".encode() + body)
     return opened
 
 
 def upgraded(port: int, path: str, subprotocol: str) -> socket.socket:
-    """A websocket that nobody reads, with little room for what comes."""
+    """A websocket that is never read, with small receive buffers."""
     opened = socket.socket()
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     opened.connect(("127.0.0.1", port))
@@ -164,7 +164,7 @@ def test_fifty_sessions_at_once_against_a_limit_of_eight(server: Running, other:
 def test_an_upload_of_100_mb(server: Running, other: str) -> None:
     body = bytes(100_000_000)
     for content in (body, (body[at : at + 1_000_000] for at in range(0, len(body), 1_000_000))):
-        got = server.http.post(f"{other}/reset", content=content)  # with its length beforehand, and without
+        got = server.http.post(f"{other}/reset", content=content)  # with a content length, and without
         assert got.status_code == 413 and "1048576 bytes are the limit" in got.json()["error"]
         assert server.step(other).status_code == 200
     with server.socket(other) as opened, pytest.raises(ConnectionClosed) as closed:
@@ -226,12 +226,12 @@ def test_a_client_gone_in_the_middle_of_a_rollout(server: Running, other: str) -
     until(lambda: server.frames() > begun + 3)
     assert server.step(other).status_code == 200  # while the rollout runs
     opened.close()
-    assert server.step(place).status_code == 200  # its turn came: the rollout has ended
+    assert server.step(place).status_code == 200  # it waited its turn: the rollout has ended
     assert server.frames() < begun + 5000
     websocket = server.socket(place)
     websocket.send(body[:1] + '"type": "rollout", ' + body[1:])
     websocket.recv()
-    websocket.socket.shutdown(socket.SHUT_RDWR)  # gone without a word
+    websocket.socket.shutdown(socket.SHUT_RDWR)  # leaves without closing
     session = server.sessions.find(place.rpartition("/")[2])
     until(lambda: not session.sockets)
     assert server.step(place).status_code == 200
@@ -246,11 +246,11 @@ def test_a_client_that_does_not_read(server: Running, other: str) -> None:
     until(lambda: server.frames() > 3)
     deadline = time.monotonic() + 30
     while before in server.http.get("/metrics").text:
-        assert server.step(other).status_code == 200  # nobody else is slow
+        assert server.step(other).status_code == 200  # other clients are not slowed down
         assert time.monotonic() < deadline
     session = server.sessions.find(place.rpartition("/")[2])
     until(lambda: not session.sockets)
-    assert server.step(place).status_code == 200  # it may come back
+    assert server.step(place).status_code == 200  # the client may come back
     slow.close()
     server.http.delete(place)
 
@@ -300,7 +300,7 @@ def test_two_tabs_on_one_session(server: Running, other: str) -> None:
         address = f"{server.address}{other}/rollout"
         got = list(pool.map(lambda _: httpx.post(address, json={"actions": "1*10"}, timeout=60), range(12)))
     codes = {one.status_code for one in got}
-    assert codes <= {200, 429} and 200 in codes  # which of them come first is chance
+    assert codes <= {200, 429} and 200 in codes  # which of them come first is random
     assert all("wait for this session" in one.json()["error"] for one in got if one.status_code == 429)
     numbers = [one.json()["frame_number"] for one in got if one.status_code == 200]
     assert sorted(numbers) == [41 + 10 * (i + 1) for i in range(len(numbers))]

@@ -51,7 +51,7 @@ def config() -> GenieConfig:
 
 
 def weights(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Of a tensor by its name in the file: so large that every op moves the output; norms lie around one."""
+    """Weights of a tensor, by its name in the file: large enough that every op changes the output; norms around one."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     middle, spread = (1.0 if "norm.weight" in name else 0.0), (0.1 if len(shape) == 1 else 0.15)
     values = rng.normal(middle, spread, shape).astype(np.float32)
@@ -61,7 +61,7 @@ def weights(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def write(path: Path, type: str, of: GenieConfig | None = None) -> None:
-    """The file, every matrix of this type; `of` another configuration than `config()`."""
+    """Write the file, with every matrix of this type. of: another configuration than `config()`."""
     hp = hparams_of(of or config())
     tensors = expected_tensors(hp)
     values = {name: weights(name, shape[::-1]) for name, (shape, _) in tensors.items()}

@@ -1,4 +1,4 @@
-"""Takes a wheel that was made before."""
+"""Accepts a wheel that was made before (--wheel)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-The wheel: what is in it, and that it installs and plays where there is no compiler, and on a CPU without AVX.
+The wheel: its contents, and that it installs and plays without a compiler, and on a CPU without AVX.
 
-Needs nothing of tests/conftest.py, so that it can be run where wheels are made:
+Does not need tests/conftest.py, so it can run where wheels are made:
 pytest --confcutdir=tests/wheel tests/wheel --wheel genie_cpp-0.1.0-py3-none-manylinux_2_28_x86_64.whl
 """
 
@@ -38,7 +38,7 @@ EXE = ".exe" if sys.platform == "win32" else ""
 
 @pytest.fixture(scope="module")
 def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What --wheel names, else one built now; on Linux auditwheel says which systems it is for."""
+    """The file given by --wheel, otherwise one built now. On Linux auditwheel states which systems it is for."""
     if given := request.config.getoption("--wheel", default=None):
         return Path(given).resolve(strict=True)
     folder = tmp_path_factory.mktemp("wheel")
@@ -64,7 +64,7 @@ class Environment:
 
     @property
     def variables(self) -> dict[str, str]:
-        """This process's, but with programs of the environment only, and compilers that are none."""
+        """The variables of this process, but with programs of the environment only, and fake compilers."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GENIE", "CMAKE"))}
         return kept | {"PATH": str(self.scripts), "CC": "no-compiler", "CXX": "no-compiler"}
 
@@ -100,7 +100,7 @@ def play(installed: Environment, tmp_path_factory: pytest.TempPathFactory) -> Ca
         output = tmp_path_factory.mktemp("play") / "out.gif"
         picture = ROOT / "examples" / "meadow" / "frame.png"
         asked = ("--prompt-frame", picture, "--actions", actions, "-o", output, *words)
-        if "under" in more:  # a script's first line would start the interpreter without it
+        if "under" in more:  # the script's first line would start the interpreter without the emulator
             done = installed.run("python", installed.scripts / "genie-run", *asked, **more)  # type: ignore[arg-type]
         else:
             done = installed.run("genie-run", *asked, **more)  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ emulator = shutil.which("qemu-x86_64")
 def test_it_plays_on_an_older_cpu(
     cpu: str, isas: list[str], installed: Environment, play: Callable[..., bytes]
 ) -> None:
-    """Not a SIGILL, and the very frames that this CPU makes with the same instruction set."""
+    """No SIGILL, and the same frames that this CPU makes with the same instruction set."""
     under = (str(emulator), "-cpu", cpu)
     code = "from genie_cpp.backends import _native; import json; print(json.dumps(_native.isas()))"
     assert json.loads(installed.python(code, under=under)) == isas

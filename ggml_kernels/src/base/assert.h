@@ -1,4 +1,4 @@
-/* Assertions of `make debug`; a release has none, for C never aborts. */
+/* Assertions, only in `make debug`: a release has none, because the core never aborts. */
 #ifndef GENIE_ASSERT_H
 #define GENIE_ASSERT_H
 

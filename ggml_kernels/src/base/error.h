@@ -4,7 +4,8 @@
 
 #include "genie.h"
 
-/* Keeps `why`, a text that lives for ever, for genie_last_error of this thread. Returns the status. */
+/* Stores `why` for this thread's genie_last_error. Only the pointer is kept: pass a string literal. Returns the
+ * status. */
 genie_status genie_fail(genie_status status, const char *why);
 
 #endif

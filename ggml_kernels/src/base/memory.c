@@ -6,12 +6,13 @@
 
 #include <stdlib.h>
 
-/* In front of a block: the pointer to free, and padding up to a line. */
+/* Extra bytes of each block: the pointer to free, and padding to a cache line. */
 enum { LINE = 64, HEAD = sizeof(void *) + LINE, HUGE_PAGE = 2 << 20 };
 
 /*
- * The first touch of a page costs a fault, which is much of the time to load a model and to make its first frame; huge
- * pages need 512 times fewer. This is advice only: where the system has none to give, nothing changes.
+ * The first touch of a page costs a page fault, and these faults take much of the time to load a model and to make its
+ * first frame. With huge pages there are 512 times fewer. This is only advice: if the system has no huge pages, nothing
+ * changes.
  */
 static void prefer_huge_pages(void *raw, size_t bytes) {
 #if defined(__linux__)

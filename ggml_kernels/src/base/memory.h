@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* *out = a * b and 1, or 0 when the product does not fit. */
+/* Sets *out = a * b and returns 1; returns 0 if the product overflows. */
 static inline int genie_mul(size_t a, size_t b, size_t *out) {
     if (b != 0 && a > SIZE_MAX / b)
         return 0;
@@ -13,23 +13,23 @@ static inline int genie_mul(size_t a, size_t b, size_t *out) {
     return 1;
 }
 
-/* At least `bytes` bytes, 64-byte aligned and not initialised; NULL when there is no room. */
+/* At least `bytes` bytes, 64-byte aligned and not initialised; NULL when out of memory. */
 void *genie_alloc(size_t bytes);
-/* The same, zeroed: pages of a large block come zeroed from the system, and only when they are touched. */
+/* The same, zeroed. The pages of a large block come zeroed from the system, on their first touch. */
 void *genie_alloc_zeroed(size_t bytes);
-/* Frees what one of the above gave; NULL is fine. */
+/* Frees memory from one of the two above; NULL is fine. */
 void genie_release(void *memory);
 
 /*
- * Memory that is freed all at once, in few large pieces, of which the system makes huge pages: what is taken from it is
- * 64-byte aligned and not initialised. All zeros is an empty one.
+ * Memory that is freed all at once. It comes in few large pieces, so that the system can use huge pages. What is taken
+ * from it is 64-byte aligned and not initialised. An all-zero struct is an empty arena.
  */
 typedef struct {
-    void *newest; /* piece, which holds where the one before it is */
+    void *newest; /* the newest piece; it begins with a pointer to the piece before it */
     size_t used, size;
 } genie_arena;
 
-/* NULL when there is no room. */
+/* NULL when out of memory. */
 void *genie_arena_take(genie_arena *arena, size_t bytes);
 void genie_arena_free(genie_arena *arena);
 

@@ -1,4 +1,4 @@
-/* Philox4x32-10 (Salmon et al., SC'11): a random number is a function of (seed, counter), so order does not matter. */
+/* Philox4x32-10 (Salmon et al., SC'11): a number depends only on (seed, counter), not on the order of the calls. */
 #ifndef GENIE_PHILOX_H
 #define GENIE_PHILOX_H
 
@@ -17,7 +17,7 @@ static inline void genie_philox_block(uint64_t seed, uint32_t c[4]) {
     }
 }
 
-/* In (0, 1): docs/sampling.md. */
+/* A number in (0, 1), as defined in docs/sampling.md. */
 static inline double genie_uniform(uint64_t seed, uint32_t position, uint32_t step, uint32_t frame, uint32_t draw) {
     uint32_t c[4] = {position, step, frame, draw};
     genie_philox_block(seed, c);

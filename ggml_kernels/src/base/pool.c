@@ -1,7 +1,7 @@
 /*
- * The thread pool. Workers wait for a generation number to change; a region ends with the same barrier that separates
- * its phases. A MaskGIT step follows the last one within microseconds, so who waits spins a little, then lets others
- * run, then sleeps. With fewer CPUs than threads nobody spins: whoever is waited for may be waiting for this very CPU.
+ * The thread pool. Workers wait for a generation number to change. A parallel region ends with the same barrier that
+ * separates its phases. MaskGIT steps follow each other within microseconds, so a waiting thread spins a little, then
+ * yields, then sleeps. With fewer CPUs than threads no thread spins, because the thread it waits for may need this CPU.
  */
 #include "threads.h"
 #include "error.h"
@@ -13,15 +13,15 @@
 
 enum {
     MAX_THREADS = 1024,
-    IDLE_SPINS = 1000, /* some 30 us */
+    IDLE_SPINS = 1000, /* about 30 us */
     IDLE_YIELDS = 8,
     BARRIER_SPINS = 400,
-    BARRIER_YIELDS = 4000 /* a millisecond where nobody else wants to run: waking takes longer than most waits */
+    BARRIER_YIELDS = 4000 /* about 1 ms if no other thread wants the CPU: waking takes longer than most waits */
 };
 
 struct genie_pool {
     int32_t thread_count;
-    int spins;       /* do we spin at all? */
+    int spins;       /* whether waiting threads spin */
     int32_t started; /* workers to join */
     genie_thread *workers;
     genie_mutex callers; /* held for a whole region */
@@ -33,7 +33,7 @@ struct genie_pool {
     _Alignas(64) atomic_uint generation;
     atomic_int sleepers;
     _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_uint phase; /* barriers passed: the sense that waiters watch */
+    _Alignas(64) atomic_uint phase; /* number of barriers passed; waiters watch it */
     atomic_int phase_sleepers;
     genie_condition passed;
 };
@@ -56,7 +56,7 @@ void genie_pool_barrier(genie_pool *pool) {
         return;
     const unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) == pool->thread_count - 1) {
-        /* Nobody arrives at the next barrier before the phase changes, so the order of these two is enough. */
+        /* No thread arrives at the next barrier before the phase changes, so resetting `arrived` first is enough. */
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
         atomic_store(&pool->phase, phase + 1);
         if (atomic_load(&pool->phase_sleepers) > 0) {
@@ -75,7 +75,7 @@ void genie_pool_barrier(genie_pool *pool) {
             genie_yield();
     }
     genie_lock(&pool->sleeping);
-    /* Sequentially consistent on both sides: either we see the new phase or the last to arrive sees a sleeper. */
+    /* Both sides are sequentially consistent: this thread sees the new phase, or the last to arrive sees a sleeper. */
     atomic_fetch_add(&pool->phase_sleepers, 1);
     while (atomic_load(&pool->phase) == phase)
         genie_wait(&pool->passed, &pool->sleeping);
@@ -96,7 +96,7 @@ static unsigned wait_for_work(genie_pool *pool, unsigned seen) {
             genie_yield();
     }
     genie_lock(&pool->sleeping);
-    /* Sequentially consistent on both sides: either we see the new generation or the caller sees a sleeper. */
+    /* Both sides are sequentially consistent: this thread sees the new generation, or the caller sees a sleeper. */
     atomic_fetch_add(&pool->sleepers, 1);
     while ((now = atomic_load(&pool->generation)) == seen)
         genie_wait(&pool->wake, &pool->sleeping);

@@ -12,9 +12,10 @@ void genie_pool_run(genie_pool *pool, genie_task task, void *context);
 void genie_pool_barrier(genie_pool *pool);
 int32_t genie_pool_threads(const genie_pool *pool);
 
-/* The half-open share [*begin, *end) of `count` items for one thread. Of fewer items no thread gets more. */
+/* The half-open share [*begin, *end) of `count` items for one thread. A smaller `count` never gives a thread more
+ * items. */
 static inline void genie_share(int32_t count, int32_t thread, int32_t thread_count, int32_t *begin, int32_t *end) {
-    const int32_t each = count / thread_count, more = count % thread_count; /* the first ones get one more */
+    const int32_t each = count / thread_count, more = count % thread_count; /* the first `more` threads get one extra */
     *begin = each * thread + (thread < more ? thread : more);
     *end = *begin + each + (thread < more);
 }

@@ -1,6 +1,6 @@
 /*
- * What the pool needs of the system: POSIX threads, or those of Windows itself, so that no library comes along.
- * Include it first: it says which interfaces of the C library are wanted.
+ * What the pool needs from the system: POSIX threads, or native Windows threads, so that no library has to be shipped.
+ * Include this header first: it defines the feature macros of the C library.
  */
 #ifndef GENIE_THREADS_H
 #define GENIE_THREADS_H
@@ -19,7 +19,7 @@ typedef HANDLE genie_thread;
 typedef SRWLOCK genie_mutex;
 typedef CONDITION_VARIABLE genie_condition;
 
-/* 1, or 0 where the system refuses; so do the next two. */
+/* Returns 1, or 0 if the system refuses; so do the next two. */
 static inline int genie_thread_start(genie_thread *thread, unsigned(__stdcall *entry)(void *), void *argument) {
     *thread = (HANDLE)_beginthreadex(NULL, STACK_BYTES, entry, argument, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     return *thread != NULL;
@@ -40,7 +40,7 @@ static inline void genie_thread_join(genie_thread thread) {
     CloseHandle(thread);
 }
 
-/* CPUs that this process may run on, 1 where nobody says. */
+/* CPUs that this process may run on; 1 if unknown. */
 static inline int genie_cpus(void) {
     DWORD_PTR process, machine;
     int count = 0;
@@ -83,8 +83,8 @@ static inline int genie_thread_start(genie_thread *thread, void *(*entry)(void *
     pthread_attr_t attributes;
     if (pthread_attr_init(&attributes) != 0)
         return 0;
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES); /* refused: the default may still do */
-    /* Signals belong to the program's own threads. */
+    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES); /* if refused, the default may still be enough */
+    /* Workers block all signals: these belong to the program's own threads. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -96,7 +96,7 @@ static inline int genie_thread_start(genie_thread *thread, void *(*entry)(void *
 
 static inline int genie_cpus(void) {
 #if defined(__linux__)
-    cpu_set_t mine; /* more CPUs than it holds: the call fails, and all of them count */
+    cpu_set_t mine; /* with more CPUs than it holds the call fails, and all online CPUs count */
     if (sched_getaffinity(0, sizeof mine, &mine) == 0)
         return CPU_COUNT(&mine);
 #endif

@@ -1,4 +1,4 @@
-/* Building a convolutional network, and the room it runs in. */
+/* Builds a convolutional network and the buffers it runs in. */
 #include "../base/error.h"
 #include "conv.h"
 
@@ -8,7 +8,7 @@ enum { MAX_SIDE = 4096, MAX_CHANNELS = 65536, MAX_LAYERS = 1024, STRIP_BYTES = 3
 
 static int in_range(int32_t value, int32_t low, int32_t high) { return value >= low && value <= high; }
 
-/* The shapes along the list; 0 where a layer does not fit what comes before it. */
+/* Sets the shapes along the list. Returns 0 if a layer does not fit the one before it. */
 static int lay_steps(const genie_conv_params *p, const genie_conv_layer *layers, int32_t count,
                      genie_conv_step *steps) {
     int32_t height = p->height, width = p->width, channels = p->channels;
@@ -168,10 +168,10 @@ int32_t genie_conv_strip_rows(const genie_matrix *matrix, int32_t columns) {
     return strip_rows(genie_matrix_quantized(matrix), columns);
 }
 
-/* ---- room ---- */
+/* ---- room: the buffers of a state ---- */
 
 typedef struct {
-    size_t picture, sums, channels, rows, activations, out; /* items; activations are bytes */
+    size_t picture, sums, channels, rows, activations, out; /* counts of items; activations in bytes */
     int fits;
 } room;
 
@@ -193,13 +193,13 @@ static room measure(const genie_conv *conv) {
         at_least(&r, &r.picture, (size_t)s->out_height * (size_t)s->out_width, out);
         at_least(&r, &r.sums, 2 * (size_t)s->height, in > out ? in : out);
         at_least(&r, &r.channels, in > out ? in : out, 1);
-        at_least(&r, &r.rows, 2, in > out ? in : out); /* sums of a norm */
+        at_least(&r, &r.rows, 2, in > out ? in : out); /* channel sums of a norm */
         for (int32_t slot = 0; slot < GENIE_CONV_SLOT_COUNT; slot++) {
             int32_t rows, columns;
             int is_matrix;
             if (!genie_conv_slot_shape(s, slot, &rows, &columns, &is_matrix) || !is_matrix)
                 continue;
-            /* Of a matrix that is not there yet, what it may be. */
+            /* A matrix that is not set yet may be of either kind. */
             for (int quantized = 0; quantized < 2; quantized++) {
                 if (s->matrix[slot] != NULL && genie_matrix_quantized(s->matrix[slot]) != quantized)
                     continue;

@@ -1,4 +1,4 @@
-/* What a convolutional network and its room are made of; private to this folder. */
+/* The structs of a convolutional network and of its buffers; private to this folder. */
 #ifndef GENIE_CONV_H
 #define GENIE_CONV_H
 
@@ -28,17 +28,17 @@ enum { GENIE_CONV_PICTURES = 3 };
 
 /* One thread's strip of rows on their way through a product. */
 typedef struct {
-    float *rows_MK;       /* of float matrices; a single row where these are quantized */
-    void *activations_MK; /* of quantized ones */
-    float *out_MR;        /* of GENIE_CONV_UP, before its channels are dealt out */
+    float *rows_MK;       /* input of a float matrix; for a quantized matrix a single row */
+    void *activations_MK; /* input of a quantized matrix */
+    float *out_MR;        /* output of GENIE_CONV_UP, before depth-to-space */
 } genie_conv_strip;
 
 struct genie_conv_state {
     const genie_conv *conv;
     int32_t thread_count;
-    float *picture[GENIE_CONV_PICTURES]; /* [H, W, C] of whatever layer is at work */
-    double *sums;                        /* [H, 2, C]: of each row of pixels, values and squares */
-    float *scale_C, *shift_C;            /* of the norm at work */
+    float *picture[GENIE_CONV_PICTURES]; /* [H, W, C] of the current layer */
+    double *sums;                        /* [H, 2, C]: for each row of pixels, sums of values and of squares */
+    float *scale_C, *shift_C;            /* of the current norm */
     genie_conv_strip *strip;             /* [thread_count] */
     void *block;
     size_t bytes;
@@ -47,7 +47,7 @@ struct genie_conv_state {
 /* Whether a layer must have this slot, and its shape. */
 int genie_conv_slot_shape(const genie_conv_step *step, int32_t slot, int32_t *rows, int32_t *columns, int *is_matrix);
 
-/* Rows of a product's strip: as many as keep it in a core's own cache, 12 at least. */
+/* Rows of a product's strip: as many as fit in a core's own cache, but at least 12. */
 int32_t genie_conv_strip_rows(const genie_matrix *matrix, int32_t columns);
 
 #endif

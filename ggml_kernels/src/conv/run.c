@@ -1,7 +1,8 @@
 /*
- * Running a convolutional network: one parallel region per picture. A convolution is a matrix product over strips of
- * output pixels, whose rows are gathered as they are needed; each thread takes strips of its own, so that no barrier
- * stands inside one. Sums of a norm are kept per row of pixels and added in order: no result depends on the threads.
+ * Runs a convolutional network: one parallel region per picture. A convolution is a matrix product over strips of
+ * output pixels; the input rows of a strip are gathered when they are needed. Each thread has its own strips, so no
+ * barrier is needed inside a product. A norm keeps its sums per row of pixels and adds them in order, so no result
+ * depends on the number of threads.
  */
 #include "../base/error.h"
 #include "conv.h"
@@ -9,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SUM_PIXELS = 64 }; /* so many are summed in float before they join a sum in double */
+enum { SUM_PIXELS = 64 }; /* pixels summed in float before their sum is added in double */
 
 typedef struct {
     const genie_conv *conv;
@@ -52,7 +53,7 @@ static void gather(const product *p, int32_t y, int32_t x, float *row_K) {
     }
 }
 
-/* Deal the channels (y, x, c) of pixels [first, first + m) out to 2 x 2 pixels. */
+/* Depth-to-space: the channels (y, x, c) of pixels [first, first + m) become 2 x 2 pixels. */
 static void deal_out(const product *p, int32_t first, int32_t m, const float *rows_MR) {
     const size_t C = (size_t)p->deal;
     for (int32_t i = 0; i < m; i++) {
@@ -71,7 +72,7 @@ static void multiply(const pass *c, const product *p, int32_t thread, int32_t th
     const int32_t pixels = p->out_height * p->out_width, K = p->columns;
     const int32_t most = genie_conv_strip_rows(p->matrix, K);
     int32_t strips = (pixels + most - 1) / most, begin, end;
-    strips = (strips + threads - 1) / threads * threads; /* cuts show in the time only */
+    strips = (strips + threads - 1) / threads * threads; /* the cut affects only the time */
     genie_share(strips, thread, threads, &begin, &end);
     const int quantized = genie_matrix_quantized(p->matrix), wide = K != p->channels;
     const genie_activations a = genie_activations_place(strip->activations_MK, most, K);
@@ -161,7 +162,7 @@ static product product_of(const genie_conv_step *s, int32_t slot, const float *x
                      .y_stride = rows};
 }
 
-/* Every thread walks the list; `at` is the picture the layers so far have made. */
+/* Every thread walks the list of layers; `at` is the output of the layers so far. */
 static void run_pass(void *context, int32_t thread, int32_t threads) {
     const pass *c = context;
     float *at = c->state->picture[0], *free_1 = c->state->picture[1], *free_2 = c->state->picture[2];

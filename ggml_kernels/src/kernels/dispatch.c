@@ -14,7 +14,7 @@
 static int always(void) { return 1; }
 
 #if defined(__x86_64__) || defined(_M_X64)
-/* Clang's __builtin_cpu_supports has not always known the word. */
+/* Older versions of Clang do not know "f16c" in __builtin_cpu_supports. */
 static int has_f16c(void) {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;

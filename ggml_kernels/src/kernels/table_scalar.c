@@ -1,4 +1,4 @@
-/* The scalar kernels: the specification of all others, and what runs where nothing better does. */
+/* The scalar kernels: the specification of all others, and the fallback where no other set runs. */
 #include "kernels.h"
 
 #include "activation/activation_scalar.h"

@@ -11,7 +11,7 @@
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 
-/* Or gcc makes a load the operand of every multiplication that uses it, and loads it once per row of a tile. */
+/* Otherwise gcc folds a load into every multiplication that uses it, and so loads it once per row of a tile. */
 #ifdef __aarch64__
 #define KEEP_IN_REGISTER(vector) __asm__("" : "+w"(vector))
 #else
@@ -40,7 +40,7 @@ static inline vf vf_larger(vf a, vf b) { return vf_select(a > b, a, b); }
 static inline vf vf_smaller(vf a, vf b) { return vf_select(a < b, a, b); }
 #endif
 
-/* Halves are folded onto each other: the compiler keeps this in registers, as it does not for a loop over lanes. */
+/* Reductions fold halves onto each other: unlike a loop over lanes, the compiler keeps this in registers. */
 typedef float vf4 __attribute__((vector_size(16)));
 typedef int32_t vi4 __attribute__((vector_size(16)));
 #if VL >= 8
@@ -108,8 +108,8 @@ static inline int32_t vi_top(vi v) {
 
 #if VL == 16
 /*
- * e^x = 2^t to 2e-7 and 6e-8 of t, relative: a polynomial in what t is above a whole number, which scalef takes t for
- * by itself, underflowing and overflowing as it must. NaN stays NaN, and e^0 is 1.
+ * e^x = 2^t, with a relative error of 2e-7 and 6e-8 of t: a polynomial in the fractional part of t. scalef itself takes
+ * the floor of t, and underflows and overflows correctly. NaN stays NaN, and e^0 is 1.
  */
 static inline vf vf_exp(vf x) {
     const __m512 t = _mm512_mul_ps((__m512)x, _mm512_set1_ps(1.44269504088896341f));
@@ -143,7 +143,7 @@ static inline vf vf_exp(vf x) {
 }
 #endif
 
-/* In double, the lanes of one half added to those of the other. */
+/* Adds the two halves of a vector, in double. */
 typedef double vd __attribute__((vector_size(4 * VL)));
 static inline vd vd_halves(vf v) {
 #if VL == 16

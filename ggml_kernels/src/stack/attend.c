@@ -6,21 +6,21 @@
 
 enum { QUERY_CHUNK = 66 }; /* a multiple of the tile of every ISA */
 
-/* What a frame of distance takes off the scores of a head. */
+/* Subtracted from a head's scores per frame of distance. */
 static float slope_of(const pass *c, int32_t head) {
     const float *slopes = c->stack->own.vector[GENIE_SLOT_TEMPORAL_BIAS];
     return slopes == NULL ? 0 : slopes[head];
 }
 
-/* The biases of spatial attention's scores, from a query of a head on; NULL where there are none. */
+/* The biases of spatial attention, from the given query of a head on; NULL if there are none. */
 static const float *bias_of(const pass *c, int32_t head, int32_t query) {
     const size_t P = (size_t)c->stack->params.token_count;
     return c->stack->bias_HPP == NULL ? NULL : c->stack->bias_HPP + ((size_t)head * P + (size_t)query) * P;
 }
 
 /*
- * Queries of a frame are shared as rows are where those are each thread's own, and otherwise as pairs of a head and a
- * chunk of rows, which many threads can have alike.
+ * If each thread has its own rows, an item is a head, with the thread's queries. Otherwise the items are pairs of a
+ * head and a chunk of queries, which divide evenly even among many threads.
  */
 typedef struct {
     int32_t begin, end, chunks;
@@ -58,7 +58,7 @@ static void normed_heads(const pass *c, const float *weight, const float *bias, 
         kernels->layer_norm(x_HD + h * D, weight, bias, epsilon, D, x_HD + h * D);
 }
 
-/* The norm of every head of one row of queries, or of keys, in place, where the stack has it. */
+/* Norms every head of one row of queries or keys in place, if the stack has such a norm. */
 static void norm_query(const pass *c, const genie_weights *w, float *q) {
     if (c->stack->params.qk_norm != GENIE_NORM_NONE)
         normed_heads(c, w->vector[GENIE_SLOT_Q_NORM], w->vector[GENIE_SLOT_Q_NORM_BIAS], q);
@@ -85,7 +85,7 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
         norm_key(c, w, past_k + own);
         if (c->keep_only)
             continue;
-        if (s->length == 0) { /* of a single key all is its value */
+        if (s->length == 0) { /* a single key: the result is its value */
             memcpy(s->att + (size_t)i * (size_t)HD, past_v, (size_t)HD * sizeof(float));
             continue;
         }
@@ -96,7 +96,7 @@ static void temporal_rows(const pass *c, const genie_weights *w, const genie_cac
     }
 }
 
-/* One frame's key and value of a head join a narrow window as number t. */
+/* Adds one frame's key and value of a head to a narrow window, as number t. */
 static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t panel, int32_t t, int32_t D, uint16_t *kp,
                       uint16_t *vp) {
     uint16_t *keys = kp + (size_t)(t / panel * panel) * (size_t)D + t % panel * 2;
@@ -109,7 +109,7 @@ static void keep_bf16(const uint16_t *k, const uint16_t *v, int32_t panel, int32
         pairs[2 * d + 1] = 0;
 }
 
-/* The same in a narrow stack, whose window takes in a frame only when it is committed. */
+/* As temporal_rows, for a narrow stack. Its window takes a frame only when the frame is committed. */
 static void temporal_rows_bf16(const pass *c, const genie_weights *w, const genie_cache *cache) {
     const genie_stack_params *p = &c->stack->params;
     const genie_kernels *kernels = c->stack->kernels;
@@ -127,7 +127,7 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
         uint16_t *kp = (uint16_t *)cache->k + token * slots, *vp = (uint16_t *)cache->v + token * slots;
         const size_t window = slots * (size_t)D;
         if (s->length == 0 && !c->keep_only) {
-            memcpy(s->att + row, s->v + row, (size_t)HD * sizeof(float)); /* of a single key all is its value */
+            memcpy(s->att + row, s->v + row, (size_t)HD * sizeof(float)); /* a single key: the result is its value */
         } else if (!c->keep_only) {
             norm_query(c, w, s->q + row);
             kernels->to_bf16(s->q + row, HD, q16);
@@ -139,7 +139,7 @@ static void temporal_rows_bf16(const pass *c, const genie_weights *w, const geni
     }
 }
 
-/* Spatial attention of a narrow stack. */
+/* Spatial attention of a narrow stack, with operands in bf16. */
 static void spatial_attention_bf16(pass *c, const genie_weights *w) {
     enum { HALF_PANEL = GENIE_KEY_PANEL / 2 };
     const genie_stack_params *p = &c->stack->params;
@@ -148,7 +148,7 @@ static void spatial_attention_bf16(pass *c, const genie_weights *w) {
     const int32_t H = p->head_count, D = p->key_length, HD = H * D, P = p->token_count;
     const size_t head_keys = (size_t)genie_round_up(P, GENIE_KEY_PANEL) * (size_t)D;
     const float scale = 1.0f / sqrtf((float)D);
-    c->buffer ^= 1; /* others may be at the last one yet */
+    c->buffer ^= 1; /* other threads may still read the last one */
     uint16_t *k16 = s->k16[c->buffer], *v16 = s->v16[c->buffer];
     for (int32_t i = c->begin; i < c->end; i++) {
         const size_t row = (size_t)i * (size_t)HD;
@@ -164,7 +164,7 @@ static void spatial_attention_bf16(pass *c, const genie_weights *w) {
                                k16 + (size_t)h * head_keys + (size_t)(i / GENIE_KEY_PANEL * GENIE_KEY_PANEL * D));
     }
     if (c->last_mixing && c->stack->bias_HPP == NULL)
-        genie_keep_masked(c); /* all tokens are keys, but who asks are these */
+        genie_keep_masked(c); /* all tokens are keys, but only these are queries */
     for (int32_t i = c->begin; i < c->end; i++) {
         float *q = s->q + genie_token_of(c, i) * (size_t)HD;
         norm_query(c, w, q);
@@ -182,7 +182,7 @@ static void spatial_attention_bf16(pass *c, const genie_weights *w) {
     genie_phase(c);
 }
 
-/* Attention of the frame's tokens over `keys` keys kept in panels in kt; spatial and space-time alike. */
+/* Attention of the frame's tokens over `keys` keys, in panels in kt; for spatial and space-time sublayers. */
 static void wide_attention(const pass *c, const genie_weights *w, int biased, float *kt, int32_t most_keys,
                            int32_t first_key, const float *v, int32_t keys) {
     const genie_stack_params *p = &c->stack->params;
@@ -228,7 +228,7 @@ void genie_attend(pass *c, const genie_weights *w, const genie_cache *cache) {
     float *k = s->k, *v = s->v;
     const int narrow = c->stack->narrow;
     int32_t stride = HD;
-    if (kind == GENIE_SUBLAYER_TEMPORAL && !narrow && c->position == NULL) { /* straight into the window, a slot each */
+    if (kind == GENIE_SUBLAYER_TEMPORAL && !narrow && c->position == NULL) { /* straight into the window */
         k = (float *)cache->k + (size_t)s->length * (size_t)HD;
         v = (float *)cache->v + (size_t)s->length * (size_t)HD;
         stride = T * HD;

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Mean 0 and variance 1 of this thread's rows of features. */
+/* Standardises this thread's rows of features to mean 0 and variance 1. */
 static const float *standardise(const pass *c) {
     const int32_t N = c->stack->params.input_length;
     for (int32_t i = c->begin; i < c->end; i++) {
@@ -40,7 +40,7 @@ static void embed_features(const pass *c) {
                         w->vector[first ? GENIE_SLOT_INPUT_FIRST_NORM_BIAS : GENIE_SLOT_INPUT_NORM_BIAS], c->x_PE);
 }
 
-/* The embedding of a token: the mask's own row, or the sum over its digits, the least significant first. */
+/* The embedding of a token: the mask's own row, or the sum of its digits' rows, least significant digit first. */
 static void token_row(const genie_stack_params *p, const float *rows, int32_t id, float *x_E) {
     const int32_t E = p->embedding_length;
     const size_t bytes = (size_t)E * sizeof(float);

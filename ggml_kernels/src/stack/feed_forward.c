@@ -1,4 +1,4 @@
-/* FFN sublayers: one FFN for all tokens, or experts of which each token takes the few that its router prefers. */
+/* FFN sublayers: one FFN for all tokens, or experts. A token uses only the few experts that its router prefers. */
 #include "pass.h"
 
 #include <math.h>
@@ -8,7 +8,8 @@ typedef struct {
     const genie_matrix *up, *gate, *down; /* gate may be NULL */
 } ffn;
 
-/* y = or += down(act(gate x, up x)) for the rows of a pass; x was quantized into `a` where the matrices are. */
+/* y = (or +=) down(act(gate x, up x)) for the rows of a pass. If the matrices are quantized, `a` holds the quantized
+ * x. */
 static void run_ffn(const pass *c, int32_t kind, ffn f, genie_activations a, const float *x, float *y, int accumulate) {
     const genie_stack_params *p = &c->stack->params;
     genie_state *s = c->state;
@@ -27,7 +28,8 @@ static void run_ffn(const pass *c, int32_t kind, ffn f, genie_activations a, con
     genie_phase(c);
 }
 
-/* The K experts of a token: the largest of its router's outputs, of equal ones the first; a softmax over these. */
+/* Picks a token's K experts: those with the largest router outputs, the first of equal ones. Their shares are a
+ * softmax over these. */
 static void choose(const float *router_X, int32_t X, int32_t K, int32_t *expert_K, float *share_K) {
     float sum = 0;
     for (int32_t k = 0; k < K; k++) {
@@ -47,7 +49,7 @@ static void choose(const float *router_X, int32_t X, int32_t K, int32_t *expert_
         share_K[k] /= sum;
 }
 
-/* Where each token's input and output stand in the order by expert, for tokens begin..end-1; `place` is the first. */
+/* Orders tokens begin..end-1 by expert: the place of each token's input and output. `place` is the first place. */
 static void order_by_expert(genie_state *s, int32_t X, int32_t K, int32_t begin, int32_t end, const int32_t *count_X,
                             int32_t place) {
     int32_t next_X[GENIE_MAX_EXPERTS];
@@ -60,7 +62,7 @@ static void order_by_expert(genie_state *s, int32_t X, int32_t K, int32_t begin,
 }
 
 /*
- * Each expert runs on the rows that chose it, side by side. Where a thread's rows are its own so is all of this;
+ * Each expert runs on the rows that chose it, side by side. If each thread has its own rows, it does all of this alone;
  * otherwise the threads go from expert to expert together.
  */
 static void run_experts(const pass *c, const genie_weights *w) {
@@ -69,7 +71,7 @@ static void run_experts(const pass *c, const genie_weights *w) {
     const int32_t X = w->sublayer->expert_count, K = w->sublayer->expert_used_count;
     const size_t E = (size_t)p->embedding_length;
     const genie_matrix *router = w->matrix[GENIE_SLOT_ROUTER];
-    const genie_activations none = genie_room(c, s->activations, p->embedding_length); /* a router is of floats */
+    const genie_activations none = genie_room(c, s->activations, p->embedding_length); /* unused: routers are float */
     const float *x = genie_sublayer_input(c, w, router, none);
     genie_phase(c);
     genie_product(c, router, none, x, p->embedding_length, s->router_PX, X, 0);
@@ -93,7 +95,7 @@ static void run_experts(const pass *c, const genie_weights *w) {
         pass some = *c;
         some.rows = count_X[e];
         if (c->by_row)
-            some.end = begin + count_X[e]; /* no more than there are, for a token takes an expert once */
+            some.end = begin + count_X[e]; /* at most c->end: a token takes an expert once */
         else
             genie_share(some.rows, c->thread, c->threads, &some.begin, &some.end);
         for (int32_t i = some.begin; i < some.end; i++)

@@ -1,15 +1,15 @@
 /*
- * Running a stack: one parallel region per frame. Every thread walks the same list of sublayers. Where there are rows
- * (tokens) enough for all threads, each does everything for rows of its own and waits for others only around attention
- * within the frame; otherwise rows are shared for what is done row by row, and output channels for products, with
- * barriers between. No sum is ever split across threads, so the ways give the same bytes.
+ * Runs a stack: one parallel region per frame. Every thread walks the same list of sublayers. If there are enough rows
+ * (tokens) for all threads, each thread does everything for its own rows and waits for others only around attention
+ * within the frame. Otherwise row-by-row work is shared by rows and products by output channels, with barriers between.
+ * No sum is ever split across threads, so both ways give the same bytes.
  */
 #include "../base/error.h"
 #include "pass.h"
 
 #include <string.h>
 
-/* The first sublayer from which on no token sees another of its frame. */
+/* The index from which on no sublayer lets a token see others of its frame. */
 static int32_t first_apart(const genie_stack_params *p) {
     int32_t i = p->block_count * p->sublayer_count;
     for (; i > 0; i--) {
@@ -20,7 +20,7 @@ static int32_t first_apart(const genie_stack_params *p) {
     return i;
 }
 
-/* What comes out in the end, normed. */
+/* The final rows, after the output norm if there is one. */
 static const float *final_rows(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const genie_weights *own = &c->stack->own;
@@ -36,7 +36,7 @@ static const genie_matrix *head_of(const pass *c) {
     return c->stack->own.matrix[first ? GENIE_SLOT_OUTPUT_FIRST : GENIE_SLOT_OUTPUT];
 }
 
-/* The final norm and the head, or the residual stream as it is. */
+/* The final norm, and the head if there is one. */
 static void output(const pass *c) {
     const int32_t E = c->stack->params.embedding_length, O = c->stack->params.output_length;
     const float *x = final_rows(c);
@@ -52,7 +52,8 @@ static void output(const pass *c) {
     genie_product(c, head_of(c), a, x, E, c->output_PO, O, 0);
 }
 
-/* The head and sampling together, where nobody wants the logits: those of a few rows at a time stay in the cache. */
+/* The head and sampling together, if the caller does not want the logits: those of a few rows at a time stay in the
+ * cache. */
 static void sample_own_rows(const pass *c) {
     enum { ROWS = 12 };
     const int32_t E = c->stack->params.embedding_length, O = c->stack->params.output_length;
@@ -100,7 +101,7 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
     genie_share_rows(c, p->token_count);
     int32_t sublayers = p->block_count * p->sublayer_count;
     while (c->output_PO == NULL && sublayers > 0 && s->cache[sublayers - 1].k == NULL)
-        sublayers--; /* a frame that is to be remembered only: what comes after the last window is for the head */
+        sublayers--; /* the frame is only kept in the window: sublayers after the last cache serve the head */
     if (c->output_PO == NULL && sublayers == 0)
         return;
     const int32_t apart = first_apart(p);

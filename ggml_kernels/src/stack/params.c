@@ -1,10 +1,10 @@
-/* What a stack's parameters may be, and which weights they call for. */
+/* Which parameters a stack may have, and which weights they require. */
 #include "stack.h"
 
-/* Kernels have room for so much. */
+/* Buffers in the kernels have these fixed sizes. */
 _Static_assert(GENIE_MAX_KEY_LENGTH == 1024 && GENIE_MAX_CONTEXT == 1024, "the texts below say these numbers");
 
-/* The first fault of a list of checks, as a text. */
+/* Each check returns its fault as a text, so the first fault is reported. */
 #define IN(field, low, high)                                                                                           \
     if (!(p->field >= (low) && p->field <= (high)))                                                                    \
     return #field " must be in " #low ".." #high
@@ -40,7 +40,7 @@ static const char *sublayer_fault(const genie_stack_params *p, const genie_subla
     return NULL;
 }
 
-/* Every factor has as many codes, and all ids stay numbers a float can tell apart. */
+/* All factors have the same number of codes, and all ids are exact as floats. */
 static const char *factors_fault(const genie_stack_params *p) {
     IN(factor_count, 1, 4);
     if (p->factor_count == 1)

@@ -1,21 +1,21 @@
-/* What the sublayers of a pass share: whose rows are whose, products, norms. */
+/* Shared by the sublayers of a pass: which rows a thread has, products, norms. */
 #include "pass.h"
 
 #include "../base/assert.h"
 
 #include <string.h>
 
-enum { OWN_ROWS = 32 }; /* a thread; fewer would read all weights for too little */
+enum { OWN_ROWS = 32 }; /* per thread; with fewer, it would read all weights for too little work */
 
 void genie_share_rows(pass *c, int32_t rows) {
     c->rows = rows;
     c->by_row = rows >= OWN_ROWS * c->threads;
     int32_t begin, end, all_begin, all_end;
-    genie_share((rows + 1) / 2, c->thread, c->threads, &begin, &end); /* values of two rows share words */
+    genie_share((rows + 1) / 2, c->thread, c->threads, &begin, &end); /* in pairs: values of two rows share words */
     genie_share((c->stack->params.token_count + 1) / 2, c->thread, c->threads, &all_begin, &all_end);
     c->offset = c->by_row ? 2 * (all_begin - begin) : 0;
     c->end = (2 * end < rows ? 2 * end : rows) + c->offset;
-    c->begin = 2 * begin + c->offset < c->end ? 2 * begin + c->offset : c->end; /* none, behind an odd last row */
+    c->begin = 2 * begin + c->offset < c->end ? 2 * begin + c->offset : c->end; /* none, after an odd last row */
     GENIE_ASSERT(c->begin >= 0 && c->begin <= c->end && c->end <= c->stack->params.token_count + 1);
 }
 
@@ -60,7 +60,7 @@ void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const flo
         norm_row(c, kind, weight, bias, c->x_PE + (size_t)i * E, y_PE + (size_t)i * E);
 }
 
-/* Where a sublayer's norm has its weights; with FiLM the frame's action picks the row of them. */
+/* Where the weights of a sublayer's norm begin. With FiLM, the frame's action picks the row. */
 static size_t norm_at(const pass *c) {
     const genie_stack_params *p = &c->stack->params;
     const int32_t row = p->conditioning != GENIE_CONDITIONING_FILM ? 0 : c->action < 0 ? p->action_count : c->action;
@@ -84,7 +84,7 @@ const float *genie_sublayer_input(const pass *c, const genie_weights *w, const g
         sublayer_norm(c, w, c->y_PE);
         return c->y_PE;
     }
-    /* A few rows are quantized while their norms are at hand, which are not kept otherwise. */
+    /* Norm and quantize a few rows at a time, while they are in the cache. The normed rows are not kept. */
     enum { FEW = 8 };
     const float *weight = w->vector[GENIE_SLOT_NORM] + norm_at(c), *bias = w->vector[GENIE_SLOT_NORM_BIAS];
     float *y = c->y_PE + (size_t)c->begin * (size_t)E;
@@ -96,7 +96,7 @@ const float *genie_sublayer_input(const pass *c, const genie_weights *w, const g
         genie_activations_quantize(c->stack->kernels, y, E, n, E,
                                    genie_activations_row(a, E, c->by_row ? i - c->begin : i), 0, 1);
     }
-    return c->y_PE; /* which a quantized matrix does not read */
+    return c->y_PE; /* a quantized matrix does not read it */
 }
 
 void genie_sublayer_end(const pass *c, const genie_weights *w) {
@@ -110,7 +110,7 @@ void genie_keep_masked(pass *c) {
         return;
     const size_t E = (size_t)c->stack->params.embedding_length;
     genie_share_rows(c, s->masked);
-    genie_pool_barrier(c->pool); /* rows may come from what was another thread's share */
+    genie_pool_barrier(c->pool); /* rows may come from another thread's former share */
     c->position = s->masked_P;
     for (int32_t i = c->begin; i < c->end; i++)
         memcpy(c->y_PE + (size_t)i * E, c->x_PE + genie_token_of(c, i) * E, E * sizeof(float));

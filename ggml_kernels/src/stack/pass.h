@@ -18,24 +18,24 @@ typedef struct {
     uint64_t seed;
     uint32_t frame;
     int32_t *sampled_P;
-    int32_t masked_only; /* the head is for masked tokens alone */
+    int32_t masked_only; /* the head is needed for masked tokens only */
 
-    /* Where a pass is; every thread has its own copy of all this, and changes it alike. */
+    /* The progress of a pass. Every thread has its own copy of this struct, and all change it alike. */
     int32_t thread, threads;
     float *x_PE, *y_PE; /* residual stream, and its normed copy: `rows` rows */
     int32_t rows;
-    const int32_t *position; /* the token of row `offset` and of those after it; NULL: rows are tokens */
-    int32_t begin, end;      /* this thread's rows, the first an even one */
-    int32_t offset;          /* this thread's row `begin` is the (begin - offset)th of all */
-    int by_row;              /* products too are shared by rows; else by output channels, with barriers around them */
+    const int32_t *position; /* the token of row `offset` and of those after it; NULL: row i is token i */
+    int32_t begin, end;      /* this thread's rows; the first one is even */
+    int32_t offset;          /* this thread's row `begin` is number begin - offset of all rows */
+    int by_row;              /* products are shared by rows too; else by output channels, with barriers around them */
     int buffer;              /* which of k16 and v16 the last spatial sublayer filled */
-    int last_mixing;         /* after this sublayer no token sees another of its frame */
-    int keep_only;           /* of this sublayer nothing is wanted but what its window keeps */
+    int last_mixing;         /* after this sublayer no token sees others of its frame */
+    int keep_only;           /* of this sublayer, only what its window keeps is needed */
 } pass;
 
 /*
- * From here on the pass is about `rows` rows, and each thread gets its share of them. A thread's rows begin at the same
- * place of the buffers as its tokens do, because that part of them is in its core's cache.
+ * From here on the pass has `rows` rows, and each thread gets its share of them. A thread's rows begin at the same
+ * place of the buffers as its tokens do, because that part is in its core's cache.
  */
 void genie_share_rows(pass *c, int32_t rows);
 
@@ -43,13 +43,13 @@ static inline size_t genie_token_of(const pass *c, int32_t row) {
     return (size_t)(c->position == NULL ? row : c->position[row - c->offset]);
 }
 
-/* Between a product and what is done row by row before or after it. */
+/* A barrier between a product and row-by-row work, unless both are shared by rows. */
 static inline void genie_phase(const pass *c) {
     if (!c->by_row)
         genie_pool_barrier(c->pool);
 }
 
-/* Room in `storage`, one of the state's, for quantized rows: this thread's if they are its own, else all. */
+/* Places quantized rows in `storage`, one of the state's buffers: this thread's rows if by_row, otherwise all rows. */
 genie_activations genie_room(const pass *c, void *storage, int32_t columns);
 
 /* Quantize this thread's rows of the input of `w`, unless w is a float matrix and reads x itself. */
@@ -62,18 +62,19 @@ void genie_product(const pass *c, const genie_matrix *w, genie_activations a, co
 /* Norm this thread's rows of the residual stream into y_PE, or in place. */
 void genie_norm_rows(const pass *c, int32_t kind, const float *weight, const float *bias, float *y_PE);
 
-/* What a sublayer reads: this thread's rows, normed where it has a norm and that comes first, and quantized where
+/* The input of a sublayer: this thread's rows, normed if the sublayer has a norm before it, and quantized if
  * `matrix` is. */
 const float *genie_sublayer_input(const pass *c, const genie_weights *w, const genie_matrix *matrix,
                                   genie_activations a);
 
-/* After a sublayer was added to x, and a phase. */
+/* Called after a sublayer was added to x and a phase ended: applies a norm that comes after the sublayer. */
 void genie_sublayer_end(const pass *c, const genie_weights *w);
 
 /* x_PE from tokens or features, the action and positions. */
 void genie_embed(const pass *c);
 
-/* Where a pass parts tokens and is about masked ones only, their rows move together, into what was y_PE. */
+/* Packs the rows of masked tokens together, into what was y_PE, if the pass needs only these. Called where tokens
+ * stop seeing each other. */
 void genie_keep_masked(pass *c);
 
 /* An attention sublayer, whole. */
@@ -82,7 +83,7 @@ void genie_attend(pass *c, const genie_weights *w, const genie_cache *cache);
 /* An FFN sublayer, whole: one FFN, or experts. */
 void genie_feed_forward(const pass *c, const genie_weights *w);
 
-/* A PEG, whole: x_PE += convolution of it and of the two frames before, which `cache` holds. */
+/* A PEG sublayer, whole: x_PE += convolution of this frame and of the two before, which `cache` holds. */
 void genie_peg(const pass *c, const genie_weights *w, const genie_cache *cache);
 
 #endif

@@ -42,7 +42,7 @@ static int32_t drawn(const distribution *d, double u) {
     return d->codes - 1;
 }
 
-/* Step 2 without one: the first of the likeliest. */
+/* Step 2 without a temperature: the first of the most likely codes. */
 static int32_t likeliest(const float *logits, int32_t codes) {
     int32_t best = 0;
     for (int32_t v = 1; v < codes; v++)
@@ -54,7 +54,7 @@ static int better(const genie_candidate *a, const genie_candidate *b) {
     return a->quality != b->quality ? a->quality > b->quality : a->position < b->position;
 }
 
-/* The best is the root of the heap. */
+/* Moves the root down to its place; the best candidate is at the root of the heap. */
 static void sift(genie_candidate *heap, int32_t root, int32_t n) {
     for (int32_t child; (child = 2 * root + 1) < n; root = child) {
         if (child + 1 < n && better(&heap[child + 1], &heap[child]))
@@ -84,7 +84,7 @@ static int32_t filled(const genie_sampler *sampler, int32_t step, int32_t tokens
     return fill < n ? fill : n;
 }
 
-/* The first of the likeliest, whose value is known to be `top`; logits that are no numbers are another matter. */
+/* The first code whose logit is `top`, the largest. With NaN among the logits there may be none: search again. */
 static int32_t first_at(const float *logits, int32_t codes, float top) {
     for (int32_t v = 0; v < codes; v++)
         if (logits[v] == top)
@@ -92,7 +92,7 @@ static int32_t first_at(const float *logits, int32_t codes, float top) {
     return likeliest(logits, codes);
 }
 
-/* Steps 2 to 4 for a masked position and one factor of its id: what it adds to log_p and quality. */
+/* Steps 2 to 4 for one factor of a masked position's id. Returns the digit, and adds to *log_p and *quality. */
 static int32_t sample_factor(const genie_kernels *kernels, const genie_sampler *sampler, double u, distribution *d,
                              double *log_p, double *quality) {
     const float temperature = sampler->temperature;
@@ -111,7 +111,7 @@ static int32_t sample_factor(const genie_kernels *kernels, const genie_sampler *
         digit = likeliest(d->logits, d->codes); /* a greedy step that needs no sums */
     }
     if (largest)
-        *quality += -log(d->total); /* of the largest probability at this temperature */
+        *quality += -log(d->total); /* log of the largest probability at this temperature */
     if (log_p_wanted && temperature > 0 && temperature != 1)
         set_terms(kernels, d, 1.0f);
     if (log_p_wanted)
@@ -161,7 +161,7 @@ void genie_sample_rows(const genie_kernels *kernels, const genie_sampler *sample
     if (begin >= end)
         return;
     distribution d = {.codes = genie_factor_size(p)};
-    d.terms = state->terms_PO + (size_t)room * (size_t)d.codes; /* of one position after the other */
+    d.terms = state->terms_PO + (size_t)room * (size_t)d.codes; /* reused for each position */
     d.sums = state->sums_PS + (size_t)room * (size_t)genie_stretches(d.codes);
     for (int32_t i = begin; i < end; i++) {
         const int32_t position = state->masked_P[i], row = by_token ? position : i - begin;

@@ -1,4 +1,4 @@
-/* Building a stack: parameters checked, one tensor set at a time, then sealed. */
+/* Builds a stack: the parameters are checked, tensors are set one at a time, then the stack is sealed. */
 #include "../base/error.h"
 #include "stack.h"
 
@@ -47,7 +47,7 @@ const char *genie_stack_isa(const genie_stack *stack) { return stack->kernels->n
 
 size_t genie_stack_bytes(const genie_stack *stack) { return stack->bytes; }
 
-/* One tensor with the matrices of all experts, one below the other. */
+/* Sets one tensor that holds the matrices of all experts, stacked. */
 static genie_status set_experts(genie_stack *stack, genie_pool *pool, genie_weights *w, int32_t slot, int32_t type,
                                 int32_t rows, int32_t columns, const void *data, size_t bytes) {
     const size_t count = (size_t)w->sublayer->expert_count, each = bytes / count;
@@ -87,7 +87,7 @@ genie_status genie_stack_set(genie_stack *stack, genie_pool *pool, int32_t block
     if (rows != want_rows || columns != want_columns)
         return genie_fail(GENIE_ERROR_ARGUMENT, "the weight is of another shape");
     if (is_matrix) {
-        /* What is rounded in a router sends tokens elsewhere. */
+        /* Rounding in a router would send tokens to other experts. */
         const int rough = slot == GENIE_SLOT_ROUTER && type != GENIE_TYPE_F32 && type != GENIE_TYPE_F16;
         if (w->matrix[slot] != NULL)
             return genie_fail(GENIE_ERROR_ARGUMENT, "the weight is there");
@@ -135,7 +135,7 @@ static genie_status weights_seal(const genie_stack_params *p, genie_weights *w) 
                 return status;
         }
     }
-    /* q, k and v (up and gate) read the same activations, quantized or not. */
+    /* q, k and v (and up and gate) read the same activations, so all or none of them must be quantized. */
     const int32_t alike[][2] = {
         {GENIE_SLOT_Q, GENIE_SLOT_K}, {GENIE_SLOT_Q, GENIE_SLOT_V}, {GENIE_SLOT_UP, GENIE_SLOT_GATE}};
     for (size_t i = 0; i < sizeof alike / sizeof *alike; i++) {
@@ -146,8 +146,7 @@ static genie_status weights_seal(const genie_stack_params *p, genie_weights *w) 
     return GENIE_OK;
 }
 
-/* A stack that keeps a weight of attention in float is to be exact; one that does not has rounded more than bf16 does.
- */
+/* If an attention weight is float, attention must be exact. Otherwise quantization has lost more than bf16 does. */
 static int narrow(const genie_stack *stack) {
     const genie_stack_params *p = &stack->params;
     if (!stack->kernels->prefers_bf16 || p->key_length % 16 != 0)

@@ -1,4 +1,4 @@
-/* What a stack and a state are made of; private to this folder. */
+/* The structs of a stack and of a state; private to this folder. */
 #ifndef GENIE_STACK_H
 #define GENIE_STACK_H
 
@@ -21,7 +21,7 @@ struct genie_stack {
     genie_weights own;       /* block = sublayer = -1 */
     genie_weights *sublayer; /* [block_count * sublayer_count] */
     genie_arena arena;       /* of the weights */
-    float *bias_HPP;         /* of spatial attention, query by query; NULL where there is none */
+    float *bias_HPP;         /* of spatial attention, query by query; NULL if there is none */
     int sealed;
     int narrow; /* attention in bf16: temporal windows and spatial keys and values are uint16 then */
     size_t bytes;
@@ -30,9 +30,9 @@ struct genie_stack {
 /*
  * The window of one mixing sublayer, H*D = HD floats per token.
  * temporal: k and v are [P][T][HD], so that one position's past is contiguous; in a narrow stack, bf16 [P][H] windows
- * as attention_past_bf16 wants them.
+ * in the layout of attention_past_bf16.
  * peg: k is what the convolution sees, [T][P][E].
- * spacetime: k holds the keys of all frames as the attention kernel wants them, head by head; v is [T*P][HD].
+ * spacetime: k holds the keys of all frames in the layout of the attention kernel, head by head; v is [T*P][HD].
  */
 typedef struct {
     void *k, *v;
@@ -48,38 +48,43 @@ struct genie_state {
     int32_t length;         /* frames committed */
     genie_cache *cache;     /* [block_count * sublayer_count]; NULL members where a sublayer keeps nothing */
     float *x_PE, *y_PE;     /* residual stream, normed copy */
-    float *features_PN;     /* input_norm: the features as INPUT takes them */
+    float *features_PN;     /* with input_norm: the standardised features */
     float *q, *k, *v, *att; /* [P, HD] */
     float *kt;              /* keys of a spatial sublayer in panels, head by head */
-    /* narrow: queries [P, HD], keys in panels head by head, values in pairs, of this spatial sublayer and of the one
-     * before; and a row's own key and value for the window [P, 2 HD], apart from those, which other threads may be
-     * writing already */
+    /*
+     * Narrow stacks. q16: queries [P, HD]. k16, v16: keys in panels head by head and values in pairs, of this spatial
+     * sublayer and of the one before. own16: a row's own key and value for the window, [P, 2 HD]; separate, because
+     * other threads may already be writing k16 and v16.
+     */
     uint16_t *q16, *k16[2], *v16[2], *own16;
     float *up, *gate; /* [P, F] */
-    /* Experts, K of X for a token. A token's choices of them (rank by rank), what each counts, and its place in an
-     * order by expert; the token at each place; the input of one expert's tokens, and by place what came out. */
+    /*
+     * Experts, K of X per token. expert: a token's experts, best first; share: their weights; place: the token's places
+     * in the order by expert; token: the token at each place; routed: the input of one expert's tokens; expert_KPE: the
+     * outputs by place.
+     */
     float *router_PX, *share_PK, *routed_PE, *expert_KPE;
     int32_t *expert_PK, *place_PK, *token_KP;
     float *logits_PO;
-    float *terms_PO; /* softmax terms while sampling, and sums of stretches of them; a thread uses one row */
+    float *terms_PO; /* softmax terms while sampling, and in sums_PS sums of stretches of them; a thread uses one row */
     double *sums_PS;
     double *quality_P;
     genie_candidate *candidates_P;
     int32_t *chosen_P;
     int32_t *masked_P; /* the masked tokens, in order, and how many there are */
     int32_t masked;
-    void *activations;     /* quantized rows of the widest input, */
-    size_t activation_row; /* so many bytes each */
-    void *raw;             /* those of what keys and values read, where that is the residual */
+    void *activations;     /* quantized rows of the widest input */
+    size_t activation_row; /* bytes of each row */
+    void *raw;             /* quantized rows of the residual, if keys and values read that */
     void *block;           /* the one allocation behind all of the above */
     size_t bytes;
 };
 
 enum { GENIE_MAX_EXPERTS = 256 };
 enum { GENIE_PEG_TAPS = 27 };   /* 3 frames, rows and columns */
-enum { GENIE_LIMIT = 1 << 24 }; /* numbers up to here are exact as floats */
+enum { GENIE_LIMIT = 1 << 24 }; /* whole numbers up to this are exact as floats */
 
-/* What this folder takes for granted of the public header. */
+/* What this folder assumes about the public header. */
 _Static_assert(GENIE_SLOT_GATE == GENIE_SLOT_UP + 1 && GENIE_SLOT_DOWN == GENIE_SLOT_UP + 2, "genie_weights.experts");
 _Static_assert(sizeof(genie_sublayer) == 7 * sizeof(int32_t), "a sublayer is its seven numbers and no padding");
 _Static_assert(GENIE_KEY_PANEL % 2 == 0 && GENIE_PAST_PANEL % 2 == 0, "values lie in pairs");
@@ -102,13 +107,13 @@ static inline const genie_sublayer *genie_sublayer_at(const genie_stack_params *
     return &p->sublayers[i % p->sublayer_count];
 }
 
-/* Values that norms look at. */
+/* The number of values that norms use. */
 static inline int32_t genie_norm_length(const genie_stack_params *p) {
     return p->norm_length > 0 ? p->norm_length : p->embedding_length;
 }
 
-/* Bytes of the table of biases with a row for every query of every head, 0 without one; 0 is returned where they are
- * too many to count. */
+/* *bytes: the size of the table of biases with a row for every query of every head; 0 without a spatial bias.
+ * Returns 0 if that overflows. */
 int genie_bias_bytes(const genie_stack_params *p, size_t *bytes);
 
 /* The matrix slot a bias belongs to, or -1. */
@@ -117,7 +122,7 @@ int32_t genie_bias_of(int32_t slot);
 /* What is wrong with a sampler's settings, or with sampling from this stack, in words; NULL: nothing. */
 const char *genie_sampler_fault(const genie_stack_params *p, const genie_sampler *sampler, int32_t step);
 
-/* Codes of one factor, and of all of them together, which is the mask id too. */
+/* Codes of one factor. genie_mask_id: of all factors together, which is also the mask id. */
 static inline int32_t genie_factor_size(const genie_stack_params *p) { return p->output_length / p->factor_count; }
 
 static inline int32_t genie_stretches(int32_t codes) { return (codes + GENIE_SUM_STRETCH - 1) / GENIE_SUM_STRETCH; }
@@ -129,11 +134,11 @@ static inline int32_t genie_mask_id(const genie_stack_params *p) {
     return codes;
 }
 
-/* Which tokens are masked: before a region that samples. */
+/* Finds the masked tokens. Call it before a region that samples. */
 void genie_find_masked(genie_state *state, const int32_t *ids_P);
 
-/* Steps 2-4 of docs/sampling.md for masked tokens `begin`..`end`-1. Logits are row by row those of these, or (by_token)
- * of all tokens. `room`: which of the state's rows for terms and sums is used. */
+/* Steps 2-4 of docs/sampling.md for masked tokens `begin`..`end`-1. logits_PO has a row for each of these or,
+ * by_token, for each token of the frame. `room`: which of the state's rows for terms and sums to use. */
 void genie_sample_rows(const genie_kernels *kernels, const genie_sampler *sampler, int32_t step, uint64_t seed,
                        uint32_t frame, genie_state *state, int32_t begin, int32_t end, int32_t room,
                        const float *logits_PO, int by_token, int32_t *ids_P);

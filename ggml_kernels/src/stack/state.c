@@ -1,4 +1,5 @@
-/* The window of past frames, and the scratch of one pass: one allocation, laid out twice (measured, then placed). */
+/* The window of past frames, and the scratch of one pass. One allocation, laid out twice: to measure it, then to
+ * place it. */
 #include "../base/error.h"
 #include "stack.h"
 
@@ -48,7 +49,7 @@ static void lay_out(genie_state *state, arena *a) {
         if (a->base != NULL)
             state->cache[i] = cache;
     }
-    const size_t R = P + P % 2; /* the last pair of rows may be packed where it has one token */
+    const size_t R = P + P % 2; /* rows are packed in pairs, so packed rows may end one beyond an odd P */
     state->x_PE = arena_take(a, R * E, f);
     state->y_PE = arena_take(a, R * E, f);
     state->features_PN = arena_take(a, p->input_norm == GENIE_INPUT_NORM_DUAL ? R * (size_t)p->input_length : 0, f);
@@ -65,7 +66,7 @@ static void lay_out(genie_state *state, arena *a) {
     state->own16 = arena_take(a, narrow ? 2 * R * HD : 0, half);
     state->up = arena_take(a, R * F, f);
     state->gate = arena_take(a, R * F, f);
-    int32_t most_experts = 0, most_used = 0, raw = 0; /* of all sublayers */
+    int32_t most_experts = 0, most_used = 0, raw = 0; /* over all sublayers */
     for (int32_t i = 0; i < p->sublayer_count; i++) {
         const genie_sublayer *sublayer = &p->sublayers[i];
         const int ffn = sublayer->kind == GENIE_SUBLAYER_FFN;
@@ -128,7 +129,7 @@ genie_status genie_stack_need(const genie_stack *stack, size_t *seal_bytes, size
         return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL");
     if (!genie_bias_bytes(&stack->params, seal_bytes))
         return genie_fail(GENIE_ERROR_MEMORY, "out of memory");
-    /* Which of the two attentions it will be is known only with the weights. */
+    /* Whether attention will be narrow is known only with the weights, so take the larger size. */
     *state_bytes = 0;
     for (int narrow = 0; narrow < 2; narrow++) {
         genie_stack assumed = *stack;

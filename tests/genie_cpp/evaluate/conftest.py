@@ -1,4 +1,4 @@
-"""A game so small that a test can hold all of it: a ring of 12 places, somebody with a nose who walks it."""
+"""A game so small that a test can hold all of it: a ring of 12 places, and a walker with a nose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOVER = (4, 4, 8, 8)
 
 
 def picture(place: int) -> np.ndarray:
-    """16x16 of the ring from `place` on, a column of 4 pixels a place."""
+    """16x16 pixels of the ring from `place` on; each place is a column of 4 pixels."""
     colours = np.random.default_rng(0).integers(0, 256, (PLACES, 4, 3), np.uint8)
     columns = [np.repeat(np.repeat(colours[(place + k) % PLACES][:, None], 4, 0), 4, 1) for k in range(4)]
     return np.concatenate(columns, 1)
@@ -28,7 +28,7 @@ def picture(place: int) -> np.ndarray:
 def frame(place: int, way: int) -> np.ndarray:
     image = picture(place)
     image[4:8, 4:8] = 255
-    image[5:7, 4 if way == 1 else 7] = (200, 0, 0)  # the nose is where it goes
+    image[5:7, 4 if way == 1 else 7] = (200, 0, 0)  # the nose points where the walker goes
     return image
 
 
@@ -53,14 +53,14 @@ def tiny(tiny_gguf: Any) -> Model:
 
 @pytest.fixture
 def named(tiny_config: GenieConfig, tmp_path: Path) -> Model:
-    """`tiny` whose actions have names."""
+    """`tiny`, with names for its actions."""
     write(tmp_path / "named.gguf", "f32", dataclasses.replace(tiny_config, action_names=["stay", "left", "right"]))
     return Model.open(tmp_path / "named.gguf", threads=1)
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    """A folder as examples/training/collect.py makes it."""
+    """A folder like those of examples/training/collect.py."""
     walks = [walk(seed, 41) for seed in range(4)]
     np.savez(tmp_path / "test.npz", **{k: np.stack([w[k] for w in walks]) for k in walks[0]})
     np.savez(
@@ -74,7 +74,7 @@ def recorded(tmp_path: Path) -> Path:
 
 
 class Rerun:
-    """Stands for a `World` that knows the game: it walks the ring, and may be made to err."""
+    """Stands in for a `World` that knows the game: it walks the ring, and can be told to make mistakes."""
 
     def __init__(self, play: Play, lost: bool = False, backwards: bool = False) -> None:
         self.play, self.lost, self.backwards = play, lost, backwards

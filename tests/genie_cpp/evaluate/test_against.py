@@ -35,7 +35,7 @@ def test_four_bits_lose_more_than_eight(tiny: Model, tiny_checkpoint: Path, clip
 
 
 def test_another_world_is_refused(tiny: Model, named: Model, clips: np.ndarray) -> None:
-    found = against(named, tiny, clips)  # names are not what a world is
+    found = against(named, tiny, clips)  # names do not count as a difference
     assert found["kl"] == 0
     other = Model.open()
     with pytest.raises(ModelError, match="not one world: frame_width is 128 in one and 16 in the other"):

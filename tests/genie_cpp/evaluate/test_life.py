@@ -1,4 +1,4 @@
-"""Long play of a world of random weights: what is counted is what was played."""
+"""Long play of a world with random weights: the counts match what was played."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_life_is_what_a_world_plays(tiny: Model, start: np.ndarray) -> None:
     held = next(h for h in found.held if (h.action, h.seed) == (2, 1))
     assert held.distinct == len(np.unique(np.stack(ids)[6:], axis=0)) / 6
     assert held.changed == pytest.approx((np.stack(ids)[1:] != np.stack(ids)[:-1]).mean())
-    assert held.strays is None and not found.still and not found.returns  # nobody said what is real, or what stays
+    assert held.strays is None and not found.still and not found.returns  # neither real frames nor a "stay" were given
 
 
 def test_life_is_the_same_twice_and_knows_real_play(tiny: Model, start: np.ndarray, recorded: Path) -> None:

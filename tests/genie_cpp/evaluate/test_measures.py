@@ -1,4 +1,4 @@
-"""Figures of frames and tokens, on cases that can be worked out by hand."""
+"""Measures of frames and tokens, on cases that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_strays_are_pairs_never_seen_in_that_direction() -> None:
     seen = measures.Neighbours(8, 3, nobody)
     seen.add(np.array([[0, 1, 2, 3, 4, 5]]))  # 0 1 2 / 3 4 5
     assert seen.strays(np.array([[0, 1, 2, 3, 4, 5]])) == 0
-    # 1 0 2 / 4 3 5: beside each other all four pairs are strange; above one another none is.
+    # 1 0 2 / 4 3 5: beside each other all four pairs are new; one above the other none is.
     assert seen.strays(np.array([[1, 0, 2, 4, 3, 5]])) == pytest.approx(4 / 7)
     mover = np.array([True, False, False, False, False, False])
     apart = measures.Neighbours(8, 3, mover)
@@ -61,7 +61,7 @@ def test_the_nearest_place_is_found_outside_the_mover() -> None:
     pictures = rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
     mask = measures.pixels_of((0, 0, 4, 4), 8, 8)
     frames = pictures[[3, 1]].copy()
-    frames[:, :4, :4] = 0  # whoever stands there hides it
+    frames[:, :4, :4] = 0  # the mover hides it
     nearest = measures.Nearest(pictures, mask)
     assert nearest.holds(frames, np.array([3, 1])).tolist() == [True, True]
     assert nearest.holds(frames, np.array([3, 2])).tolist() == [True, False]

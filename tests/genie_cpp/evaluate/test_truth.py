@@ -1,4 +1,4 @@
-"""Against what really happened: a world that knows the game passes, one that errs is found out."""
+"""Measures against what really happened: a world that knows the game passes, one that makes mistakes fails."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_latent_of_a_true_action_is_its_commonest() -> None:
     table = np.array([[9, 1, 0], [0, 2, 0], [1, 0, 6], [0, 5, 0]])
     assert meaning(table).tolist() == [0, 3, 2]
     assert found_share(table) == pytest.approx([0.9, 1.0, 6 / 7])
-    mixed = np.array([[4, 0, 74], [0, 0, 68], [90, 0, 0]])  # the purer of two; an action that never came
+    mixed = np.array([[4, 0, 74], [0, 0, 68], [90, 0, 0]])  # the purer of two latents; an action that never occurs
     assert meaning(mixed).tolist()[::2] == [2, 1] and found_share(mixed) == pytest.approx([1, 1])
 
 

@@ -25,7 +25,7 @@ static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, in
         case GENIE_FFN_GEGLU:
             up[i] = gelu_scalar(gate[i]) * x;
             break;
-        case GENIE_FFN_COUNT: /* no kind; a stack of one is not made */
+        case GENIE_FFN_COUNT: /* not a kind: genie_stack_create refuses it */
             break;
         }
     }

@@ -1,8 +1,8 @@
 /* FFN activations and softmax terms on vectors of the including file's ISA. */
 
 /*
- * x (1 + erf(x / sqrt 2)) / 2 with erf(x / sqrt 2) = x P(x^2) / Q(x^2), fitted to 2e-8 up to where erf rounds to 1: all
- * of an exponential's work is saved, and one division is left.
+ * x (1 + erf(x / sqrt 2)) / 2 with erf(x / sqrt 2) = x P(x^2) / Q(x^2), fitted to 2e-8 up to where erf rounds to 1.
+ * This needs no exponential, and only one division.
  */
 static inline vf vf_gelu(vf x) {
     const vf zero = {0};
@@ -39,7 +39,7 @@ static inline vf vf_activate(int32_t kind, vf gate, vf x) {
         return gate / (1.0f + vf_exp(-gate)) * x;
     case GENIE_FFN_GEGLU:
         return vf_gelu(gate) * x;
-    case GENIE_FFN_COUNT: /* no kind; a stack of one is not made */
+    case GENIE_FFN_COUNT: /* not a kind: genie_stack_create refuses it */
         break;
     }
     return x;
@@ -78,7 +78,7 @@ static float softmax_terms_vector(const float *x, int32_t n, float inverse_tempe
         top = x[i] > top ? x[i] : top;
     for (int32_t begin = 0; begin < n; begin += GENIE_SUM_STRETCH) {
         const int32_t end = n - begin < GENIE_SUM_STRETCH ? n : begin + GENIE_SUM_STRETCH;
-        vf sum = {0}; /* of so few terms that float is as exact as they are */
+        vf sum = {0}; /* so few terms that a float sum is as exact as the terms */
         for (i = begin; i + VL <= end; i += VL) {
             const vf term = vf_exp((vf_load(x + i) - top) * inverse_temperature);
             vf_store(e + i, term);

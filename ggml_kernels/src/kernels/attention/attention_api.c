@@ -1,4 +1,4 @@
-/* genie_attention: single attentions from rows as they are in memory, for tests and benchmarks. */
+/* genie_attention: one attention on plain rows in memory, for tests and benchmarks. */
 #include "../kernels.h"
 #include "genie_bench.h"
 #include "../../base/error.h"
@@ -9,7 +9,7 @@
 
 enum { MAX_HEADS = 512 };
 
-/* One head's window as attention_past_bf16 wants it, from rows of HD. */
+/* Lays out one head's window for attention_past_bf16, from rows of HD values. */
 static void lay_out_window(const uint16_t *k, const uint16_t *v, int32_t wide, int32_t keys, size_t HD, int32_t D,
                            uint16_t *kp, uint16_t *vp) {
     for (int32_t j = 0; j < keys; j++)
@@ -21,7 +21,7 @@ static void lay_out_window(const uint16_t *k, const uint16_t *v, int32_t wide, i
         }
 }
 
-/* One head's keys and values as attention_bf16 wants them, from rows of HD. */
+/* Lays out one head's keys and values for attention_bf16, from rows of HD values. */
 static void lay_out_bf16(const genie_kernels *kernels, const float *k, const float *v, int32_t keys, int32_t HD,
                          int32_t D, uint16_t *kp, uint16_t *vp) {
     enum { HALF = GENIE_KEY_PANEL / 2 };
@@ -59,7 +59,7 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
     const size_t padded = ((size_t)keys + panel - 1) / panel * panel;
     const size_t head = padded * (size_t)D, row = (size_t)HD;
     const float scale = 1.0f / sqrtf((float)D);
-    /* kt, or for bf16: every head's kp, its vp, and the rounded q, k, v. */
+    /* Holds kt; or for bf16 the kp of every head, then their vp, and the rounded q, k, v. */
     const size_t windows = (size_t)heads * (size_t)(few == 2 ? queries : 1);
     const size_t bytes = bf16  ? 2 * (2 * windows * head + ((size_t)queries + 2 * (size_t)key_rows) * row)
                          : few ? 0

@@ -6,7 +6,7 @@
 
 static inline __m512bh bf16_pairs(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512((const void *)p); }
 
-/* Eight pairs, and zeros. */
+/* Eight pairs in the lower half, zeros in the upper. */
 static inline __m512bh bf16_half(const uint16_t *p) {
     return (__m512bh)_mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
@@ -88,7 +88,7 @@ static inline __mmask16 lanes_there(int32_t n) {
     return n >= 16 ? (__mmask16)0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
 
-/* Sums of products with n keys, and the largest of each row. */
+/* Dot products with n keys and, lane by lane, the largest of each row. */
 static inline void bf16_scores(const uint16_t *const q[ROWS], const uint16_t *kp, int32_t n, int32_t d,
                                float scores[ROWS][TILE], __m512 tops[ROWS]) {
     for (int r = 0; r < ROWS; r++)
@@ -118,7 +118,7 @@ static inline void bf16_scores(const uint16_t *const q[ROWS], const uint16_t *kp
     }
 }
 
-/* y[r][0 .. 16 vectors) += p[r] v over `pairs` pairs of keys. */
+/* y[r][0 .. 16 * vectors) += p[r] v over `pairs` pairs of keys. */
 static inline __attribute__((always_inline)) void bf16_columns(const int vectors, uint16_t p[ROWS][TILE],
                                                                const uint16_t *vp, int32_t v_stride, int32_t pairs,
                                                                float *const y[ROWS]) {
@@ -169,8 +169,8 @@ static inline __attribute__((always_inline)) void bf16_columns(const int vectors
 }
 
 /*
- * 2^x for x <= 0, to 3e-6: finer by far than the bf16 it is rounded to. A polynomial in what x is above a whole number,
- * which scalef takes x for by itself; no bounds needed, as it underflows to zero.
+ * 2^x for x <= 0, to 3e-6, which is far finer than the bf16 it is rounded to. A polynomial in the fractional part of x;
+ * scalef itself takes the floor of x. No bounds are needed, because it underflows to zero.
  */
 static inline __m512 exp2_avx512(__m512 x) {
     const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
@@ -184,7 +184,7 @@ static inline __m512 exp2_avx512(__m512 x) {
 
 #define LOG2_E 1.44269504088896341f
 
-/* p = bf16(2^(scale * score - top)), zeros from n on to a whole panel; returns the sum, rounded later than p. */
+/* p = bf16(2^(scale * score - top)), then zeros from n on to a whole panel. Returns the sum of the unrounded values. */
 static inline float bf16_terms(const float *scores, int32_t n, float scale, float top, uint16_t *p) {
     const __m512 by = _mm512_set1_ps(scale), off = _mm512_set1_ps(top);
     __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
@@ -202,7 +202,7 @@ static inline float bf16_terms(const float *scores, int32_t n, float scale, floa
     return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
 }
 
-/* scores = scale * scores + bias * log2 e; returns the largest of n. */
+/* scores = scale * scores + bias * log2 e; returns, lane by lane, the largest of n. */
 static inline __m512 bf16_bias(const float *bias, int32_t n, float scale, float *scores) {
     __m512 tops = _mm512_set1_ps(-INFINITY);
     for (int32_t k = 0; k < n; k += 16) {
@@ -273,7 +273,7 @@ static inline __m512 bf16_widen(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* The sums of 16 keys in the lanes; four chains, as one would wait for itself. */
+/* Dot products with 16 keys, one per lane. Four independent sums hide the latency of the instruction. */
 static inline __m512 bf16_past_scores(const uint16_t *q, const uint16_t *kp, int32_t d) {
     __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
     for (int32_t c = 0; c < d; c += 8)
@@ -283,7 +283,7 @@ static inline __m512 bf16_past_scores(const uint16_t *q, const uint16_t *kp, int
     return _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
 }
 
-/* y[0 .. 16 vectors) = share * (p v over the past, and p_own v_own). The last pair may hold one value only. */
+/* y[0 .. 16 * vectors) = share * (p v over the past + p_own v_own). The last pair may hold only one value. */
 static inline __attribute__((always_inline)) void bf16_past_columns(const int vectors, const uint16_t *p,
                                                                     const uint16_t *vp, int32_t past, int32_t d,
                                                                     __m512 p_own, const uint16_t *v_own, __m512 share,
@@ -318,7 +318,7 @@ static inline __attribute__((always_inline)) void past_head(const uint16_t *q, c
         own = _mm512_dpbf16_ps(own, bf16_half(q + c), bf16_half(k + c));
     const __m512 by = _mm512_set1_ps(scale * LOG2_E), off = _mm512_set1_ps(slope * LOG2_E);
     const __m512 near = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    /* The own key takes the lane after the past's in the last panel, and what comes after it has no weight. */
+    /* In the last panel the own key takes the lane after the past's. Lanes after it get no weight. */
     const int32_t last = past / GENIE_PAST_PANEL * GENIE_PAST_PANEL, lane = past - last;
     for (int32_t j = 0; j <= last; j += GENIE_PAST_PANEL) {
         const __m512 away = _mm512_add_ps(near, _mm512_set1_ps((float)(j - past)));
@@ -360,8 +360,8 @@ static inline __attribute__((always_inline)) void past_heads(const uint16_t *q, 
 }
 
 /*
- * Four heads of a window of four frames side by side: head h has lanes 4 h to 4 h + 3, a frame each. Frames from `past`
- * on are the own key and, without weight, what never was one.
+ * Four heads of a window of four frames side by side: head h has lanes 4 h to 4 h + 3, one per frame. Its lane `past`
+ * is the own key; lanes after that get no weight.
  */
 static inline __attribute__((always_inline)) void
 short_past_heads(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp, const uint16_t *vp,
@@ -383,7 +383,7 @@ short_past_heads(const uint16_t *q, const uint16_t *k, const uint16_t *v, const 
                 _mm512_dpbf16_ps(sum[h], (__m512bh)_mm512_mask_permutexvar_epi32(keys, own, at, key), (__m512bh)query);
         }
     }
-    /* Lane groups hold sums of every fourth pair: to one group a head. */
+    /* Each lane group holds the sums of every fourth pair. Add a head's four groups into one group per head. */
     const __m512 ab =
         _mm512_add_ps(_mm512_shuffle_f32x4(sum[0], sum[1], 0x44), _mm512_shuffle_f32x4(sum[0], sum[1], 0xEE));
     const __m512 cd =
@@ -431,7 +431,7 @@ static inline __attribute__((always_inline)) void short_past(const uint16_t *q, 
 static void attention_past_bf16_avx512(const uint16_t *q, const uint16_t *k, const uint16_t *v, const uint16_t *kp,
                                        const uint16_t *vp, size_t window, int32_t panel, int32_t past, int32_t heads,
                                        int32_t d, float scale, const float *slopes, float *y) {
-    /* Loops over so few are worth unrolling. */
+    /* A constant d lets the compiler unroll these short loops. */
     if (panel == GENIE_SHORT_PAST && d == 16)
         short_past(q, k, v, kp, vp, window, past, heads, 16, scale, slopes, y);
     else if (panel == GENIE_SHORT_PAST)

@@ -7,7 +7,7 @@ static void to_bf16_scalar(const float *x, int32_t n, uint16_t *y) {
         uint32_t bits;
         memcpy(&bits, &x[i], sizeof bits);
         if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
-            y[i] = (uint16_t)(bits >> 16 | 0x40); /* a NaN stays one */
+            y[i] = (uint16_t)(bits >> 16 | 0x40); /* a NaN stays a NaN */
         else if ((bits & 0x7F800000u) == 0)
             y[i] = (uint16_t)(bits >> 16 & 0x8000); /* subnormals count as zero, as in the hardware's instruction */
         else

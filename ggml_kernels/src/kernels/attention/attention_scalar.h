@@ -1,4 +1,4 @@
-/* Attention: the specification. Two passes over the scores, in the order they are defined. */
+/* Attention: the specification. Two passes over the scores: the maximum, then the weighted sum. */
 #include <math.h>
 
 static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,

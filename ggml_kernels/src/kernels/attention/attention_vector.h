@@ -1,6 +1,6 @@
 /*
  * Attention on vectors of the including file's ISA: tiles of ROWS queries by TILE keys with a running maximum, so that
- * the scores never leave L1 and no scratch grows with the number of keys.
+ * the scores stay in L1 and the scratch does not grow with the number of keys.
  */
 #include <math.h>
 
@@ -82,8 +82,9 @@ static inline void attention_values(float p[ROWS][TILE], const float *v, int32_t
 }
 
 /*
- * Scores to e^(score - top), with top raised to this tile's largest. Returns what the sums so far are to be multiplied
- * by; *total follows. From n to `padded` nothing is read later, and what vf_exp makes of -inf does not count beside 1.
+ * Turns scores into e^(score - top), after raising top to this tile's largest score. Updates *total. Returns the factor
+ * for the sums so far. Terms from n to `padded` are not read later; in *total, what vf_exp makes of -inf is negligible
+ * beside 1.
  */
 static inline float attention_softmax(float *scores, int32_t n, int32_t padded, float *top, float *total) {
     for (int32_t k = n; k < padded; k++)

@@ -1,4 +1,4 @@
-/* The matrix object: packing, and sharing a product among threads. What a panel is, the ISA's kernels know. */
+/* The matrix object: packing, and sharing a product among threads. Only the ISA's kernels know a panel's layout. */
 #include "../../base/assert.h"
 #include "../../base/error.h"
 #include "matmul.h"
@@ -12,7 +12,7 @@
 enum {
     MAX_SIDE = 1 << 24,
     LINE = 64,
-    ROW_QUANTUM = 12,  /* rows of x are shared in these: a multiple of every kernel's tile */
+    ROW_QUANTUM = 12,  /* rows of x are shared in groups of this size, a multiple of every kernel's tile */
     MOST_CHANNELS = 64 /* of a panel */
 };
 
@@ -39,7 +39,7 @@ static const struct genie_matmul_format *format_of(const struct genie_matmul_ker
     }
 }
 
-/* Bytes of one row as the file has it, 0 if there can be no such row. */
+/* Bytes of one row in the file's format; 0 if there can be no such row. */
 static size_t row_bytes_of(int32_t type, int32_t columns) {
     const size_t n = (size_t)columns;
     switch (type) {
@@ -59,8 +59,9 @@ static size_t row_bytes_of(int32_t type, int32_t columns) {
 /* ---- activations ---- */
 
 /*
- * Columns of a row of x that share a scale. The largest of more would round the rest too coarsely: beyond 1,024 the
- * error against float passes 0.0095, and pieces then cost less the fewer they are.
+ * Columns of a row of x that share a scale. In longer spans the largest value would round the others too coarsely:
+ * beyond 1,024 columns the error against float exceeds 0.0095. Longer rows are therefore cut, into few spans because
+ * each one costs time.
  */
 static int32_t span_of(int32_t columns) {
     enum { ONE = 1024, OF_MORE = 768 };
@@ -71,7 +72,7 @@ static int32_t spans_of(int32_t columns) { return (columns + span_of(columns) - 
 
 static size_t span_bytes(int32_t span) { return (size_t)(span / GENIE_BLOCK) * (GENIE_BLOCK + GENIE_NOTE_BYTES); }
 
-/* Quantized rows are spans one after the other, each followed by its notes. */
+/* A quantized row is a sequence of spans, each followed by its notes (GENIE_NOTE_BYTES per block). */
 static size_t row_stride(int32_t columns) {
     const size_t blocks = ((size_t)columns + GENIE_BLOCK - 1) / GENIE_BLOCK;
     return (blocks * (GENIE_BLOCK + GENIE_NOTE_BYTES) + LINE - 1) / LINE * LINE;
@@ -79,7 +80,7 @@ static size_t row_stride(int32_t columns) {
 
 size_t genie_activations_bytes(int32_t m, int32_t columns) {
     size_t bytes;
-    /* A size that does not fit becomes one that no allocation can meet. */
+    /* On overflow, a size that no allocation can satisfy. */
     if (m < 0 || columns < 0 ||
         !genie_mul((size_t)m, row_stride(columns) + (size_t)spans_of(columns) * sizeof(float), &bytes))
         return SIZE_MAX;
@@ -115,10 +116,11 @@ void genie_activations_quantize(const struct genie_kernels *kernels, const float
 typedef struct {
     const genie_matrix *matrix;
     const uint8_t *data;
-    atomic_int infinite; /* a value or block scale is, or is no number */
+    atomic_int infinite; /* a value or a block's scale is infinite or NaN */
 } packing;
 
-/* `step` bytes from one number to the next, a constant; mask: the exponent in its upper half. */
+/* step (a constant): bytes from one number to the next. upper: where the 16 bits with its exponent begin. mask: the
+ * exponent in these bits. */
 static inline int all_finite(const uint8_t *data, size_t bytes, const size_t step, const size_t upper,
                              const uint32_t mask) {
     uint32_t found = 0;
@@ -156,7 +158,7 @@ static void pack_share(void *context, int32_t thread, int32_t thread_count) {
     }
 }
 
-/* Bytes of the packed weights and of a bias; 0 where a matrix cannot be so. */
+/* Bytes of the packed weights and, in *bias_bytes, of a bias. Returns 0 if there can be no such matrix. */
 static size_t packed_size(const struct genie_kernels *kernels, int32_t type, int32_t rows, int32_t columns,
                           size_t *bias_bytes) {
     const struct genie_matmul_format *format = format_of(kernels->matmul, type);
@@ -240,8 +242,8 @@ int genie_matrix_quantized(const genie_matrix *matrix) {
 static const float no_bias[MOST_CHANNELS];
 
 /*
- * Units of work are panels; where these do not divide well among the threads, each is cut by rows of x as well. A
- * row's result does not depend on the rows it is computed with, so the cut shows in the time only.
+ * Units of work are panels. If these do not divide well among the threads, each panel is also cut by rows of x. A row's
+ * result does not depend on the other rows, so the cut affects only the time.
  */
 void genie_matrix_run(const genie_matrix *w, genie_activations a, const float *x_MC, int32_t x_stride, int32_t m,
                       float *y_MR, int32_t y_stride, int accumulate, int32_t thread, int32_t thread_count) {

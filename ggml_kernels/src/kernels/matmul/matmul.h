@@ -10,9 +10,10 @@ typedef struct genie_matrix genie_matrix;
 struct genie_kernels; /* kernels/kernels.h: the table of one ISA */
 
 /*
- * Activations of one product, quantized once and shared by all matrices that read the same rows (q, k, v).
- * One scale per span of 1024 columns of a row: x = scale * q, q in -127..127; how q is stored (s8, or u8 with +128) is
- * the ISA's business. An all-zero span has scale 0. Columns are padded with zeros to a multiple of 32.
+ * Activations of one product, quantized once and shared by all matrices that read the same rows (q, k, v). One scale
+ * per span of columns of a row (up to 1024 columns, span_of in matmul.c): x = scale * q, q in -127..127. How q is
+ * stored (s8, or u8 with +128) depends on the ISA. An all-zero span has scale 0. Columns are padded with zeros to a
+ * multiple of 32.
  */
 typedef struct {
     uint8_t *q_MC;   /* m rows, 64-byte aligned */
@@ -20,17 +21,17 @@ typedef struct {
     int32_t m;
 } genie_activations;
 
-/* Bytes for the quantized activations of m rows of `columns`; 64-byte aligned storage is the caller's. */
+/* Bytes for the quantized activations of m rows of `columns`. The caller provides this storage, 64-byte aligned. */
 size_t genie_activations_bytes(int32_t m, int32_t columns);
 genie_activations genie_activations_place(void *storage, int32_t m, int32_t columns);
-/* Those from row `i` on. */
+/* The activations from row `i` on. */
 genie_activations genie_activations_row(genie_activations a, int32_t columns, int32_t i);
 
-/* Whether all numbers, or the scales of all blocks, in file format are finite. */
+/* Whether all numbers (quantized types: the scales of all blocks) are finite. `data` is in file format. */
 int genie_weights_finite(int32_t type, const void *data, size_t bytes);
 
-/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0) into memory of the arena's, with which the
- * matrix goes; GENIE_ERROR_FINITE where one is not. */
+/* Copies and packs rows x columns weights (Q8_0, Q4_0: columns % 32 == 0). The matrix lives in the arena and is
+ * freed with it. GENIE_ERROR_FINITE if a weight is not finite. */
 genie_status genie_matrix_create(const struct genie_kernels *kernels, genie_pool *pool, genie_arena *arena,
                                  int32_t type, int32_t rows, int32_t columns, const void *data, size_t bytes,
                                  genie_matrix **matrix);

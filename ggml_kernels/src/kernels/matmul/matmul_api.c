@@ -15,7 +15,7 @@ typedef struct {
     float *y_MR;
 } product;
 
-/* As stacks do: a thread has rows of its own where there are enough of them. */
+/* As in a stack: if there are enough rows, each thread has its own. */
 static void run(void *context, int32_t thread, int32_t thread_count) {
     enum { OWN_ROWS = 32 };
     const product *p = context;

@@ -1,5 +1,4 @@
-/* What the ARM files have in common: the primitives that matmul_vector.h asks for, at 4 lanes, in base Advanced SIMD.
- */
+/* Shared by the ARM files: the primitives that matmul_vector.h needs, at 4 lanes, in base Advanced SIMD. */
 #define VL 4
 #include "../vector.h"
 #include "matmul_kernels.h"
@@ -14,7 +13,7 @@ static inline vf vf_all(float x) { return (vf)vdupq_n_f32(x); }
 static inline vi vi_max(vi a, vi b) { return (vi)vmaxq_s32((int32x4_t)a, (int32x4_t)b); }
 
 static inline void store_bytes(uint8_t *to, vf v) {
-    /* fminnm takes the number where the other is a NaN. */
+    /* If one operand is a NaN, fminnm returns the other. */
     const float32x4_t most = vdupq_n_f32(127.0f), least = vdupq_n_f32(-127.0f);
     const int32x4_t q = vcvtnq_s32_f32(vmaxnmq_f32(vminnmq_f32((float32x4_t)v, most), least));
     const int16x4_t words = vmovn_s32(q);

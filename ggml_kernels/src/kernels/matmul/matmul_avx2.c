@@ -1,10 +1,10 @@
 /*
  * Matrix products with AVX2. vpmaddubsw multiplies uint8 by int8 and adds pairs with saturation to int16. Weights are
- * given to it in planes of four bits, w = 16 (high - 8) + low with high and low in 0..15 (Q4_0 is one plane, n - 8): as
- * activations stay within 127, a lane's eight sums of a block are at most 8 * 2 * 15 * 127 = 30480 and stay int16; one
- * vpmaddwd per plane and block widens them. What the 8 takes away is where the sums start (note_pairs).
- * A panel of Q8_0 is cut into planes once for many rows. For a few that does not pay: quant_tile multiplies int8 as
- * they are, |w| (128 for -128) by the activation with w's sign.
+ * therefore cut into planes of four bits: w = 16 (high - 8) + low, with high and low in 0..15 (Q4_0 is one plane, n -
+ * 8). Activations stay within 127, so a lane's eight sums of a block are at most 8 * 2 * 15 * 127 = 30480 and fit in
+ * int16. One vpmaddwd per plane and block widens them. The sums start at what the offset 8 subtracts (note_pairs).
+ * A panel of Q8_0 is cut into planes once for many rows. For a few rows that does not pay: quant_tile multiplies int8
+ * as they are, |w| (128 for -128) by the activation with w's sign.
  */
 #define VL 8
 #include "../vector.h"
@@ -40,7 +40,7 @@ typedef struct {
 
 static inline void finish_block(block_q8 *block) { (void)block; }
 
-/* Of each block -8 times the sums of columns 0, 1 and of 2, 3 of all groups of four, as two int16. */
+/* Notes for each block, as two int16: -8 times the sum of columns 0, 1 and of columns 2, 3 of all groups of four. */
 static inline void note_pairs(uint8_t *q, int32_t padded) {
     for (int32_t b = 0; b < padded / GENIE_BLOCK; b++) {
         const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(q + (size_t)b * GENIE_BLOCK));
@@ -90,9 +90,9 @@ static inline __attribute__((always_inline)) void quant_tile(const int rows, con
 
 /* ---- planes ---- */
 
-enum { PLANE_CHUNK = 16, FEW_ROWS = 8 }; /* blocks cut at once; rows for which none are */
+enum { PLANE_CHUNK = 16, FEW_ROWS = 8 }; /* blocks cut at once; with so few rows none are cut */
 
-/* A block of Q8_0 and of Q4_0 in planes, the high one last: [vector][group of 4 columns][plane][8 channels x 4]. */
+/* Blocks of Q8_0 and of Q4_0 in planes, the high one last: [vector][group of 4 columns][plane][8 channels x 4]. */
 typedef struct {
     float d[CHANNELS];
     uint8_t w[NV][8][2][4 * VL];
@@ -132,7 +132,7 @@ static inline __attribute__((always_inline)) void plane_tile(const int rows, con
                 const __m256i x = _mm256_set1_epi32(four);
                 for (int i = 0; i < planes; i++) {
                     dot[r][i] = _mm256_add_epi16(dot[r][i], _mm256_maddubs_epi16(plane[i], x));
-                    KEEP_IN_REGISTER(dot[r][i]); /* or gcc adds the eight in a tree, and spills */
+                    KEEP_IN_REGISTER(dot[r][i]); /* otherwise gcc adds the eight as a tree, and spills */
                 }
             }
         }

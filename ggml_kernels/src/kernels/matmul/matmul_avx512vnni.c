@@ -21,7 +21,7 @@ static inline vf vf_from_half(const uint16_t *p) {
 static inline vf vf_all(float x) { return (vf)_mm512_set1_ps(x); }
 static inline vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 
-/* Nothing is larger than 127 but what comes of rows that are not finite. */
+/* Only values from rows that are not finite can exceed 127. */
 static inline void store_bytes(uint8_t *to, vf v) {
     const __m128i q = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32((__m512)v));
     _mm_storeu_si128((__m128i *)(void *)to, _mm_xor_si128(q, _mm_set1_epi8((char)OFFSET)));
@@ -89,7 +89,7 @@ static inline __attribute__((always_inline)) void quant_tile(const int rows, con
             _mm512_store_ps(sum + r * CHANNELS + v * VL, total[r][v]);
 }
 
-/* y = total * scale + bias (+ y) of rows `first`.. of a product, straight from the registers. */
+/* y = total * scale + bias (+ y) for rows from `first` on, straight from the registers. */
 static inline __attribute__((always_inline)) void store_tile(const int rows, const genie_panel_product *p,
                                                              int32_t first, __m512 total[QUANT_ROWS][NV]) {
     for (int v = 0; v < NV; v++) {
@@ -106,7 +106,7 @@ static inline __attribute__((always_inline)) void store_tile(const int rows, con
     }
 }
 
-/* A whole row's blocks at once: nothing of the sums goes through memory. */
+/* All blocks of a row at once, so that the sums stay in registers. */
 static inline __attribute__((always_inline)) void whole_tile(const int rows, const genie_panel_product *p,
                                                              const block_q8 *blocks, int32_t first) {
     __m512 total[QUANT_ROWS][NV];
@@ -129,8 +129,8 @@ static void whole_rows(const genie_panel_product *p, const block_q8 *blocks) {
 static void run_q8_whole(const genie_panel_product *p) { whole_rows(p, (const block_q8 *)(const void *)p->panel); }
 
 /*
- * A few rows are not worth unpacking for: nibbles are the unsigned operand, activations the signed one, and the 8 that
- * nibbles are off by is taken out by -8 times the sum of a block's activations.
+ * For a few rows, unpacking does not pay. Here nibbles are the unsigned operand and activations the signed one. The
+ * nibbles' offset of 8 is removed by adding -8 times the sum of a block's activations.
  */
 static inline __attribute__((always_inline)) void nibble_tile(const int rows, const genie_panel_product *p,
                                                               int32_t first) {

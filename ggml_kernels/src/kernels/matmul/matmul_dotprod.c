@@ -1,7 +1,6 @@
 /*
- * Matrix products with FEAT_DotProd. sdot adds four products of int8 to each int32 lane; one of its operands can be any
- * quarter of a register for all lanes, so 16 activations of a row are loaded at once and nothing is copied to all
- * lanes.
+ * Matrix products with FEAT_DotProd. sdot adds four int8 products to each int32 lane. One operand can be any quarter of
+ * a register, used for all lanes, so 16 activations of a row are loaded at once and nothing is broadcast.
  */
 #include "matmul_arm.h"
 
@@ -14,7 +13,7 @@ typedef struct {
 
 static inline void finish_block(block_q8 *block) { (void)block; }
 
-/* dot[r][v] += the products with group G of 4 columns; G is a constant of the instruction. */
+/* dot[r][v] += the products with group G of 4 columns. G must be a constant: it is part of the instruction. */
 #define ADD_GROUP(G)                                                                                                   \
     for (int v = 0; v < NV; v++) {                                                                                     \
         int8x16_t w = vld1q_s8(block->w[4 * half + G][v * VL]);                                                        \

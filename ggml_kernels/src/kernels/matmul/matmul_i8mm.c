@@ -1,7 +1,7 @@
 /*
  * Matrix products with FEAT_I8MM. smmla multiplies 2 rows by 2 channels over 8 columns and adds to a 2x2 tile of int32,
- * {row 0 channel 0, row 0 channel 1, row 1 channel 0, row 1 channel 1}. Totals are kept in such tiles, too, and put in
- * rows at the end. An odd last row is paired with itself.
+ * {row 0 channel 0, row 0 channel 1, row 1 channel 0, row 1 channel 1}. Totals are kept in such tiles too and are
+ * stored as rows at the end. An odd last row is paired with itself.
  */
 #include "matmul_arm.h"
 

@@ -1,6 +1,6 @@
 /*
- * What one ISA brings to a matrix product. Weights are cut into panels of some tens of output channels, laid out as the
- * ISA's kernel wants to read them; a kernel multiplies one panel by any number of rows of x.
+ * What one ISA provides for a matrix product. Weights are cut into panels of 4 to 32 output channels, in the order in
+ * which the ISA's kernel reads them. A kernel multiplies one panel by any number of rows of x.
  */
 #ifndef GENIE_MATMUL_KERNELS_H
 #define GENIE_MATMUL_KERNELS_H
@@ -13,12 +13,12 @@ enum { GENIE_BLOCK = 32, GENIE_Q8_0_BYTES = 34, GENIE_Q4_0_BYTES = 18, GENIE_NOT
 typedef struct {
     const uint8_t *panel; /* 64-byte aligned */
     const float *bias;    /* of every channel of the panel, padding included */
-    int32_t channels;     /* that exist; the rest is padding and must not reach y */
+    int32_t channels;     /* real channels; the rest is padding and must not reach y */
     int32_t columns;
     int32_t m;
     const uint8_t *q; /* quantized types: rows of q_stride bytes, ... */
     size_t q_stride;
-    const float *scale; /* ... and what each is to be multiplied by */
+    const float *scale; /* ... and the scale of each row */
     const float *x;     /* float types */
     size_t x_stride;
     float *y;
@@ -26,7 +26,7 @@ typedef struct {
     int accumulate;
 } genie_panel_product;
 
-/* One weight type. A panel is stored in a multiple of 64 bytes. */
+/* One weight type. A panel's size is a multiple of 64 bytes. */
 struct genie_matmul_format {
     int32_t panel_channels;
     size_t (*panel_bytes)(int32_t columns);
@@ -38,10 +38,10 @@ struct genie_matmul_format {
 struct genie_matmul_kernels {
     struct genie_matmul_format f32, f16, q4_0, q8_0;
     /*
-     * One span of a row. q = round(x * 127 / max|x|), ties to even, and zeros up to `padded` columns; *scale =
-     * max|x| / 127. Spans whose largest value is below GENIE_SMALLEST_ROW count as all zero: 127 / max|x| would
-     * overflow. One that holds a NaN gets the scale NaN, so that it shows in the result. GENIE_NOTE_BYTES per block
-     * from q + padded on are the ISA's to note down what its product needs to know.
+     * Quantizes one span of a row. q = round(x * 127 / max|x|), ties to even, and zeros up to `padded` columns; *scale
+     * = max|x| / 127. Spans whose largest value is below GENIE_SMALLEST_ROW count as all zero: 127 / max|x| would
+     * overflow. A span with a NaN gets the scale NaN, so that it shows in the result. From q + padded on, the ISA has
+     * GENIE_NOTE_BYTES per block to note what its product needs.
      */
     void (*quantize_row)(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale);
 };

@@ -1,7 +1,7 @@
 /*
  * Matrix products with the Advanced SIMD of every ARMv8-A. smull makes int16 products and smlal adds a second one to
  * each: 2 * 128 * 127 fits because activations stay within 127. sadalp adds their pairs to int32. 16 columns of one
- * channel lie together, so that activations are read as they are, without copying any to all lanes.
+ * channel lie together, so activations are read as they are, and none is broadcast.
  */
 #include "matmul_arm.h"
 

@@ -1,6 +1,6 @@
 /*
- * The specification of the matrix products, and what runs where nothing better does. Panels hold CHANNELS rows; only
- * multiplications and additions in the order written here (this file is compiled without contraction into FMA).
+ * The specification of the matrix products, and the fallback. Panels hold CHANNELS rows. Multiplications and additions
+ * happen in the order written here (this file is compiled without contraction into FMA).
  */
 #include "matmul_kernels.h"
 #include "../../base/half.h"
@@ -53,7 +53,7 @@ static void pack_f16(const uint8_t *w, size_t row_bytes, int32_t channels, int32
 }
 
 enum {
-    FLOAT_CHUNK = 256, /* sums are taken over so many columns, then added up: less rounding error than one long sum */
+    FLOAT_CHUNK = 256, /* columns per partial sum: adding partial sums loses less than one long sum */
     ROWS = 16          /* rows of x that share one unpacking */
 };
 
@@ -126,7 +126,7 @@ static void pack_q4(const uint8_t *w, size_t row_bytes, int32_t channels, int32_
 }
 
 static void quantize_row(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale) {
-    /* Absolute values compared by their bits order like floats, with NaN above all. */
+    /* The bits of absolute values, compared as integers, order like floats, with NaN above all. */
     uint32_t top_bits = 0;
     for (int32_t k = 0; k < columns; k++) {
         uint32_t bits;

@@ -13,12 +13,12 @@
  *   DEPTH                     columns of one channel that lie together in a panel: 4 unless defined; divides 16
  *   block_q8                  one block of columns of a panel; has float d[CHANNELS],
  *                             int8_t w[32 / DEPTH][CHANNELS][DEPTH]
- *   void finish_block(block_q8 *)          called when d and w are there
+ *   void finish_block(block_q8 *)          called when d and w are set
  *   void quant_tile(rows, ...)             the int8 tile, see QUANT_TILE below
  *   RUN_Q8, RUN_Q4                         optional: the ISA's own in place of run_q8 and run_q4
  *   void FINISH_ROW(uint8_t *q, int32_t padded)    optional: called when a row is quantized, to note what RUN_* need
  *
- * Sums over columns run in one order whatever the tile, so a row's result does not depend on its neighbours.
+ * Sums over columns have the same order in every tile, so a row's result does not depend on its neighbours.
  */
 #include "matmul_kernels.h"
 #include "../../base/half.h"
@@ -182,7 +182,7 @@ static void run_f16(const genie_panel_product *p) {
 
 /* ---- quantized: panels of block_q8, or of block_q4 that is unpacked to block_q8 ---- */
 
-/* w[g][c] holds elements DEPTH g .. of channel c low and those 16 further on high, which is the file's own pairing. */
+/* w[g][c]: the low nibbles are elements DEPTH g .. of channel c, the high ones those 16 further on, as in the file. */
 typedef struct {
     uint16_t d[CHANNELS];
     uint8_t w[16 / DEPTH][CHANNELS][DEPTH];
@@ -196,7 +196,7 @@ static size_t panel_bytes_q4(int32_t columns) {
 }
 
 static void pack_q8(const uint8_t *w, size_t row_bytes, int32_t channels, int32_t columns, uint8_t *panel) {
-    if (channels < CHANNELS) /* else every byte is written */
+    if (channels < CHANNELS) /* otherwise every byte is written below */
         memset(panel, 0, panel_bytes_q8(columns));
     block_q8 *blocks = (block_q8 *)(void *)panel;
     for (int32_t b = 0; b < columns / GENIE_BLOCK; b++) {
@@ -224,7 +224,7 @@ static void pack_q4(const uint8_t *w, size_t row_bytes, int32_t channels, int32_
 }
 
 static void quantize_row(const float *x, int32_t columns, int32_t padded, uint8_t *q, float *scale) {
-    /* Absolute values compared by their bits order like floats, with NaN above all. */
+    /* The bits of absolute values, compared as integers, order like floats, with NaN above all. */
     const vi magnitude = (vi){0} + 0x7FFFFFFF;
     vi tops = {0}, others = {0};
     float rest[VL] = {0};
@@ -283,7 +283,7 @@ static void run_q8(const genie_panel_product *p) {
 }
 #endif
 
-/* Inline, that an ISA which has its own may leave them unused. */
+/* Inline, so that an ISA with its own versions may leave these unused. */
 static inline void unpack_q4(const block_q4 *from, int32_t blocks, block_q8 *to) {
     typedef uint8_t bytes __attribute__((vector_size(4 * VL)));
     enum { HALF = 16 * CHANNELS };
@@ -295,7 +295,7 @@ static inline void unpack_q4(const block_q4 *from, int32_t blocks, block_q8 *to)
         for (int i = 0; i < HALF; i += 4 * VL) {
             bytes pair;
             memcpy(&pair, nibbles + i, sizeof pair);
-            /* As 32-bit lanes, for want of a shift of bytes: what comes in from the neighbour is masked away. */
+            /* There is no shift of bytes: shift 32-bit lanes and mask off the neighbour's bits. */
             const bytes low = (pair & 15) - 8, high = (((bytes)((vu)pair >> 4)) & 15) - 8;
             memcpy(w + i, &low, sizeof low);
             memcpy(w + HALF + i, &high, sizeof high);

@@ -2,7 +2,7 @@
 #include <math.h>
 
 static inline float sum_of_squares(const float *x, int32_t n) {
-    vf sums = {0}, others = {0}; /* two chains of sums: one would wait for itself */
+    vf sums = {0}, others = {0}; /* two independent sums hide the latency of the addition */
     int32_t i = 0;
     for (; i + 2 * VL <= n; i += 2 * VL) {
         const vf a = vf_load(x + i), b = vf_load(x + i + VL);
@@ -32,7 +32,7 @@ static void rms_norm_vector(const float *x, const float *weight, float epsilon, 
     scale_values(x, weight, 1.0f / sqrtf(sum_of_squares(x, n) / (float)n + epsilon), n, y);
 }
 
-/* Heads are short, so what each waits for is its sum and its square root: several go side by side. */
+/* Heads are short, so the latency of the sum and of the square root dominates: several heads run side by side. */
 static void rms_norm_heads_vector(const float *weight, float epsilon, int32_t heads, int32_t d, float *x) {
     enum { SOME = 4 };
     for (int32_t h = 0; h < heads; h += SOME, x += SOME * d) {

@@ -1,4 +1,4 @@
-/* genie_peak: what the arithmetic units give when nothing waits for memory; a benchmark divides by it. */
+/* genie_peak: the throughput of the arithmetic units without memory accesses. Benchmarks divide by it. */
 #include "../../base/error.h"
 #include "../kernels.h"
 #include "genie_bench.h"

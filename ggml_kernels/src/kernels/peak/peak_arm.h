@@ -1,14 +1,14 @@
 /*
- * The loops of genie_peak on ARM, with the int8 products of the flags that the including table is compiled with.
- * Sixteen sums: four units of latency 4.
+ * The loops of genie_peak on ARM. The int8 instruction follows from the flags that the including table is compiled
+ * with. Sixteen independent sums keep four units of latency 4 busy.
  */
 #include <arm_neon.h>
 
 enum { PEAK_SUMS = 16 };
 
-/* Says that a value is used, or the compiler would leave out what made it. */
+/* Marks a value as used; otherwise the compiler would remove what computes it. */
 #define USE(vector) __asm__ volatile("" : : "w"(vector))
-/* Says that a value may have changed, or products of constants would be computed once, before the loop. */
+/* Marks a value as changed; otherwise products of constants would be computed once, before the loop. */
 #define RENEW(vector) __asm__("" : "+w"(vector))
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
@@ -49,7 +49,7 @@ static int64_t peak_float_arm(int64_t rounds) {
     for (int64_t round = 0; round < rounds; round++)
 #pragma GCC unroll 16
         for (int i = 0; i < PEAK_SUMS; i++)
-            sum[i] = vfmaq_f32(b, sum[i], a); /* goes to 2 and stays: no infinity, no denormal */
+            sum[i] = vfmaq_f32(b, sum[i], a); /* converges to 2: no infinity, no denormal */
     for (int i = 0; i < PEAK_SUMS; i++)
         USE(sum[i]);
     return rounds * PEAK_SUMS * 4 * 2;

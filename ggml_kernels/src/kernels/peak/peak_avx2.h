@@ -1,14 +1,15 @@
 /*
- * The loops of genie_peak with AVX2, which has 16 registers: twelve sums leave room for the operands of an FMA, and two
- * units of latency 4 or 5 need ten. An integer sum waits for one addition only, so six do, and none is spilled.
+ * The loops of genie_peak with AVX2, which has 16 registers. Twelve sums leave room for the operands of an FMA, and two
+ * units of latency 4 or 5 need ten. An integer sum waits for one addition only, so six sums are enough, and none is
+ * spilled.
  */
 #include <immintrin.h>
 
 enum { PEAK_FLOAT_SUMS = 12, PEAK_INT8_SUMS = 6 };
 
-/* Says that a value is used, or the compiler would leave out what made it. */
+/* Marks a value as used; otherwise the compiler would remove what computes it. */
 #define USE(vector) __asm__ volatile("" : : "x"(vector))
-/* Says that a value may have changed, or products of constants would be computed once, before the loop. */
+/* Marks a value as changed; otherwise products of constants would be computed once, before the loop. */
 #define RENEW(vector) __asm__("" : "+x"(vector))
 
 static int64_t peak_int8_avx2(int64_t rounds) {
@@ -35,19 +36,19 @@ static int64_t peak_float_avx2(int64_t rounds) {
     for (int64_t round = 0; round < rounds; round++)
 #pragma GCC unroll 12
         for (int i = 0; i < PEAK_FLOAT_SUMS; i++)
-            sum[i] = _mm256_fmadd_ps(sum[i], a, b); /* goes to 2 and stays: no infinity, no denormal */
+            sum[i] = _mm256_fmadd_ps(sum[i], a, b); /* converges to 2: no infinity, no denormal */
     for (int i = 0; i < PEAK_FLOAT_SUMS; i++)
         USE(sum[i]);
     return rounds * PEAK_FLOAT_SUMS * 8 * 2;
 }
 
-/* A round: a block's eight groups of columns for six rows and a vector of channels, in two planes, and its scale. */
+/* One round: a block's eight groups of columns for six rows and a vector of channels, in two planes, and its scale. */
 static int64_t peak_blocks_avx2(int64_t rounds) {
     enum { BLOCK_SUMS = 6, GROUPS = 8 };
     const __m256i b = _mm256_set1_epi8(-5), ones = _mm256_set1_epi16(1);
     const __m256 d = _mm256_set1_ps(1e-3f);
     __m256i a = _mm256_set1_epi8(3);
-    float sum[BLOCK_SUMS * 8] __attribute__((aligned(32))) = {0}; /* in memory, as there: the registers are all taken */
+    float sum[BLOCK_SUMS * 8] __attribute__((aligned(32))) = {0}; /* in memory, as in plane_tile: no free registers */
     for (int64_t round = 0; round < rounds; round++) {
         __m256i dot[BLOCK_SUMS][2];
         for (int i = 0; i < BLOCK_SUMS; i++)

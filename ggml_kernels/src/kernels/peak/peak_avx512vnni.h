@@ -3,7 +3,7 @@
 
 enum { PEAK_SUMS = 16 };
 
-/* Says that a value is used, or the compiler would leave out what made it. */
+/* Marks a value as used; otherwise the compiler would remove what computes it. */
 #define USE(vector) __asm__ volatile("" : : "v"(vector))
 
 static int64_t peak_int8_avx512vnni(int64_t rounds) {
@@ -28,13 +28,13 @@ static int64_t peak_float_avx512vnni(int64_t rounds) {
     for (int64_t round = 0; round < rounds; round++)
 #pragma GCC unroll 16
         for (int i = 0; i < PEAK_SUMS; i++)
-            sum[i] = _mm512_fmadd_ps(sum[i], a, b); /* goes to 2 and stays: no infinity, no denormal */
+            sum[i] = _mm512_fmadd_ps(sum[i], a, b); /* converges to 2: no infinity, no denormal */
     for (int i = 0; i < PEAK_SUMS; i++)
         USE(sum[i]);
     return rounds * PEAK_SUMS * 16 * 2;
 }
 
-/* A round: a block's eight groups of columns for six rows and two vectors of channels, and its scale. */
+/* One round: a block's eight groups of columns for six rows and two vectors of channels, and its scale. */
 static int64_t peak_blocks_avx512vnni(int64_t rounds) {
     enum { BLOCK_SUMS = 12, GROUPS = 8 };
     const __m512i b = _mm512_set1_epi8(-5);
@@ -50,7 +50,7 @@ static int64_t peak_blocks_avx512vnni(int64_t rounds) {
 #pragma GCC unroll 8
         for (int g = 0; g < GROUPS; g++)
             for (int i = 0; i < BLOCK_SUMS; i++) {
-                __asm__("" : "+v"(a)); /* or the twelve sums would be one */
+                __asm__("" : "+v"(a)); /* otherwise the twelve equal sums become one */
                 dot[i] = _mm512_dpbusd_epi32(dot[i], a, b);
             }
         for (int i = 0; i < BLOCK_SUMS; i++)
