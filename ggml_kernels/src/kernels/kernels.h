@@ -40,7 +40,7 @@ typedef struct genie_kernels {
     const char *name;
     const struct genie_matmul_kernels *matmul;
 
-    /* y = norm(x) over n values; weight, bias may be NULL (1, 0). */
+    /* y = norm(x) * weight + bias over n values; an RMS norm has no bias. */
     void (*rms_norm)(const float *x, const float *weight, float epsilon, int32_t n, float *y);
     /* rms_norm of each of `heads` vectors of d values, in place. */
     void (*rms_norm_heads)(const float *weight, float epsilon, int32_t heads, int32_t d, float *x);

@@ -25,7 +25,7 @@ typedef struct {
     float *x_PE, *y_PE; /* residual stream, and its normed copy: `rows` rows */
     int32_t rows;
     const int32_t *position; /* the token of row `offset` and of those after it; NULL: row i is token i */
-    int32_t begin, end;      /* this thread's rows; the first one is even */
+    int32_t begin, end;      /* this thread's rows; the first one is even, if there are any */
     int32_t offset;          /* this thread's row `begin` is number begin - offset of all rows */
     int by_row;              /* products are shared by rows too; else by output channels, with barriers around them */
     int buffer;              /* which of k16 and v16 the last spatial sublayer filled */

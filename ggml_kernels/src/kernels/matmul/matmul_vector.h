@@ -8,7 +8,8 @@
  *   vf vf_from_half(const uint16_t *p)     VL halves
  *   vf vf_all(float x)                     x in every lane
  *   vi vi_max(vi a, vi b)
- *   void store_bytes(uint8_t *to, vf v)    v, or 127 where it is NaN, clamped to +-127, rounded to even, plus OFFSET
+ *   void store_bytes(uint8_t *to, vf v)    v clamped to +-127, rounded to even, plus OFFSET; a NaN gives any byte,
+ *                                          for the scale of its row is NaN too
  *   OFFSET                    added to the activations: 128 stores them as uint8, 0 as int8
  *   DEPTH                     columns of one channel that lie together in a panel: 4 unless defined; divides 16
  *   block_q8                  one block of columns of a panel; has float d[CHANNELS],
