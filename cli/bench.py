@@ -109,7 +109,7 @@ def _sources(model: str | None, random: str | None, type: str | None) -> list[Ab
     """The models to measure, each as a context manager that provides a file. Checks names and headers at once."""
     if random is None:
         if type is not None:
-            raise BenchError("--type is of --synthetic; a file has the types that it has", "leave --type out")
+            raise BenchError("--type needs --synthetic; a file's types are fixed", "leave --type out")
         # A name with a comma means one file if such a file exists.
         names = [] if model is None else [model] if Path(model).is_file() else model.split(",")
         paths = [locate(name or None)[0] for name in names] or [locate(None)[0]]

@@ -31,7 +31,7 @@ FORMATS = ("md", "json")
 
 
 def evaluate(
-    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=A,B …]", help="With --sweep: more of it.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=A,B …]", help="More settings for --sweep.")] = None,
     model: options.Model = None,
     lives: Annotated[
         bool, typer.Option("--life", help="Play for long: held actions, mixed walks, staying, returns.")
@@ -41,7 +41,7 @@ def evaluate(
         typer.Option(envvar=env("DATA"), help="Recorded play (test.npz, places.npz): measure against what happened."),
     ] = None,
     exact: Annotated[
-        str | None, typer.Option("--against", help="Another file of the same world, such as f32.gguf: what is lost.")
+        str | None, typer.Option("--against", help="Compare with another file of the same world, such as f32.gguf.")
     ] = None,
     grid: Annotated[
         list[str] | None,
@@ -50,7 +50,7 @@ def evaluate(
     start: Annotated[
         list[Path] | None, typer.Option("--start", help="Pictures to start from, again for more. [the world's own]")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Of held actions and mixed walks.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Seeds of held actions and mixed walks.")] = 5,
     held: Annotated[int, typer.Option(min=0, max=100_000, help="Frames that each action is held for.")] = 500,
     mixed: Annotated[int, typer.Option(min=0, max=1_000_000, help="Frames of a mixed walk.")] = 2000,
     still: Annotated[int, typer.Option(min=0, max=100_000, help="Frames of staying.")] = 200,

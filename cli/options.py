@@ -37,7 +37,7 @@ Backend = Annotated[
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", envvar=env("FORCE"), help="Also where a model needs more memory than is free."),
+    typer.Option("--force", envvar=env("FORCE"), help="Open a model even if it needs more memory than is free."),
 ]
 
 

@@ -52,13 +52,13 @@ def run(
             envvar=env("PROMPT_FRAMES"),
             min=1,
             max=MAX_PROMPT,
-            help="Start from so many frames: --prompt-frame is an animation or a film then, or frames of tokens "
+            help="Frames to start from. For more than 1, --prompt-frame is an animation, a film or frames of tokens "
             "(a folder with metadata.json and video.bin, or a .npy).",
         ),
     ] = 1,
     prompt_stride: Annotated[
         int,
-        typer.Option(envvar=env("PROMPT_STRIDE"), min=1, max=MAX_PROMPT, help="Take one frame in so many of it."),
+        typer.Option(envvar=env("PROMPT_STRIDE"), min=1, max=MAX_PROMPT, help="Use every N-th frame of the prompt."),
     ] = 1,
     session: Annotated[
         Path | None, typer.Option("--from", help="Or a session that genie-play saved (.genie), to go on from.")

@@ -27,7 +27,8 @@ def serve(
         ),
     ] = "",
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="A page that may ask, such as https://a.example; may be repeated. [none]")
+        list[str] | None,
+        typer.Option(help="A web origin that may ask, such as https://a.example. Repeatable. [none]"),
     ] = None,
     max_sessions: Annotated[int, typer.Option(min=1, max=10_000, help="Open at a time.")] = 8,
     max_frames: Annotated[int, typer.Option(min=1, max=100_000, help="Of one rollout.")] = 256,
@@ -48,7 +49,7 @@ def serve(
         )
     for origin in cors_origin or ():
         if not re.fullmatch(r"https?://[^/\s*?#]+", origin):
-            raise GenieError(f"{origin[:80]!r} is no origin", "such as https://a.example, without a path")
+            raise GenieError(f"{origin[:80]!r} is not an origin", "such as https://a.example, without a path")
     models, prompts = open_worlds(model, threads, backend, force, prompt_frame, how)
     from genie_cpp.server.common.limits import ServeLimits
     from genie_cpp.server.run import serve_api

@@ -61,7 +61,7 @@ def _folder(path: Path, tokens: int) -> NDArray[Any]:
         raise ValueError(f"{_METADATA} is larger than {_METADATA_LIMIT} bytes")
     data = json.loads(text)
     if not isinstance(data, dict):
-        raise ValueError(f"{_METADATA} is no table")
+        raise ValueError(f"{_METADATA} is not a JSON object")
     height, width, frames = data.get("h", data.get("s")), data.get("w", data.get("s")), data.get("num_images")
     for name, value in (("s", height), ("s", width), ("num_images", frames)):
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 40:

@@ -130,7 +130,9 @@ class World:
         seed = _seed(seed)
         hp, ids = self.model.info, np.asarray(ids)
         if self.window == "retokenize":
-            raise StateError("a window that is tokenized again begins with pictures", "choose the window half or exact")
+            raise StateError(
+                "the window retokenize starts from pictures, not tokens", "choose the window half or exact"
+            )
         ok = ids.ndim == 2 and len(ids) > 0 and ids.shape[1] == self.model.token_count and ids.dtype.kind in "iu"
         if not ok or ids.min() < 0 or ids.max() >= hp.codebook_size:
             raise StateError(

@@ -31,7 +31,7 @@ def listen(port: int, host: str = HOST) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
     except (OSError, UnicodeError):
-        raise GenieError(f"{host[:80]!r} is no address of this machine", "--host 0.0.0.0 is all of them") from None
+        raise GenieError(f"{host[:80]!r} is not an address of this machine", "--host 0.0.0.0 is all of them") from None
     listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The promises in SECURITY.md and docs/architecture.md name the tests that check them, and these tests exist."""
+"""The promises in SECURITY.md and docs/promises.md name the tests that check them, and these tests exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def missing(text: str) -> list[str]:
     return lost
 
 
-@pytest.mark.parametrize("page", ["SECURITY.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/promises.md"])
 def test_the_tests_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert named(text) and not missing(text)
@@ -39,9 +39,9 @@ def test_every_promise_to_strangers_names_a_test() -> None:
     assert not [promise[:60] for promise in promises if not any(test for _, test in named(promise))]
 
 
-def test_every_row_of_the_architectures_promises_names_a_test() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = text.split("## What is promised, and what holds it")[1].split("\n## ")[0]
+def test_every_row_of_the_promises_names_a_test() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    table = text.split("## Promises")[1].split("\n## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 15
     assert not [row[:60] for row in rows if not any(test for _, test in named(row.split("|")[2]))]

@@ -95,7 +95,7 @@ def _load(family: Family, kinds: Mapping[Part, str | None], told: Told) -> nativ
     for part, kind in kinds.items():
         if kind is None:
             raise CheckpointError(
-                f"{quoted(str(part.path))} is no part of a {family.NAME} world, as the other files are",
+                f"{quoted(str(part.path))} is not part of a {family.NAME} world, as the other files are",
                 f"looked for {family.LOOKED_FOR}",
             )
         if kind in parts:

@@ -88,7 +88,7 @@ class _Blocks:
         self.blocks, self.heads = len(numbers), self.inner // self.key_length
         if self.inner % self.key_length or not 1 <= self.blocks <= 512:
             raise CheckpointError(
-                f"{part.where}: {prefix}layers has {self.blocks} blocks, whose queries of {self.inner} values are no "
+                f"{part.where}: {prefix}layers has {self.blocks} blocks, whose queries of {self.inner} values are not "
                 f"heads of {self.key_length}",
                 _ALIKE,
             )
@@ -211,7 +211,7 @@ class _Codec:
         first, rest = (part.shape(f"{prefix}{name}.2.weight", 2)[1] for name in _EMBEDDERS)
         self.patch = math.isqrt(first // 3)
         if 3 * self.patch**2 != first:
-            raise CheckpointError(f"{part.where}: {first} values are no square patch of three colours", _ALIKE)
+            raise CheckpointError(f"{part.where}: {first} values are not a square patch of three colours", _ALIKE)
         if rest != first:
             raise CheckpointError(
                 f"{part.where} takes patches of {rest / first:g} frames, which this version does not run",
@@ -331,7 +331,7 @@ class _Dynamics:
             self.lam_side = math.isqrt(columns // E)
             if E * self.lam_side**2 != columns or E != self.token_width:
                 raise CheckpointError(
-                    f"{part.where}: {_ACTIONS}to_action_emb.1.weight takes {columns} values, which are no square of "
+                    f"{part.where}: {_ACTIONS}to_action_emb.1.weight takes {columns} values, which are not a square of "
                     f"tokens of {E}, and actions are added to tokens of {self.token_width}",
                     _ALIKE,
                 )

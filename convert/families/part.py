@@ -144,11 +144,13 @@ def checkpoint(
 ) -> Checkpoint:  # fmt: skip
     """The result of a family's `load`. read: for every tensor of the GGUF, by name. kind: what was recognised."""
     expected = expected_tensors(hp)
-    assert set(read) == set(expected), set(read) ^ set(expected)
+    # A family's own faults, not the user's: its author reads them.
+    assert set(read) >= set(expected), f"tensors that {kind} does not give: {sorted(set(expected) - set(read))}"
+    assert set(read) <= set(expected), f"tensors that gguf.md does not have: {sorted(set(read) - set(expected))}"
 
     def values(name: str) -> NDArray[np.float32]:
         array: NDArray[np.float32] = np.ascontiguousarray(read[name]().detach().numpy(), np.float32)
-        assert array.shape == expected[name][0][::-1], name
+        assert array.shape == expected[name][0][::-1], f"{name}: {array.shape}, not {expected[name][0][::-1]}"
         return array
 
     files = tuple(file for part in parts.values() for file in part.files)

@@ -360,7 +360,7 @@ def _stored_bins(tokenizer: Part, latent: int, otherwise: int | None) -> int | N
     if basis.is_floating_point() or basis.is_complex():
         raise CheckpointError(
             f"{tokenizer.where}: tensor quantizer.basis must hold whole numbers, not {basis.dtype}",
-            "it is no weight; save the model as it is",
+            "it is not a weight; save the model as it is",
         )
     return int(basis[1]) if latent > 1 else tokenizer.number("num_bins", otherwise or 0)
 
@@ -371,7 +371,7 @@ def _patch(part: Part) -> int:
     patch = round((values / 3) ** 0.5)
     if 3 * patch * patch != values or part.number("patch_size", patch) != patch:
         raise CheckpointError(
-            f"{part.where}: encoder.patch_embed.proj.weight takes {values} values, which is no patch of "
+            f"{part.where}: encoder.patch_embed.proj.weight takes {values} values, which is not a patch of "
             f"{part.number('patch_size', max(patch, 1))} pixels",
             "do the settings in the file belong to its weights?",
         )

@@ -170,7 +170,7 @@ def _listing(source: Source) -> Listing:
         for file in now.files:
             if old.get(file.name, file) != file:
                 raise HubError(
-                    f"{quoted(file.name)} of {source.repo} is another file than when it was first seen, in one commit",
+                    f"{quoted(file.name)} of {source.repo} has changed, although the commit has not",
                     f"that should not happen; to take it all the same remove {record}",
                 )
     _write(record, {"commit": now.commit, "files": [dataclasses.astuple(file) for file in now.files]})

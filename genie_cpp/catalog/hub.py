@@ -68,7 +68,7 @@ def listing(source: Source) -> Listing:
             continue
         path = PurePosixPath(entry.path)
         if path.is_absolute() or ".." in path.parts or "\\" in entry.path or ":" in entry.path:
-            raise HubError(f"{source.repo} lists a file {quoted(entry.path)}, which is no proper name", "it is refused")
+            raise HubError(f"{source.repo} lists a file {quoted(entry.path)}, not a safe name", "it is refused")
         lfs = getattr(entry, "lfs", None)
         digest = f"sha256:{lfs.sha256}" if lfs is not None else f"git:{entry.blob_id}"
         files.append(Listed(entry.path, int(entry.size), digest))

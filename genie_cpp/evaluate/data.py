@@ -65,7 +65,7 @@ class Play:
             or actions.dtype.kind not in "iu"
             or not actions.size
         ):
-            raise DataError(f"{where} has actions that are no whole numbers, or blocked of another shape", _HINT)
+            raise DataError(f"{where} has actions that are not integers, or `blocked` of another shape", _HINT)
         places = test.get("places")
         if places is None:
             return Play(frames, actions, blocked)

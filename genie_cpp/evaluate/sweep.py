@@ -32,7 +32,7 @@ def parse(items: Sequence[str]) -> dict[str, list[Any]]:
         try:
             grid[key] = [kind(value) for value in text.split(",")]
         except ValueError:
-            raise SamplerError(f"{item!r} has a value that is no number", "write steps=1,8,25") from None
+            raise SamplerError(f"{item!r} has a value that is not a number", "write steps=1,8,25") from None
     return grid
 
 

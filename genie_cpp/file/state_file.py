@@ -56,7 +56,7 @@ def unpack(state: bytes, most: int) -> tuple[dict[str, Any], dict[str, NDArray[A
 def _array(data: bytes) -> NDArray[Any]:
     """Reads version 1.0 of numpy's format, only with the types and order that `pack` writes. Raises ValueError."""
     if data[:8] != b"\x93NUMPY\x01\x00":
-        raise ValueError("a member is no array")
+        raise ValueError("a member is not an array")
     length = int.from_bytes(data[8:10], "little")
     found = _HEADER.fullmatch(data[10 : 10 + length].decode("latin-1"))
     if found is None or found[1] not in _TYPES:

@@ -248,7 +248,7 @@ def digest(node: Node) -> str:
 
 def _whole(value: Any, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{str(value)[:20]} is no whole number in {least}…{most}")
+        raise ValueError(f"{str(value)[:20]} is not an integer in {least}…{most}")
     return value
 
 

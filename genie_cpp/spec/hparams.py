@@ -167,11 +167,11 @@ class HParams:
             )
         if self.factor_count > 1 and fsq_bins(self.codebook_size, self.factor_count) is None:
             raise ModelError(
-                f"{self.codebook_size} codes are no whole number to the power of genie.dynamics.factor_count "
+                f"{self.codebook_size} codes are not an integer to the power of genie.dynamics.factor_count "
                 f"{self.factor_count}",
                 CONVERT_AGAIN,
             )
-        for stack in {"tokenizer.encoder", "tokenizer.decoder"} & set(self.stacks):
+        for stack in (s for s in ("tokenizer.encoder", "tokenizer.decoder") if s in self.stacks):
             mixing = {"temporal", "spacetime"} & set(self.stacks[stack].sublayers)
             if mixing != {KINDS[self.tokenizer_kind]} - {None}:
                 raise ModelError(

@@ -69,7 +69,7 @@ class Guard:
             raise ApiError(400, "this server does not answer to that host name", "ask for 127.0.0.1")
         origin = headers.get("origin")
         if origin is not None and origin not in self.origins and (_split(origin, "netloc") or None) != host:
-            raise ApiError(403, "a page from elsewhere may not ask", "start the server with --cors-origin")
+            raise ApiError(403, "pages of other origins may not ask", "start the server with --cors-origin")
         if self._key and path not in OPEN:
             kind, _, given = headers.get("authorization", "").partition(" ")
             if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key):

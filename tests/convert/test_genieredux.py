@@ -97,9 +97,9 @@ def test_a_window_as_long_as_there_are_positions(world: Path, output: Path) -> N
         (TOKENIZER, tensor("extra", lambda t: t), "unknown tensor 'extra'"),
         (TOKENIZER, tensor("to_pixels.0.bias", lambda t: t[:3]), r"to_pixels.0.bias must be \[192\], not \[3\]"),
         (TOKENIZER, tensor("to_pixels.0.bias", lambda t: t / 0), "to_pixels.0.bias has NaN or infinite"),
-        (TOKENIZER, tensor("to_patch_emb_first_frame.2.weight", lambda t: t[:, :100]), "100 values are no square"),
+        (TOKENIZER, tensor("to_patch_emb_first_frame.2.weight", lambda t: t[:, :100]), "100 values are not a square"),
         (TOKENIZER, tensor("to_patch_emb.2.weight", lambda t: t.repeat(1, 2)), "patches of 2 frames, which"),
-        (TOKENIZER, tensor("encoder.layers.0.0.spatial_attention.q_scale", lambda t: t[:5]), "no heads of 5"),
+        (TOKENIZER, tensor("encoder.layers.0.0.spatial_attention.q_scale", lambda t: t[:5]), "not heads of 5"),
         (TOKENIZER, lambda s: s.pop("model"), "an optimizer's state and no weights"),
         (TOKENIZER, lambda s: s.clear(), "not a table of tensors"),
         (GUIDED, tensor(f"{AT}transformer.layers.1.0.temporal_ff.4.weight"), "temporal_ff.4.weight is missing"),
@@ -125,8 +125,8 @@ def test_files_that_do_not_belong_together(world: Path, output: Path) -> None:
     rewrite(world / TOKENIZER, fewer_codes)
     refused([world / TOKENIZER, world / GUIDED], output, "predicts 48 tokens; the tokenizer .* has 40 codes")
     tinyworlds = GOLDEN.parent / "tinyworlds" / "tokenizer.pth"
-    refused([world / GUIDED, tinyworlds], output, "is no part of a tinyworlds world")
-    refused([world / GUIDED, tinyworlds], output, "is no part of a genieredux world", family="genieredux")
+    refused([world / GUIDED, tinyworlds], output, "is not part of a tinyworlds world")
+    refused([world / GUIDED, tinyworlds], output, "is not part of a genieredux world", family="genieredux")
 
 
 def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:

@@ -174,8 +174,8 @@ def test_parts_that_lack_or_repeat(world: Path, output: Path) -> None:
     refused([tokenizer], output, "the dynamics of this 1xgpt world is missing; given: tokenizer 'magvit2.ckpt'")
     refused([dynamics, world / "qk_norm", tokenizer], output, "are both the dynamics")
     refused([dynamics, world / "gone.ckpt"], output, "does not exist")
-    refused([dynamics, TINYWORLDS / "tokenizer.pth"], output, "is no part of a tinyworlds world")
-    refused([dynamics, TINYWORLDS / "tokenizer.pth"], output, "is no part of a 1xgpt world", family="1xgpt")
+    refused([dynamics, TINYWORLDS / "tokenizer.pth"], output, "is not part of a tinyworlds world")
+    refused([dynamics, TINYWORLDS / "tokenizer.pth"], output, "is not part of a 1xgpt world", family="1xgpt")
     (dynamics / CONFIG).unlink()  # without it, the folder looks like a native checkpoint that lacks its settings
     refused([dynamics, tokenizer], output, "a native checkpoint among others")
 
@@ -189,7 +189,7 @@ def test_the_first_public_format_is_not_known(world: Path, output: Path) -> None
         state.update(table | {"model.token_embed.weight": torch.zeros(257, 32)})
 
     weights(older)(world)
-    refused(parts(world), output, "is no part of a 1xgpt world, as the other files are")
+    refused(parts(world), output, "is not part of a 1xgpt world, as the other files are")
     refused([world / DYNAMICS], output, "of no family known here: .* tensors, model")
 
 

@@ -67,7 +67,7 @@ def test_every_latent_action_has_a_name(world: tuple[str, Model, Play]) -> None:
 
 
 def test_a_patch_of_meadow_has_one_code_wherever_it_stands(world: tuple[str, Model, Play]) -> None:
-    """So when a picture moves by whole patches, its tokens just move (docs/architecture.md)."""
+    """So when a picture moves by whole patches, its tokens just move (docs/training.md)."""
     name, model, play = world
     if name != "meadow":
         pytest.skip("Maze's tokenizer still knows where a patch stands")

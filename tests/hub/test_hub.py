@@ -287,7 +287,7 @@ def test_no_network_and_offline(run: Run, hub: Hub, home: Path) -> None:
 @pytest.mark.parametrize("name", ["/etc/evil.pth", "sonic/../../evil.pth", "C:\\evil.pth"])
 def test_names_that_lead_elsewhere(name: str, run: Run, hub: Hub, home: Path) -> None:
     hub.names = [name]
-    refused(played(run, "tinyworlds:sonic"), "which is no proper name", "refused", home)
+    refused(played(run, "tinyworlds:sonic"), "not a safe name", "refused", home)
     assert not list(home.rglob("evil*"))
 
 
