@@ -13,6 +13,8 @@ TORCH ?= 2.13.0
 # PyPI's own torch for Linux brings CUDA; this index has the CPU build, which pip prefers (2.13.0+cpu > 2.13.0).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
+# The AVX-VNNI kernels of a development build: made of AVX2 instructions to be tested anywhere, or evex to be measured.
+TWIN ?= avx2
 PEERS := onnx onnxscript onnxruntime openvino libggml-python matplotlib
 
 BIN := $(VENV)/bin
@@ -69,7 +71,7 @@ $(VENV)/.built: $(VENV)/.installed $(CMAKE_FILES) $(C_FILES)
 
 # $(1): CMake's folder, $(2): its build type, $(3): the environment's programs.
 define core
-@$(CMAKE) -S . -B $(1) -DCMAKE_BUILD_TYPE=$(2) -DGENIE_INSTALL=ON -DPython3_EXECUTABLE=$(abspath $(3))/python >/dev/null
+@$(CMAKE) -S . -B $(1) -DCMAKE_BUILD_TYPE=$(2) -DGENIE_INSTALL=ON -DGENIE_AVXVNNI_TWIN=$(TWIN) -DPython3_EXECUTABLE=$(abspath $(3))/python >/dev/null
 @$(CMAKE) --build $(1) -j 2
 @$(CMAKE) --install $(1) --prefix "$$($(3)/python -c 'import sysconfig; print(sysconfig.get_paths()["platlib"])')" >/dev/null
 endef

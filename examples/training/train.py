@@ -249,6 +249,11 @@ def optimizers_of(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     return [adam, torch.optim.Muon(inner, lr=20 * rate, weight_decay=0.01)] if inner else [adam]
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 pays: on a CPU without such instructions PyTorch emulates them, tens of times slower than float."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
+
 def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, every: int = 25) -> None:
     optimizers = optimizers_of(model, rate)
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -309,7 +314,7 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
                 for optimizer, fulls in zip(optimizers, rates, strict=True):
                     for group, full in zip(optimizer.param_groups, fulls, strict=True):
                         group["lr"] = factor * full
-                with torch.autocast(device_of(model).type, torch.bfloat16):
+                with torch.autocast(device_of(model).type, torch.bfloat16, enabled=has_bf16(device_of(model))):
                     losses = step(share)
                 model.zero_grad()
                 losses["loss"].backward()

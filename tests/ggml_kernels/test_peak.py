@@ -10,8 +10,9 @@ from genie_cpp.errors import NativeError
 F32, F16, Q4_0, Q8_0, BLOCKS = 0, 1, 2, 8, 256
 # Operations of one round: sums x lanes x products per lane x 2.
 VNNI = {Q8_0: 16 * 16 * 4 * 2, F32: 16 * 16 * 2, BLOCKS: 8 * 12 * 16 * 4 * 2}
+AVXVNNI = {Q8_0: 12 * 8 * 4 * 2, F32: 12 * 8 * 2, BLOCKS: 8 * 12 * 8 * 4 * 2}
 AVX2 = {Q8_0: 6 * 8 * 4 * 2, F32: 12 * 8 * 2, BLOCKS: 8 * 6 * 8 * 4 * 2}
-ROUND = {"avx512bf16": VNNI, "avx512vnni": VNNI, "avx2": AVX2}
+ROUND = {"avx512bf16": VNNI, "avx512vnni": VNNI, "avxvnni": AVXVNNI, "avx2": AVX2}
 
 
 @pytest.mark.parametrize("isa", _native.isas())

@@ -29,6 +29,18 @@ static int has_avx512vnni(void) {
            __builtin_cpu_supports("avx512vnni");
 }
 
+/* Leaf 7.1, EAX bit 4. The registers are AVX2's, and so is what the operating system must save. */
+static int has_avxvnni(void) {
+#if defined(GENIE_AVXVNNI_TWIN_AVX2)
+    return has_avx2();
+#elif defined(GENIE_AVXVNNI_TWIN_EVEX)
+    return has_avx512vnni();
+#else
+    unsigned eax, ebx, ecx, edx;
+    return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1) != 0;
+#endif
+}
+
 static int has_avx512bf16(void) { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 #elif defined(__aarch64__)
 #if defined(__linux__)
@@ -56,7 +68,13 @@ static const struct {
 #if defined(__x86_64__) || defined(_M_X64)
     {&genie_kernels_avx512bf16, has_avx512bf16},
     {&genie_kernels_avx512vnni, has_avx512vnni},
+#if defined(GENIE_AVXVNNI_TWIN_AVX2) || defined(GENIE_AVXVNNI_TWIN_EVEX)
     {&genie_kernels_avx2, has_avx2},
+    {&genie_kernels_avxvnni, has_avxvnni}, /* last, so that nobody plays on a twin unasked */
+#else
+    {&genie_kernels_avxvnni, has_avxvnni},
+    {&genie_kernels_avx2, has_avx2},
+#endif
 #elif defined(__aarch64__)
     {&genie_kernels_i8mm, has_i8mm},
     {&genie_kernels_dotprod, has_dotprod},

@@ -114,6 +114,7 @@ typedef struct genie_kernels {
 extern const genie_kernels genie_kernels_scalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const genie_kernels genie_kernels_avx2;
+extern const genie_kernels genie_kernels_avxvnni;
 extern const genie_kernels genie_kernels_avx512vnni;
 extern const genie_kernels genie_kernels_avx512bf16;
 #elif defined(__aarch64__)

@@ -53,6 +53,7 @@ struct genie_matmul_kernels {
 extern const struct genie_matmul_kernels genie_matmul_scalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const struct genie_matmul_kernels genie_matmul_avx2;
+extern const struct genie_matmul_kernels genie_matmul_avxvnni;
 extern const struct genie_matmul_kernels genie_matmul_avx512vnni;
 #elif defined(__aarch64__)
 extern const struct genie_matmul_kernels genie_matmul_neon;
