@@ -83,13 +83,14 @@ debug: $(VENV)/.installed
 
 venv build: $(VENV)/.built
 
+# Two tests at a time: most of them use one core.
 test: build
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 # The tests that find most mistakes in a minute: no torch, no browser, no emulators. They run in $(VENV) or, if that is
 # not there, in an environment a tenth of its size.
 quick: $(if $(wildcard $(VENV)/.torch),$(VENV),$(LIGHT_VENV))/.built
-	$(dir $<)bin/pytest --quick $(ARGS)
+	$(dir $<)bin/pytest --quick -n 2 --dist worksteal $(ARGS)
 
 $(LIGHT_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LIGHT_VENV)

@@ -7,6 +7,7 @@ A module that imports the packages of an extra is skipped if these are not insta
 from __future__ import annotations
 
 import ast
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,13 @@ NEEDS_TORCH = (
 )
 SLOW_TO_START = ("torch", "playwright", "mlx")
 TORCH_FIXTURES = {"tiny_model", "tiny_checkpoint"}
+
+
+# A shell ignores SIGINT for what it runs in the background, and nohup SIGHUP. Programs that tests interrupt would inherit
+# that.
+for _name in ("SIGINT", "SIGHUP"):
+    if (_number := getattr(signal, _name, None)) is not None and signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
