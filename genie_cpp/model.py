@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from genie_cpp.backends import _native, assembly, memory
 from genie_cpp.backends.choose import choose
 from genie_cpp.backends.choose import default_threads as default_threads
-from genie_cpp.backends.interface import Backend, Conv, Stack, State
+from genie_cpp.backends.interface import Conv, Stack, State
 from genie_cpp.catalog.bundled import bundled, locate, starts
-from genie_cpp.errors import ActionError, ImageError, ModelError, NativeError
-from genie_cpp.file.blocks import decode
+from genie_cpp.errors import ActionError, ImageError, ModelError
+from genie_cpp.file.blocks import decode, floats, rows
 from genie_cpp.file.gguf_file import GGUFFile, TensorInfo, TensorType
 from genie_cpp.sampler import Sampler
-from genie_cpp.spec import conv_layers as conv
 from genie_cpp.spec.gguf_keys import CONVS, FILE_TYPES, LAM
 from genie_cpp.spec.hparams import HParams, validate
 from genie_cpp.words import quoted
@@ -75,22 +74,22 @@ class Model:
         model._search = _native.wanted_isa()
         with GGUFFile.open(model.path) as file, ThreadPoolExecutor(1) as beside:
             digest = beside.submit(file.sha256)
-            model.info = validate(file, finite=False)  # `_build` and `_floats` check it: they read all data
+            model.info = validate(file, finite=False)  # what reads the data below checks it
             model.metadata = MappingProxyType(dict(file.metadata))
             model.tensors = MappingProxyType(dict(file.tensors))
             if not force:
                 memory.check(memory.need(model.info, model.tensors, model.threads or 1), str(model.path))
-            model._stacks = {name: model._build(file, name, runs) for name in model.info.stacks}
+            model._stacks = {name: assembly.load(file, model.info, name, runs) for name in model.info.stacks}
             halves = CONVS if model.info.tokenizer_kind == "conv" else ()
-            model._convs = {f"tokenizer.{half}": model._build_conv(file, half, runs) for half in halves}
-            model._codebook = None if model.info.bins("tokenizer") else _floats(file, "tokenizer.codebook.weight")
+            model._convs = {f"tokenizer.{half}": assembly.load_network(file, model.info, half, runs) for half in halves}
+            model._codebook = None if model.info.bins("tokenizer") else floats(file, "tokenizer.codebook.weight")
             learned = model.info.has_lam and not model.info.bins("lam")
-            model._actions = _floats(file, "lam.codebook.weight") if learned else None
+            model._actions = floats(file, "lam.codebook.weight") if learned else None
             # The matrix of a joined head can be the largest tensor and is seldom used, so it stays in its stored type.
             joined = model.info.lam_head == "joined"
-            model._head_up = _raw(file, "lam.head.up.weight") if joined else None
+            model._head_up = rows(file, "lam.head.up.weight") if joined else None
             model._head = {
-                name: _floats(file, name)
+                name: floats(file, name)
                 for name in file.tensors
                 if name.startswith("lam.head.") and not (joined and name == "lam.head.up.weight")
             }
@@ -107,39 +106,6 @@ class Model:
     _actions: NDArray[np.float32] | None  # [A, L]
     _head: dict[str, NDArray[np.float32]]  # of the LAM, if it has a head of its own
     _head_up: tuple[NDArray[np.uint8], TensorType, int] | None  # bytes by row, type, values per row; "joined" only
-
-    def _build(self, file: GGUFFile, name: str, runs: Backend) -> Stack:
-        stack = assembly.stack(runs, self.info, name)
-        prefix, scratch = name + ".", file.scratch()
-        for tensor_name, tensor in file.tensors.items():
-            if not tensor_name.startswith(prefix):
-                continue
-            columns, rows = tensor.shape[0], math.prod(tensor.shape[1:])
-            data: NDArray[Any] = file.data(tensor_name, scratch)
-            kind = int(tensor.type)
-            if tensor_name == "dynamics.token_embd.weight":  # rows are looked up, not multiplied
-                data, kind = _floats(file, tensor_name), 0
-            try:
-                stack.set(tensor_name.removeprefix(prefix), kind, rows, columns, data)
-            except NativeError:
-                file.check_finite(tensor_name)  # its error names the place
-                raise
-        stack.seal()
-        return stack
-
-    def _build_conv(self, file: GGUFFile, half: str, runs: Backend) -> Conv:
-        net = assembly.network(runs, self.info, half)
-        for i, layer in enumerate(self.info.conv_layers(half)):
-            for name in conv.tensors(layer):
-                tensor = file.tensors[f"tokenizer.{half}.layer.{i}.{name}"]
-                columns, rows = tensor.shape[0], tensor.shape[1] if len(tensor.shape) > 1 else 1
-                try:
-                    net.set(i, name, int(tensor.type), rows, columns, file.data(tensor.name))
-                except NativeError:
-                    file.check_finite(tensor.name)
-                    raise
-        net.seal()
-        return net
 
     def __repr__(self) -> str:
         hp = self.info
@@ -314,8 +280,10 @@ class Model:
     def _joined_head(self, outputs_PE: NDArray[np.float32]) -> NDArray[np.float32]:
         """Linear on a frame's concatenated outputs, layer norm, linear -> a latent."""
         assert self._head_up is not None
-        head, (rows, kind, wide) = self._head, self._head_up
-        parts = [decode(rows[i : i + 64], kind, (-1, wide)) @ outputs_PE.reshape(-1) for i in range(0, len(rows), 64)]
+        head, (packed, kind, wide) = self._head, self._head_up
+        parts = [
+            decode(packed[i : i + 64], kind, (-1, wide)) @ outputs_PE.reshape(-1) for i in range(0, len(packed), 64)
+        ]
         x = np.concatenate(parts) + head["lam.head.up.bias"]
         x = self._head_norm(x) * head["lam.head.norm.weight"] + head["lam.head.norm.bias"]
         latent: NDArray[np.float32] = head["lam.head.down.weight"] @ x + head["lam.head.down.bias"]
@@ -393,20 +361,6 @@ class ConvWindow:
             z = self._state.run(_join(x, net.shape[0], net.shape[1], self._patch))
             return z.reshape(-1, net.output_shape[2])
         return _cut(self._state.run(x.reshape(net.shape)), self._patch)
-
-
-def _floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
-    """One tensor as float32, slowest dimension first. A copy, so that the file can be closed."""
-    rows, kind, _ = _raw(file, name)
-    return decode(rows, kind, tuple(reversed(file.tensors[name].shape)))
-
-
-def _raw(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], TensorType, int]:
-    """(a copy of one tensor's bytes by row, its type, values per row). Checked to be finite."""
-    file.check_finite(name)
-    tensor = file.tensors[name]
-    raw = file.data(name)
-    return raw.reshape(math.prod(tensor.shape[1:]), -1), tensor.type, tensor.shape[0]
 
 
 def _cut(frame: NDArray[Any], patch: int) -> NDArray[Any]:

@@ -36,8 +36,8 @@ SLOW_TO_START = ("torch", "playwright", "mlx")
 TORCH_FIXTURES = {"tiny_model", "tiny_checkpoint"}
 
 
-# A shell ignores SIGINT for what it runs in the background, and nohup SIGHUP. Programs that tests interrupt would inherit
-# that.
+# A shell ignores SIGINT for what it runs in the background, and nohup SIGHUP. Programs that tests interrupt would
+# inherit that.
 for _name in ("SIGINT", "SIGHUP"):
     if (_number := getattr(signal, _name, None)) is not None and signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler)

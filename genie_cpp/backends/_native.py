@@ -165,15 +165,32 @@ def conv_need(conv: Any, threads: int) -> int:
     return int(out[0])
 
 
+def _params(spec: StackSpec) -> Any:
+    sublayers = [_numbers(one.in_c()) for one in spec.sublayers]
+    fields = {**_numbers(spec.in_c()), "sublayer_count": len(sublayers), "sublayers": sublayers}
+    return ffi.new("genie_stack_params *", fields)
+
+
+def params_bytes(spec: StackSpec) -> bytes:
+    """`genie_stack_params` as it lies in memory: 32-bit numbers only, so the same on every little-endian machine."""
+    return bytes(ffi.buffer(_params(spec)))
+
+
+def place(sublayers: Sequence[str], name: str) -> tuple[int, int, int]:
+    """(block, sublayer, slot) of a stack's tensor, as `genie_stack_set` takes them. -1: of the stack itself."""
+    block, sublayer, part = -1, -1, name
+    if name.startswith("blk."):
+        _, index, kind, part = name.split(".", 3)
+        block, sublayer = int(index), list(sublayers).index(kind)
+    return block, sublayer, getattr(lib, slot_of(part), lib.GENIE_SLOT_COUNT)  # one that the core refuses
+
+
 class Stack:
     """One ST-transformer. Create it with its parameters, call `set` for each tensor, then `seal`."""
 
     def __init__(self, isa: str, pool: Pool, spec: StackSpec) -> None:
-        sublayers = [_numbers(one.in_c()) for one in spec.sublayers]
-        fields = {**_numbers(spec.in_c()), "sublayer_count": len(sublayers), "sublayers": sublayers}
-        p = ffi.new("genie_stack_params *", fields)
         out = ffi.new("genie_stack **")
-        check(lib.genie_stack_create(isa.encode(), p, out), "creating a stack")
+        check(lib.genie_stack_create(isa.encode(), _params(spec), out), "creating a stack")
         self.handle, self.pool = ffi.gc(out[0], lib.genie_stack_free), pool
         self._sublayers = [one.name for one in spec.sublayers]
         # Without a head a stack outputs its embeddings.
@@ -182,11 +199,7 @@ class Stack:
 
     def set(self, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
         """Copy one tensor from its raw bytes. name: as in the GGUF, without the stack: "blk.0.ffn.up.weight"."""
-        block, sublayer, part = -1, -1, name
-        if name.startswith("blk."):
-            _, index, kind, part = name.split(".", 3)
-            block, sublayer = int(index), self._sublayers.index(kind)
-        slot = getattr(lib, slot_of(part), lib.GENIE_SLOT_COUNT)  # not a valid slot, so the core refuses it
+        block, sublayer, slot = place(self._sublayers, name)
         raw = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
         status = lib.genie_stack_set(
             self.handle, self.pool.handle, block, sublayer, slot, type, rows, columns, _in(raw, "char"), raw.nbytes

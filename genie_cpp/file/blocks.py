@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_cpp.file.gguf_file import TensorType
+from genie_cpp.file.gguf_file import GGUFFile, TensorType
 
 
 def decode(raw: NDArray[np.uint8], kind: TensorType, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -26,3 +28,16 @@ def decode(raw: NDArray[np.uint8], kind: TensorType, shape: tuple[int, ...]) -> 
     else:
         values = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32) - np.float32(8)
     return (scales * values).reshape(shape)
+
+
+def rows(file: GGUFFile, name: str) -> tuple[NDArray[np.uint8], TensorType, int]:
+    """(a copy of one tensor's bytes by row, its type, values per row). Raises GGUFError if a value is not finite."""
+    file.check_finite(name)
+    tensor = file.tensors[name]
+    return file.data(name).reshape(math.prod(tensor.shape[1:]), -1), tensor.type, tensor.shape[0]
+
+
+def floats(file: GGUFFile, name: str) -> NDArray[np.float32]:
+    """One tensor as float32, slowest dimension first. A copy, so that the file can be closed. Raises GGUFError."""
+    packed, kind, _ = rows(file, name)
+    return decode(packed, kind, tuple(reversed(file.tensors[name].shape)))

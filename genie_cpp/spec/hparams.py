@@ -171,7 +171,7 @@ class HParams:
                 f"{self.factor_count}",
                 CONVERT_AGAIN,
             )
-        for stack in (s for s in ("tokenizer.encoder", "tokenizer.decoder") if s in self.stacks):
+        for stack in sorted({"tokenizer.encoder", "tokenizer.decoder"} & set(self.stacks)):
             mixing = {"temporal", "spacetime"} & set(self.stacks[stack].sublayers)
             if mixing != {KINDS[self.tokenizer_kind]} - {None}:
                 raise ModelError(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from genie_cpp import Model, World
-from genie_cpp.backends import memory
+from genie_cpp.backends import assembly, memory
 from genie_cpp.convert.writer import convert
 from genie_cpp.errors import NativeError
 from genie_cpp.file.gguf_file import GGUFFile
@@ -100,7 +100,7 @@ def test_a_small_file_that_wants_much(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_model_is_refused_before_anything_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: 33 << 20)
-    monkeypatch.setattr(Model, "_build", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(assembly, "load", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(NativeError, match=r"needs 1.\.. MiB of memory, of which 1\.0 MiB are free"):
         World.load("meadow")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from genie_cpp import GGUFError, Model, World
+from genie_cpp.backends import assembly
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
@@ -45,12 +46,12 @@ def test_a_file_written_to_while_it_loads_is_refused(
 ) -> None:
     path = tmp_path / "w.gguf"
     path.write_bytes(tiny_gguf("q8_0").read_bytes())
-    build = Model._build
+    load = assembly.load
 
-    def slowly(self: Model, *args: object) -> object:
+    def slowly(*args: object) -> object:
         os.utime(path, ns=(1, 1))  # as a write would
-        return build(self, *args)  # type: ignore[arg-type]
+        return load(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Model, "_build", slowly)
+    monkeypatch.setattr(assembly, "load", slowly)
     with pytest.raises(GGUFError, match="changed while it was read"):
         Model.open(path, threads=1)

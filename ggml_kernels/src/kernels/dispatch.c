@@ -79,6 +79,8 @@ static const struct {
     {&genie_kernels_i8mm, has_i8mm},
     {&genie_kernels_dotprod, has_dotprod},
     {&genie_kernels_neon, always}, /* part of every ARMv8-A */
+#elif defined(__wasm_simd128__)
+    {&genie_kernels_simd128, always}, /* an engine without it refuses the whole module */
 #endif
     {&genie_kernels_scalar, always},
 };

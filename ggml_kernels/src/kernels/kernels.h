@@ -121,6 +121,8 @@ extern const genie_kernels genie_kernels_avx512bf16;
 extern const genie_kernels genie_kernels_neon;
 extern const genie_kernels genie_kernels_dotprod;
 extern const genie_kernels genie_kernels_i8mm;
+#elif defined(__wasm_simd128__)
+extern const genie_kernels genie_kernels_simd128;
 #endif
 
 /* The table for a name, or for NULL the best that this CPU runs. NULL if the name is unknown or does not run here. */

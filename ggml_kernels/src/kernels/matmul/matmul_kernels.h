@@ -59,6 +59,8 @@ extern const struct genie_matmul_kernels genie_matmul_avx512vnni;
 extern const struct genie_matmul_kernels genie_matmul_neon;
 extern const struct genie_matmul_kernels genie_matmul_dotprod;
 extern const struct genie_matmul_kernels genie_matmul_i8mm;
+#elif defined(__wasm_simd128__)
+extern const struct genie_matmul_kernels genie_matmul_simd128;
 #endif
 
 #endif
