@@ -27,7 +27,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build debug docs quick test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel windows arm instructions sanitize asan tsan world life clean
+.PHONY: help venv build debug docs quick test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel wasm site windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -47,6 +47,8 @@ help:
 	@echo 'make soak      genie-serve under clients that come, go and misbehave; ARGS="--minutes 20"'
 	@echo 'make lowest    the commands with the lowest versions of all dependencies'
 	@echo 'make wheel     the Linux wheel for this machine -> dist/, tested without a compiler and as an older CPU'
+	@echo 'make wasm      the core as WebAssembly, for genie-cpp web'
+	@echo 'make site      a page to link to, with the bundled worlds -> build/pages'
 	@echo 'make windows   cross-compile the core for Windows (MinGW-w64) and run its tests under Wine'
 	@echo 'make arm       cross-compile for ARM and count instructions -> docs/arm.md (the tests run it under qemu)'
 	@echo 'make instructions  record how many a step takes, after a change that is meant to alter it'
@@ -109,6 +111,29 @@ $(DOCS_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DOCS_VENV)
 	$(DOCS_VENV)/bin/pip install 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26'
 	@touch $@
+
+# The core as WebAssembly, with 128-bit vectors and without, into the package. Needs clang-19, lld-19, wasi-libc and
+# libclang-rt-19-dev-wasm32. The files are in the repository, so that exporting a page needs none of them.
+WASM_CC ?= clang-19
+WASM_SOURCES = $(filter-out %_avx2.c %_avxvnni.c %_avx512vnni.c %_avx512bf16.c %_neon.c %_dotprod.c %_i8mm.c, \
+  $(sort $(filter ggml_kernels/src/%.c,$(C_FILES))))
+WASM_FLAGS = --target=wasm32-wasi -O3 -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -Wall -Wextra \
+  -Werror -Iggml_kernels/include -mexec-model=reactor -nostartfiles -Wl,--no-entry -Wl,-z,stack-size=4194304 \
+  -Wl,--stack-first -Wl,--export-dynamic -Wl,--export=malloc -Wl,--export=free -Wl,--strip-all -Wl,--gc-sections
+WASM ?= genie_cpp/web/site
+
+wasm:
+	$(WASM_CC) $(WASM_FLAGS) $(filter-out %_simd128.c,$(WASM_SOURCES)) -o $(WASM)/genie.wasm
+	$(WASM_CC) $(WASM_FLAGS) -msimd128 $(WASM_SOURCES) -o $(WASM)/genie-simd128.wasm
+
+# A page of each bundled world and one in front, for any host of static files.
+site: build
+	rm -rf build/pages
+	mkdir -p build/pages
+	for world in meadow maze; do $(BIN)/genie-cpp web $$world -o build/pages/$$world; done
+	cp docs/pages.html build/pages/index.html
+	cp docs/meadow.gif docs/maze.gif build/pages/
+	@echo 'python -m http.server -d build/pages 8000'
 
 # Tests that take long; every night.
 slow: build

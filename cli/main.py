@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": "evaluate",
     "bench": "bench",
     "worlds": "worlds",
+    "web": "web",
 }
 
 

@@ -51,7 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("prediction", "window", "saved_world", "world"),
     ("play", "evaluate", "bench"),
-    ("gym", "pyinstaller"),
+    ("gym", "pyinstaller", "web"),
     ("convert",),
     ("server.common",),
     ("server.page", "server.api"),

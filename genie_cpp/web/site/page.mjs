@@ -1,0 +1,275 @@
+// The page: draws frames, takes keys, remembers the path that was played.
+
+import { actionOf, gamepadAction } from "./keys.mjs";
+import { packed, unpacked } from "./link.mjs";
+
+const by = (id) => document.getElementById(id);
+const MOST_FRAMES = 4000; // of a path; older ones are forgotten
+const RATE = 15; // frames a second at most
+
+// What is played. `path`: {action, frame, state} of every frame; `at`: the one shown.
+const play = { plan: null, start: 0, picture: null, path: [], at: 0, held: [], busy: false, running: false, failed: false };
+
+// ---- the worker ----
+
+let worker, waiting = new Map(), asked = 0;
+
+function call(name, given = {}) {
+  return new Promise((resolve, reject) => {
+    waiting.set(++asked, { resolve, reject });
+    worker.postMessage({ id: asked, call: name, given });
+  });
+}
+
+function heard({ data }) {
+  if (data.progress) return loading(data.progress);
+  const { resolve, reject } = waiting.get(data.id);
+  waiting.delete(data.id);
+  data.error ? reject(new Error(data.error)) : resolve(data.result);
+}
+
+// In a single file everything is in the page; else it lies beside it.
+const inside = (id) => {
+  const text = by(id)?.textContent;
+  return text === undefined ? undefined : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+};
+
+async function begin() {
+  const code = by("worker-code");
+  const address = code ? URL.createObjectURL(new Blob([code.textContent], { type: "text/javascript" })) : "worker.mjs";
+  worker = new Worker(address, { type: code ? "classic" : "module" });
+  worker.onmessage = heard;
+  worker.onerror = () => say("the player's worker could not be started", true);
+  const simd = WebAssembly.validate(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 17, 11]));
+  if (code) {
+    play.plan = JSON.parse(by("plan").textContent);
+    const about = await call("load", { plan: play.plan, weights: inside("weights"), wasm: inside(simd ? "wasm-simd128" : "wasm") });
+    play.starts = about.starts;
+  } else {
+    const answer = await fetch("plan.json").catch(() => null);
+    if (!answer?.ok) throw new Error("plan.json is not beside this page");
+    play.plan = await answer.json().catch(() => Promise.reject(new Error("the world's plan is damaged or was cut off")));
+    play.starts = (await call("load", { url: new URL("plan.json", location.href).href })).starts;
+  }
+  if (!simd) by("note").textContent = "This browser has no WebAssembly SIMD, so the world is several times slower.";
+  show();
+  const linked = unpacked(location.hash.slice(1), play.starts.length, Math.max(play.plan.actions, 1));
+  if (linked) {
+    by("seed").value = linked.seed;
+    by("steps").value = linked.sampler.steps;
+    by("temperature").value = linked.sampler.temperature;
+  }
+  if (play.starts.length) await reset(linked?.start ?? 0);
+  else say("Choose a picture to start from.");
+  for (const action of linked?.actions ?? []) {
+    if (play.failed) break;
+    await step(action);
+  }
+}
+
+function loading([, bytes, total]) {
+  by("loading").hidden = false;
+  by("bar").value = total ? bytes / total : 0;
+  by("loaded").textContent = `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}
+
+// ---- playing ----
+
+const sampler = () => ({ steps: clamped("steps", 1, 64), temperature: clamped("temperature", 0, 10) });
+const clamped = (id, least, most) => {
+  const value = Math.min(most, Math.max(least, Number(by(id).value) || 0));
+  return id === "steps" ? Math.round(value) : value;
+};
+const seed = () => (/^\d{1,20}$/.test(by("seed").value) ? by("seed").value : "0");
+
+function say(text, fault = false) {
+  by("says").textContent = text;
+  by("says").classList.toggle("fault", fault);
+  if (fault) by("loading").hidden = true;
+}
+
+// One call of the worker at a time; a fault is a sentence, and the rest of the page still works.
+async function during(work) {
+  if (play.busy) return;
+  play.busy = true;
+  try {
+    await work();
+  } catch (error) {
+    play.failed = true;
+    play.held = [];
+    say(error.message, true);
+  } finally {
+    play.busy = false;
+  }
+}
+
+// start: the number of a start picture, or a picture of one's own (a Blob).
+const reset = (start) =>
+  during(async () => {
+    const own = start instanceof Blob;
+    const given = { picture: own ? start : play.starts[start], seed: seed(), sampler: sampler() };
+    const { frame, state } = await call("reset", given);
+    [play.start, play.picture, play.failed] = own ? [-1, start, false] : [start, null, false];
+    play.path = [{ action: -1, frame, state }];
+    play.at = 0;
+    say("");
+    by("loading").hidden = true;
+    draw();
+  });
+
+const step = (action) =>
+  during(async () => {
+    if (!play.path.length) return;
+    if (play.at < play.path.length - 1) { // from an older frame: a branch
+      await call("restore", { state: play.path[play.at].state });
+      play.path.length = play.at + 1;
+    }
+    const { frame, state, ms } = await call("step", { action, sampler: sampler() });
+    play.path.push({ action, frame, state });
+    if (play.path.length > MOST_FRAMES) play.path.shift();
+    play.at = play.path.length - 1;
+    by("speed").textContent = `${Math.round(ms)} ms a frame`;
+    draw();
+  });
+
+function go(at) {
+  if (play.busy || !play.path.length) return;
+  play.at = Math.max(0, Math.min(play.path.length - 1, at));
+  draw();
+}
+
+async function loop() {
+  for (;;) {
+    const begun = performance.now();
+    const action = play.held.at(-1) ?? gamepadAction(play.plan.keys) ?? (by("idle").value === "" ? undefined : Number(by("idle").value));
+    if (action !== undefined && !play.failed && !document.hidden && !document.querySelector("dialog[open]")) await step(action);
+    await new Promise((done) => setTimeout(done, Math.max(4, 1000 / RATE - (performance.now() - begun))));
+  }
+}
+
+// ---- what is seen ----
+
+function draw() {
+  const { frame: [width, height] } = play.plan, shown = play.path[play.at];
+  const canvas = by("world");
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+  canvas.getContext("2d").putImageData(new ImageData(shown.frame, width, height), 0, 0);
+  by("time").max = play.path.length - 1;
+  by("time").value = play.at;
+  by("frame").textContent = `frame ${play.at} of ${play.path.length - 1}`;
+  const name = play.plan.action_names?.[shown.action];
+  for (const button of by("actions").children)
+    button.classList.toggle("on", name ? button.textContent === name : Number(button.dataset.action) === shown.action);
+}
+
+function show() {
+  const { plan } = play;
+  document.title = plan.title;
+  by("title").textContent = plan.title;
+  by("about").textContent = [plan.card.description, plan.card.author, plan.card.license && `licence: ${plan.card.license}`].filter(Boolean).join(" · ");
+  by("steps").value = plan.sampler.steps;
+  by("temperature").value = Number(plan.sampler.temperature.toPrecision(6));
+  const { frame: [width, height] } = plan;
+  by("world").style.aspectRatio = `${width} / ${height}`;
+  by("starts").replaceChildren(
+    ...play.starts.map((address, i) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", onclick: () => reset(i) });
+      const picture = Object.assign(document.createElement("img"), { src: address, alt: `start from ${plan.starts[i].name}`, title: plan.starts[i].name });
+      button.append(picture);
+      return button;
+    }),
+  );
+  const named = (action) => plan.action_names?.[action] ?? (plan.actions ? `action ${action}` : "go on");
+  // One button for each name, though several latent actions may share it. Directions lie as on a cross.
+  const all = Array.from({ length: Math.max(plan.actions, 1) }, (_, action) => action);
+  const shownActions = all.filter((action) => all.findIndex((other) => named(other) === named(action)) === action);
+  const ways = ["Up", "Left", "Right", "Down"].filter((way) => plan.keys[`Arrow${way}`] !== undefined);
+  by("actions").classList.toggle("cross", plan.action_names !== null && ways.length === 4);
+  by("actions").replaceChildren(
+    ...shownActions.map((action) => {
+      const keys = Object.keys(plan.keys).filter((key) => plan.keys[key] === action).map((key) => ({ ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" })[key] ?? key.toUpperCase());
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: named(action), title: `keys: ${keys.join(" ")}` });
+      button.dataset.action = action;
+      for (const way of ways) if (plan.keys[`Arrow${way}`] === action) button.classList.add(way.toLowerCase());
+      const release = () => (play.held = play.held.filter((held) => held !== action));
+      button.onpointerdown = (event) => (event.preventDefault(), button.setPointerCapture(event.pointerId), press(action));
+      button.onpointerup = button.onpointercancel = release;
+      button.onclick = (event) => event.detail === 0 && step(action); // by Enter or a screen reader
+      return button;
+    }),
+  );
+  by("idle").replaceChildren(new Option("waits", ""), ...shownActions.map((action) => new Option(named(action), action)));
+  by("controls").hidden = false;
+}
+
+// ---- keys, pictures, links, films ----
+
+function press(action) {
+  if (play.held.includes(action)) return;
+  play.held.push(action);
+  step(action); // also a tap that ends before the loop comes round
+}
+
+const typing = (event) => /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && event.target.type !== "range";
+
+addEventListener("keydown", (event) => {
+  if (typing(event) || !play.plan) return;
+  const action = actionOf(event, play.plan.keys);
+  if (event.key === "Backspace") go(play.at - 1);
+  else if (action !== undefined && !event.repeat) press(action);
+  if (event.key === "Backspace" || (action !== undefined && event.target.type !== "range")) event.preventDefault();
+});
+addEventListener("keyup", (event) => {
+  const action = play.plan && actionOf(event, play.plan.keys);
+  play.held = play.held.filter((held) => held !== action);
+});
+addEventListener("blur", () => (play.held = []));
+by("time").oninput = () => go(Number(by("time").value));
+by("reset").onclick = () => reset(play.picture ?? play.start);
+by("back").onclick = () => go(play.at - 1);
+by("own").onchange = () => by("own").files[0] && reset(by("own").files[0]);
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files[0]) reset(event.dataTransfer.files[0]);
+});
+addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files][0];
+  if (file) reset(file);
+});
+
+by("share").onclick = async () => {
+  if (play.picture) return say("A link can hold a start picture of the world's own only.", true);
+  const actions = play.path.slice(1, play.at + 1).map((one) => one.action);
+  const text = packed({ start: play.start, seed: seed(), sampler: sampler(), actions });
+  history.replaceState(null, "", `#${text}`);
+  await navigator.clipboard?.writeText(location.href).catch(() => {});
+  say("The address now holds what you played. Who opens it sees the same.");
+};
+
+by("film").onclick = async () => {
+  if (!globalThis.MediaRecorder || !play.path.length) return say("This browser cannot record.", true);
+  const canvas = document.createElement("canvas"), { frame: [width, height] } = play.plan, by4 = 4;
+  [canvas.width, canvas.height] = [by4 * width, by4 * height];
+  const context = canvas.getContext("2d"), small = new OffscreenCanvas(width, height);
+  context.imageSmoothingEnabled = false;
+  const recorder = new MediaRecorder(canvas.captureStream(), { mimeType: "video/webm" }), parts = [];
+  recorder.ondataavailable = (event) => parts.push(event.data);
+  recorder.onstop = () => {
+    const address = URL.createObjectURL(new Blob(parts, { type: "video/webm" }));
+    Object.assign(document.createElement("a"), { href: address, download: "world.webm" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60000);
+    say("");
+  };
+  recorder.start();
+  for (const [i, { frame }] of play.path.slice(0, play.at + 1).entries()) {
+    small.getContext("2d").putImageData(new ImageData(frame, width, height), 0, 0);
+    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    say(`recording frame ${i} of ${play.at}`);
+    await new Promise((done) => setTimeout(done, 1000 / RATE));
+  }
+  recorder.stop();
+};
+
+if ("serviceWorker" in navigator && location.protocol.startsWith("http")) navigator.serviceWorker.register("offline.mjs", { type: "module" }).catch(() => {});
+begin().then(loop, (error) => say(error.message, true));
