@@ -31,9 +31,7 @@ def web(
     ] = None,
     title: Annotated[str | None, typer.Option(help="What the page is called. [the world's name]")] = None,
     how: Fit = "crop",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of the output's path.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the output's path.")] = False,
     overwrite: Annotated[bool, typer.Option("--yes", "-y", envvar=env("YES"), help="Replace an older page.")] = False,
     offline: Offline = False,
 ) -> None:

@@ -294,6 +294,9 @@ def run(model: nn.Module, step: Step, path: Path, minutes: float, rate: float, e
         state.with_suffix(".tmp").rename(state)
 
     model.train()
+    if not has_bf16(device_of(model)):
+        # In float32 it takes attention for a pattern of another shape, and fails (torch 2.13).
+        torch._inductor.config.pattern_matcher = False
     for module in model.modules():
         if isinstance(module, STStack):
             module.compile()

@@ -39,8 +39,8 @@ def export(
 ) -> dict[str, Any]:
     """Write a page that plays `model`. Returns the plan.
 
-    pictures: to start from, files or folders; by default the model's own. single_file: `output` is one HTML file, else a
-    folder. The output appears whole or not at all. Raises GGUFError, ModelError, ImageError, OutputError.
+    pictures: to start from, files or folders; by default the model's own. single_file: `output` is one HTML file, else
+    a folder. The output appears whole or not at all. Raises GGUFError, ModelError, ImageError, OutputError.
     """
     _check(output, single_file, overwrite)
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from genie_cpp.backends import _native
+
 pytestmark = pytest.mark.heavy
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -41,7 +43,7 @@ def test_the_page_has_all_sections_and_finite_figures(tmp_path: Path) -> None:
     assert not re.search(r"\b(nan|inf)\b", page)
     targets = page.split("## Targets")[1].split("## What stands")[0]
     verdicts = re.findall(r"\| ([^|]*) \|$", targets, re.M)[2:]
-    assert len(verdicts) == 23
+    assert len(verdicts) == 23 - (_native.isas()[0] == "avx2")  # it is not compared with itself
     assert all(re.fullmatch(r"met|\*\*missed by [\d.e+]+ %\*\*|not measured", verdict) for verdict in verdicts), (
         verdicts
     )

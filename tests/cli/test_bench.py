@@ -151,7 +151,7 @@ def test_synthetic(command: Command) -> None:
         (("-m", "a.gguf,nowhere.gguf"), "cannot read 'nowhere.gguf'"),
         (("-m", "text.gguf"), "is not a GGUF file"),
         (("-m", "tmp"), "'tmp' is not a regular file"),
-        (("--type", "f32"), "--type is of --synthetic"),
+        (("--type", "f32"), "--type needs --synthetic"),
         (("--synthetic", "huge"), "unknown synthetic model 'huge'"),
         (("--synthetic", "tiny", "--type", "q8_0,q5"), "unknown type 'q5'"),
         (("--synthetic", "tiny", "-m", "a.gguf"), "--model and --synthetic exclude each other"),

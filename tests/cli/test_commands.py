@@ -320,6 +320,7 @@ def test_a_world_in_several_files(place: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.slow
 def test_large_frames_of_a_small_file_are_fitted_as_they_come(place: Path) -> None:
     """Stored at full size they would take 48 MB each."""
     frames = [Image.new("L", (4000, 4000), shade) for shade in range(40)]

@@ -16,6 +16,7 @@ pytest.importorskip("gymnasium")
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_ppo_steps_and_learns(tmp_path: Path, tiny_gguf) -> None:  # type: ignore[no-untyped-def]
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "p.png")
     words = ["--model", tiny_gguf("q8_0"), "--prompt", "p.png", "--frames", "120", "--envs", "3", "--rollout", "20"]

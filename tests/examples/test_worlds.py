@@ -40,8 +40,8 @@ HELD_TO = {"reconstruction", "over copying db", "delta4", "actions found"}
 def test_it_meets_its_bars(world: tuple[str, Model, Play]) -> None:
     name, model, play = world
     found = Life()
-    life(model, list(World(model).prompts), play=play, seeds=1, held=100, mixed=200, still=30, returns=0, into=found)
-    about = truth(model, play, clips=100, walks=1)
+    life(model, list(World(model).prompts), play=play, seeds=1, held=20, mixed=200, still=20, returns=0, into=found)
+    about = truth(model, play, clips=40, walks=1)
     report = Report({}, found, about, limits={"reconstruction": RECONSTRUCTION.get(name, 33.0)})
     met = {what: (value, bar) for what, value, bar, met in report.bars() if met}
     assert set(met) >= HELD_TO, report.bars()
@@ -66,18 +66,17 @@ def test_every_latent_action_has_a_name(world: tuple[str, Model, Play]) -> None:
     assert model.info.action_names and not {"mixed", "unused"} & set(model.info.action_names)
 
 
-def test_a_patch_of_meadow_has_one_code_wherever_it_stands(world: tuple[str, Model, Play]) -> None:
+def test_a_patch_has_one_code_wherever_it_stands(world: tuple[str, Model, Play]) -> None:
     """So when a picture moves by whole patches, its tokens just move (docs/training.md)."""
     name, model, play = world
-    if name != "meadow":
-        pytest.skip("Maze's tokenizer still knows where a patch stands")
     assert play.pictures is not None
-    patch = model.info.tokenizer_patch_size
-    K, H, W, _ = play.pictures.shape
-    patches = play.pictures.reshape(K, H // patch, patch, W // patch, patch, 3).swapaxes(2, 3).reshape(-1, patch**2 * 3)
-    different, which = np.unique(patches, axis=0, return_inverse=True)
-    codes = model.tokenize(play.pictures).reshape(-1)
-    pairs = np.unique(np.stack([which.reshape(-1), codes], 1), axis=0)
-    print(f"{len(different)} patches, {len(np.unique(codes))} codes")
-    assert len(pairs) == len(different)
-    assert len(np.unique(codes)) >= 0.99 * len(different)
+    pictures, patch = play.pictures[::4], model.info.tokenizer_patch_size
+    K, H, W, _ = pictures.shape
+    patches = pictures.reshape(K, H // patch, patch, W // patch, patch, 3).swapaxes(2, 3).reshape(-1, patch**2 * 3)
+    different: dict[bytes, int] = {}
+    which = [different.setdefault(one.tobytes(), len(different)) for one in patches]
+    codes = model.tokenize(pictures).reshape(-1)
+    print(f"{name}: {len(different)} patches, {len(np.unique(codes))} codes")
+    assert len(set(zip(which, codes.tolist(), strict=True))) == len(different)
+    if name == "meadow":  # few enough for a code each
+        assert len(np.unique(codes)) >= 0.99 * len(different)

@@ -69,7 +69,7 @@ def test_names_of_many_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "output", ["frames/", *(pytest.param(name, marks=pytest.mark.slow) for name in ("out.webp", "out.mp4"))]
+    "output", [pytest.param(name, marks=pytest.mark.slow) for name in ("frames/", "out.webp", "out.mp4")]
 )
 def test_killed_at_random_moments(tmp_path: Path, tiny_gguf: Callable[[str], Path], output: str) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "p.png")

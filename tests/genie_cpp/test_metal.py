@@ -379,7 +379,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="mx.comp
 
 
 @needs_compiler
-@pytest.mark.parametrize("factors", [1, 2])
+@pytest.mark.parametrize("factors", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_compiled_as_on_a_gpu(factors: int) -> None:
     """A GPU uses mx.compile: the results are the same, also when a window grows and shrinks."""
     spec = changed({"factor_count": factors, "sublayers": ("temporal", "ffn")})

@@ -18,7 +18,16 @@ def build_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def build(name: str, target: str, *options: str) -> Path:
         folder = tmp_path_factory.getbasetemp() / f"c-{name}"
-        configure = ["cmake", "-S", ".", "-B", folder, "-DGENIE_TESTS=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
+        configure = [
+            "cmake",
+            "-S",
+            ".",
+            "-B",
+            folder,
+            "-DGENIE_TESTS=ON",
+            "-DGENIE_AVXVNNI_TWIN=avx2",
+            f"-DPython3_EXECUTABLE={sys.executable}",
+        ]
         for command in ([*configure, *options], ["cmake", "--build", folder, "--target", target, "-j", "2"]):
             done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr

@@ -298,10 +298,16 @@ def test_forced_frames(worlds: dict[str, tuple[Genie, Path]], name: str, backend
             state.forward(ids[t].numpy().astype(np.int32), int(actions[t]), output=False)
 
 
-@pytest.mark.parametrize("name", ["paper", "convolutions-and-biases", "experts"])
-@pytest.mark.parametrize("type", ["f32", "f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize(
+    ("name", "type"),
+    [
+        pytest.param(name, type, marks=[] if name == "paper" or type == "q8_0" else [pytest.mark.slow])
+        for name in ("paper", "convolutions-and-biases", "experts")
+        for type in ("f32", "f16", "q8_0", "q4_0")
+    ],
+)
 def test_threads_and_instruction_sets(
-    worlds: dict[str, tuple[Genie, Path]], type: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worlds: dict[str, tuple[Genie, Path]], name: str, type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference, path = worlds[name]
     convert(path.parent / "native", tmp_path / "w.gguf", type)

@@ -372,7 +372,7 @@ def test_faults_of_the_command(place: Path) -> None:
         for words, why in (
             (["--port", str(taken.getsockname()[1])], "cannot be used"),
             (["--host", "0.0.0.0", "--port", "0"], "GENIE_API_KEY"),
-            (["--host", "nowhere.invalid"], "no address of this machine"),
+            (["--host", "nowhere.invalid"], "not an address of this machine"),
             (["--api-key", "short"], "16 to 1024"),
             (["--cors-origin", "*"], "no origin"),
             (["-m", "none.gguf"], "none.gguf"),

@@ -177,7 +177,9 @@ emulator = shutil.which("qemu-x86_64")
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64" or emulator is None, reason="qemu-x86_64 runs Linux's"
 )
-@pytest.mark.parametrize(("cpu", "isas"), {"Nehalem": ["scalar"], "Haswell": ["avx2", "scalar"]}.items())
+@pytest.mark.parametrize(
+    ("cpu", "isas"), [("Nehalem", ["scalar"]), pytest.param("Haswell", ["avx2", "scalar"], marks=pytest.mark.slow)]
+)
 def test_it_plays_on_an_older_cpu(
     cpu: str, isas: list[str], installed: Environment, play: Callable[..., bytes]
 ) -> None:
