@@ -146,10 +146,11 @@ class Game:
         return path
 
     def _show(self) -> None:
+        # In this order: a resize from here on is noticed by the next round.
+        resized, self._resized = self._resized, False
         columns, rows = shutil.get_terminal_size()
-        if self._resized:
+        if resized:
             sys.stdout.write("\x1b[0m\x1b[2J")
-            self._resized = False
         node = self.session.node
         frame = halfblocks.scaled(pixels([node.png])[0], columns, max(1, rows - _STATUS_ROWS))
         out = ["\x1b[H"]

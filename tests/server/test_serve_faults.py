@@ -374,7 +374,7 @@ def test_faults_of_the_command(place: Path) -> None:
             (["--host", "0.0.0.0", "--port", "0"], "GENIE_API_KEY"),
             (["--host", "nowhere.invalid"], "not an address of this machine"),
             (["--api-key", "short"], "16 to 1024"),
-            (["--cors-origin", "*"], "no origin"),
+            (["--cors-origin", "*"], "not an origin"),
             (["-m", "none.gguf"], "none.gguf"),
         ):
             done = subprocess.run(
