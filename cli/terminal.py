@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -148,7 +147,7 @@ class Game:
     def _show(self) -> None:
         # In this order: a resize from here on is noticed by the next round.
         resized, self._resized = self._resized, False
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())  # not COLUMNS, which knows nothing of a resize
         if resized:
             sys.stdout.write("\x1b[0m\x1b[2J")
         node = self.session.node

@@ -159,7 +159,8 @@ def test_and_after_a_crash(terminal: Callable[..., Terminal], place: Path) -> No
     assert b"error: internal: ZeroDivisionError: crash" in after  # on the main screen, which stays
 
 
-def test_resize_and_256_colours(terminal: Callable[..., Terminal]) -> None:
+def test_resize_and_256_colours(terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # as some shells export it
     run = terminal()
     run.shows("frame 0")
     assert b"8;5;" in run.seen and b"8;2;" not in run.seen
