@@ -19,6 +19,7 @@ binaries = [(str(_native.library()), "genie_cpp")]
 datas = [(str(_native.declarations()), "genie_cpp")]
 datas += [(str(Path(genie_cpp.__file__).parent / "catalog" / "worlds.toml"), "genie_cpp/catalog")]
 datas += _files(Path(genie_cpp.__file__).parent / "data", "genie_cpp/data")
+datas += _files(Path(genie_cpp.__file__).parent / "web", "genie_cpp/web")
 if (server := find_spec("genie_cpp.server")) is not None and server.origin:
     datas += _files(Path(server.origin).parent, "genie_cpp/server")
 hiddenimports = ["_cffi_backend"]

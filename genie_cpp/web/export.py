@@ -23,7 +23,10 @@ from genie_cpp.web import plan as plans
 from genie_cpp.words import quoted
 
 SITE = Path(__file__).parent / "site"
-PAGE = ("index.html", "page.css", "page.mjs", "keys.mjs", "link.mjs", "worker.mjs", "genie.mjs", "offline.mjs")
+PAGE = (
+    "index.html", "page.css", "page.mjs", "keys.mjs", "link.mjs", "worker.mjs", "genie.mjs", "genie.d.mts",
+    "offline.mjs",
+)  # fmt: skip
 CORES = ("genie.wasm", "genie-simd128.wasm")
 MOST_STARTS = 64
 

@@ -6,9 +6,10 @@ import { packed, unpacked } from "./link.mjs";
 const by = (id) => document.getElementById(id);
 const MOST_FRAMES = 4000; // of a path; older ones are forgotten
 const RATE = 15; // frames a second at most
+const TAP = 180; // milliseconds: a key held for less asks for one frame
 
 // What is played. `path`: {action, frame, state} of every frame; `at`: the one shown.
-const play = { plan: null, start: 0, picture: null, path: [], at: 0, held: [], busy: false, running: false, failed: false };
+const play = { plan: null, start: 0, picture: null, path: [], at: 0, held: [], repeats: 0, busy: false, running: false, failed: false };
 
 // ---- the worker ----
 
@@ -141,8 +142,9 @@ function go(at) {
 async function loop() {
   for (;;) {
     const begun = performance.now();
-    const action = play.held.at(-1) ?? gamepadAction(play.plan.keys) ?? (by("idle").value === "" ? undefined : Number(by("idle").value));
-    if (action !== undefined && !play.failed && !document.hidden && !document.querySelector("dialog[open]")) await step(action);
+    const held = begun >= play.repeats ? play.held.at(-1) : undefined;
+    const action = held ?? gamepadAction(play.plan.keys) ?? (by("idle").value === "" ? undefined : Number(by("idle").value));
+    if (action !== undefined && (held !== undefined || !play.held.length) && !play.failed && !document.hidden && !document.querySelector("dialog[open]")) await step(action);
     await new Promise((done) => setTimeout(done, Math.max(4, 1000 / RATE - (performance.now() - begun))));
   }
 }
@@ -207,7 +209,8 @@ function show() {
 function press(action) {
   if (play.held.includes(action)) return;
   play.held.push(action);
-  step(action); // also a tap that ends before the loop comes round
+  play.repeats = performance.now() + TAP;
+  step(action);
 }
 
 const typing = (event) => /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && event.target.type !== "range";

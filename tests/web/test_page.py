@@ -1,0 +1,210 @@
+"""The exported page in a real browser: from a server, from disk, without a network, and with damaged files."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+
+from genie_cpp import World  # noqa: E402
+from genie_cpp.web.export import export  # noqa: E402
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
+]
+FRAME = "document.getElementById('world').getContext('2d').getImageData(0, 0, 16, 16).data"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("console", lambda message: message.type == "error" and faults.append(message.text))
+    opened.faults = faults
+    yield opened
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}-place.png")
+    return folder
+
+
+@pytest.fixture
+def site(tiny_gguf: Callable[[str], Path], pictures: Path, tmp_path: Path) -> Path:
+    export(tiny_gguf("f32"), tmp_path / "site", [pictures], title="<b>Tiny</b>")
+    return tmp_path / "site"
+
+
+@pytest.fixture
+def address(site: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def shows(page: Any, text: str) -> None:
+    playwright_api.expect(page.locator("#frame")).to_have_text(re.compile(rf"^{text}$"), timeout=60_000)
+
+
+def says(page: Any, text: str) -> None:
+    playwright_api.expect(page.locator("#says")).to_have_text(re.compile(text), timeout=60_000)
+
+
+def pixels(page: Any) -> np.ndarray:
+    data = page.evaluate(f"Array.from({FRAME})")
+    return np.array(data, np.uint8).reshape(16, 16, 4)[..., :3]
+
+
+def close_to(frame: np.ndarray, wanted: np.ndarray) -> bool:
+    """Float rounding differs between instruction sets, which moves a pixel by one now and then."""
+    return bool(np.abs(frame.astype(int) - wanted).max() <= 2)
+
+
+def played(page: Any, tiny: Path, picture: Path) -> None:
+    """What everybody does, compared with Python."""
+    world = World.load(tiny, threads=1)
+    wanted = [world.reset(np.asarray(Image.open(picture)), seed=0)]
+    shows(page, "frame 0 of 0")
+    assert page.locator("#starts img").count() == 2 and page.locator("#actions button").count() == 3
+    assert close_to(pixels(page), wanted[0])
+    for number, key in enumerate("120", 1):
+        page.keyboard.press(key)
+        shows(page, f"frame {number} of {number}")
+        wanted.append(world.step(int(key)))
+        assert close_to(pixels(page), wanted[-1]), number
+    page.keyboard.press("Backspace")
+    page.click("#back")
+    shows(page, "frame 1 of 3")
+    assert close_to(pixels(page), wanted[1])
+    page.click("[data-action='1']")  # a branch
+    shows(page, "frame 2 of 2")
+    world.reset(np.asarray(Image.open(picture)), seed=0)
+    world.step(1)
+    assert close_to(pixels(page), world.step(1))
+
+
+@pytest.fixture
+def tiny_path(tiny_gguf: Callable[[str], Path]) -> Path:
+    return tiny_gguf("f32")
+
+
+def test_from_a_server(page: Any, address: str, tiny_path: Path, pictures: Path) -> None:
+    page.goto(address)
+    played(page, tiny_path, pictures / "0-place.png")
+    assert page.title() == "<b>Tiny</b>" and page.text_content("h1") == "<b>Tiny</b>"
+    # A link: whoever opens it sees the same.
+    page.click("#share")
+    says(page, "The address now holds what you played")
+    link, frame = page.url, pixels(page)
+    assert link.endswith("#start=0&seed=0&steps=3&temperature=0.5&actions=1*2")
+    page.goto("about:blank")
+    page.goto(link)
+    shows(page, "frame 2 of 2")
+    assert (pixels(page) == frame).all()
+    # A picture of one's own, and letters of a keyboard that writes others.
+    page.set_input_files("#own", {"name": "p.png", "mimeType": "image/png", "buffer": b"no picture"})
+    says(page, "not a picture that this browser reads")
+    page.set_input_files("#own", str(pictures / "1-place.png"))
+    shows(page, "frame 0 of 0")
+    page.evaluate("dispatchEvent(new KeyboardEvent('keydown', {key: 'ф', code: 'KeyA'}))")
+    shows(page, "frame 1 of 1")
+    page.evaluate("dispatchEvent(new KeyboardEvent('keyup', {key: 'ф', code: 'KeyA'}))")
+    assert [fault for fault in page.faults if "createImageBitmap" not in fault] == []
+
+
+def test_held_keys_go_on_and_stop(page: Any, address: str) -> None:
+    page.goto(address)
+    shows(page, "frame 0 of 0")
+    page.keyboard.down("1")
+    playwright_api.expect(page.locator("#frame")).to_have_text(re.compile(r"frame (\d\d+) "), timeout=60_000)
+    page.keyboard.up("1")
+    page.wait_for_timeout(500)
+    stopped = page.text_content("#frame")
+    page.wait_for_timeout(500)
+    assert page.text_content("#frame") == stopped
+
+
+def test_without_a_network_once_it_was_seen(browser: Any, address: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    shows(page, "frame 0 of 0")
+    page.evaluate("navigator.serviceWorker.ready.then(() => 1)")
+    page.reload()  # the files come through the service worker, which keeps them
+    shows(page, "frame 0 of 0")
+    context.set_offline(True)
+    page.reload()
+    shows(page, "frame 0 of 0")
+    page.keyboard.press("1")
+    shows(page, "frame 1 of 1")
+    context.close()
+
+
+@pytest.mark.parametrize("simd", [True, False])
+def test_one_file_from_disk(simd: bool, page: Any, tiny_path: Path, pictures: Path, tmp_path: Path) -> None:
+    export(tiny_path, tmp_path / "tiny.html", [pictures], single_file=True)
+    if not simd:
+        page.add_init_script("WebAssembly.validate = () => false")
+    page.goto((tmp_path / "tiny.html").as_uri())
+    played(page, tiny_path, pictures / "0-place.png")
+    assert ("no WebAssembly SIMD" in (page.text_content("#note") or "")) is not simd
+    assert page.faults == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("weights.bin", lambda raw: raw[:-1], "the download was cut off"),
+        ("weights.bin", lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), "not those that the plan was made for"),
+        ("plan.json", lambda raw: raw[:99], "damaged or was cut off"),
+        ("plan.json", lambda raw: json.dumps(json.loads(raw) | {"version": 9}).encode(), "of version 9"),
+        ("plan.json", None, "plan.json is not beside this page"),
+        ("weights.bin", None, "the server answers 404"),
+        ("genie-simd128.wasm", lambda raw: raw[:1000], "CompileError|WebAssembly"),
+    ],
+)
+def test_damaged_files(
+    name: str, change: Callable[[bytes], bytes] | None, why: str, site: Path, address: str, page: Any
+) -> None:
+    if change is None:
+        (site / name).unlink()
+    else:
+        (site / name).write_bytes(change((site / name).read_bytes()))
+    page.goto(address)
+    says(page, why)
