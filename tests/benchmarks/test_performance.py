@@ -31,6 +31,7 @@ def smoke(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_linux
+@pytest.mark.slow
 def test_the_page_has_all_sections_and_finite_figures(tmp_path: Path) -> None:
     kept = [{"kind": "half", "frames": 3, "seconds": 0.5, "sliding": 0.085, "again": 2, "step": 0.04}]
     (tmp_path / "window.json").write_text(json.dumps(kept))

@@ -69,7 +69,13 @@ def test_a_wrong_detection_is_noticed(differential: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Clang there makes programs for Visual Studio's libraries")
-@pytest.mark.parametrize("compiler", [pytest.param(name, marks=needs("cmake", name)) for name in ("musl-gcc", "clang")])
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        pytest.param("musl-gcc", marks=needs("cmake", "musl-gcc")),
+        pytest.param("clang", marks=[needs("cmake", "clang"), pytest.mark.slow]),
+    ],
+)
 def test_another_compiler(compiler: str, build_c) -> None:  # type: ignore[no-untyped-def]
     options = (f"-DCMAKE_C_COMPILER={compiler}", "-DGENIE_WERROR=ON")
     done = run(build_c(compiler, "genie_differential", *options), *_native.isas())
@@ -77,6 +83,7 @@ def test_another_compiler(compiler: str, build_c) -> None:  # type: ignore[no-un
     assert done.stdout.split("\n")[:-1] == [f"{isa} agrees" for isa in _native.isas()]
 
 
+@pytest.mark.slow
 @needs(*WINDOWS_TOOLS)
 @pytest.mark.skipif(sys.platform != "linux", reason="Wine gives programs this CPU's instruction sets on Linux")
 def test_windows_kernels_agree_with_scalar(build_c, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -222,8 +222,14 @@ def test_logits_and_pixels(worlds: dict[str, tuple[Genie, Path]], name: str, bac
     np.testing.assert_array_equal(model.infer_actions(frames(g, g.context_length)), acted)
 
 
-@every_world
-@pytest.mark.parametrize("window", ["half", "exact"])
+@pytest.mark.parametrize(
+    ("name", "window"),
+    [
+        pytest.param(name, window, marks=[pytest.mark.slow] if (name, window) == ("bundled", "exact") else [])
+        for name in (*SHAPES, "bundled")
+        for window in ("half", "exact")
+    ],
+)
 def test_64_frames_of_tokens(worlds: dict[str, tuple[Genie, Path]], name: str, window: str) -> None:
     """Sampled with the same noise, uncached and cached: before, when and after the window slides."""
     reference, path = worlds[name]
