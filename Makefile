@@ -125,6 +125,7 @@ WASM ?= genie_cpp/web/site
 wasm:
 	$(WASM_CC) $(WASM_FLAGS) $(filter-out %_simd128.c,$(WASM_SOURCES)) -o $(WASM)/genie.wasm
 	$(WASM_CC) $(WASM_FLAGS) -msimd128 $(WASM_SOURCES) -o $(WASM)/genie-simd128.wasm
+	chmod 644 $(WASM)/genie.wasm $(WASM)/genie-simd128.wasm
 
 # A page of each bundled world and one in front, for any host of static files.
 site: build

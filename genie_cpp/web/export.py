@@ -99,7 +99,8 @@ def _site(model: Path, folder: Path, pictures: Sequence[Path], title: str | None
     plan["title"] = title or plan["name"]
     plan["starts"] = []
     for number, path in enumerate(pictures, 1):
-        frame = fit(load_image(path), *plan["frame"], how)
+        width, height = plan["frame"]
+        frame = fit(load_image(path), width, height, how)
         name = f"start-{number:02}.png"
         Image.fromarray(frame).save(folder / name, optimize=True)
         plan["starts"].append({"file": name, "name": start_name(path).partition(":")[2]})

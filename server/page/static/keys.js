@@ -5,6 +5,9 @@ const TAKEN = ["p", " ", ".", "backspace", "r", "b", "c", "?", "Tab", "Escape", 
 
 // Letters without regard to Shift or Caps Lock.
 export const keyOf = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+
+// What a key is called by its place: of KeyD d, of Digit1 1. Layouts that write other letters are played by this.
+export const placeOf = (event) => /^(?:Key|Digit)([A-Z0-9])$/.exec(event.code)?.[1].toLowerCase();
 export const label = (key) => NAMES[key] ?? (key.length === 1 ? key.toUpperCase() : key);
 
 export class Keys {

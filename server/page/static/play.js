@@ -2,7 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { Drawing } from "./draw.js";
-import { Keys, keyOf, label } from "./keys.js";
+import { Keys, keyOf, label, placeOf } from "./keys.js";
 import { Timeline } from "./timeline.js";
 
 const REWIND_PAUSE = 45; // ms between frames going back
@@ -10,11 +10,13 @@ const NO_LIMIT = 61; // the last notch of the slider
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+const plain = (x) => Number(x.toPrecision(6)); // a float32 such as 0.1, as it was meant
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const screen = $("screen"), context = screen.getContext("2d", { willReadFrequently: true });
 
 let connection, hello, world, frame; // frame: the newest answer with a picture
 let openings = 0; // models asked for so far
+let trees = 0; // paths begun so far: frames are numbered anew in each
 let showing = Promise.resolve(); // pictures decode on their own time, but are drawn in order
 let running = true, rewinding = false, seeking = null, once = false;
 let held = []; // actions of keys and buttons that are down, the newest last
@@ -42,7 +44,8 @@ async function connect() {
     hello = await connection.hello;
     $("model").replaceChildren(...hello.models.map((m, value) => make("option", { value, textContent: m.name })));
     $("model").disabled = hello.models.length < 2;
-    timeline.address = (id) => `/sessions/${hello.session}/frames/${id}.png`;
+    timeline.address = (id) => `/sessions/${hello.session}/frames/${id}.png?of=${trees}`;
+    pause(false); // what went wrong may have paused it
     await open(0);
   } catch (error) {
     say(error);
@@ -75,6 +78,7 @@ async function open(index) {
   const answer = await ask({ type: "model", index });
   if (!answer || mine !== openings) return; // or yet another was chosen in the meantime
   [world, frame] = [answer, null];
+  trees++;
   $("model").value = index;
   $("about").textContent = world.about;
   [screen.width, screen.height] = [world.width, world.height];
@@ -82,7 +86,7 @@ async function open(index) {
   for (const id of ["marks", "recordings"]) $(id).replaceChildren();
   [$("no-marks").hidden, $("no-recordings").hidden] = [false, false];
   $("steps").max = world.max_steps;
-  [$("steps").value, $("temperature").value] = [world.steps, world.temperature];
+  [$("steps").value, $("temperature").value] = [world.steps, plain(world.temperature)];
   $("temperature").max = Math.max(2, world.temperature);
   keys.open(world);
   $("idle").replaceChildren(
@@ -122,7 +126,10 @@ async function startFrom(blob) {
     answer = await ask({ type: "replay" });
   }
   if (!answer && before && !frame) [frame, $("veil").hidden] = [before, true];
-  if (answer?.bookmarks) showOpened(answer);
+  if (answer?.bookmarks) {
+    trees++;
+    showOpened(answer);
+  }
   await show(answer);
   screen.focus();
 }
@@ -131,7 +138,7 @@ function showOpened(answer) {
   for (const id of ["marks", "recordings"]) $(id).replaceChildren();
   for (const [id, depth] of answer.bookmarks) addMark(id, depth);
   [$("no-marks").hidden, $("no-recordings").hidden] = [answer.bookmarks.length > 0, false];
-  [$("steps").value, $("temperature").value, $("seed").value] = [answer.steps, answer.temperature, answer.seed];
+  [$("steps").value, $("temperature").value, $("seed").value] = [answer.steps, plain(answer.temperature), answer.seed];
   showSettings();
   if (answer.drifted) say(new Error(`${answer.drifted} frames came out otherwise: the session was played on another kind of CPU`));
 }
@@ -157,7 +164,8 @@ async function draw(answer) {
 
 async function loop() {
   for (;;) {
-    const action = tapped ?? held.at(-1) ?? ($("idle").value === "" ? null : Number($("idle").value));
+    const idle = $("idle").value === "" || document.hidden ? null : Number($("idle").value);
+    const action = tapped ?? held.at(-1) ?? idle;
     if (!frame || document.querySelector("dialog[open]")) {
       await new Promise((done) => (wake = done));
     } else if (seeking !== null) {
@@ -381,7 +389,16 @@ function fitScreen() {
 // ---- input
 
 const downKeys = new Map(); // key -> its action
-const CONTROLS = { p: pause, " ": pause, ".": single, r: reset, b: bookmark, c: record, "?": help };
+const CONTROLS = { p: pause, " ": pause, ".": single, r: resetByKey, b: bookmark, c: record, "?": help };
+
+// R lies beside W: it takes a second press to throw a path away.
+let resets = -Infinity;
+function resetByKey() {
+  const now = performance.now(), sure = now - resets < 3000 || !frame || frame.last < 2;
+  resets = sure ? -Infinity : now;
+  if (sure) return reset();
+  say(new Error("Press R again to start over; the path is lost then."));
+}
 
 function single() {
   once = true;
@@ -398,7 +415,9 @@ function typing(target, key) {
 }
 
 addEventListener("keydown", (event) => {
-  const key = keyOf(event);
+  let key = keyOf(event);
+  const known = (name) => name in keys.map || name in CONTROLS || name === "Backspace";
+  if (!known(key) && known(placeOf(event))) key = placeOf(event);
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") || typing(event.target, key)) return;
   const action = keys.map[key], control = CONTROLS[key];
   if (action === undefined && !control && key !== "Backspace") return;
@@ -420,8 +439,12 @@ addEventListener("keyup", (event) => {
 });
 
 addEventListener("blur", () => (release(), rewind(false)));
+addEventListener("visibilitychange", () => wake()); // a hidden tab does not go on by itself
+// With a mouse, the keys are the game's again after a click: Space would press the button once more.
+addEventListener("click", (event) => event.detail && event.target.closest?.("main button, main a, header button") && screen.focus());
 
 $("reset").onclick = reset;
+$("seed").addEventListener("keydown", (event) => event.key === "Enter" && screen.focus()); // which also reports the change
 $("pause").onclick = () => pause();
 $("step").onclick = single;
 $("mark").onclick = bookmark;

@@ -59,8 +59,8 @@ static inline __attribute__((always_inline)) void quant_tile(const int rows, con
             for (int v = 0; v < NV; v++) {
                 const v128_t w = wasm_i16x8_load8x8(block->w[g][v * VL]);
                 for (int r = 0; r < rows; r++)
-                    dot[r][v] = wasm_i32x4_add(
-                        dot[r][v], wasm_i32x4_dot_i16x8(w, wasm_v128_load32_splat(x[r] + 2 * g)));
+                    dot[r][v] =
+                        wasm_i32x4_add(dot[r][v], wasm_i32x4_dot_i16x8(w, wasm_v128_load32_splat(x[r] + 2 * g)));
             }
         }
         for (int v = 0; v < NV; v++) {
