@@ -137,6 +137,13 @@ def test_from_a_server(page: Any, address: str, tiny_path: Path, pictures: Path)
     page.goto(link)
     shows(page, "frame 2 of 2")
     assert (pixels(page) == frame).all()
+    # What a link cannot hold is said.
+    page.fill("#steps", "2")
+    page.locator("#world").focus()
+    page.keyboard.press("1")
+    shows(page, "frame 3 of 3")
+    page.click("#share")
+    says(page, "changed on the way")
     # A picture of one's own, and letters of a keyboard that writes others.
     page.set_input_files("#own", {"name": "p.png", "mimeType": "image/png", "buffer": b"no picture"})
     says(page, "not a picture that this browser reads")

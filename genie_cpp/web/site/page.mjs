@@ -4,12 +4,12 @@ import { actionOf, gamepadAction } from "./keys.mjs";
 import { packed, unpacked } from "./link.mjs";
 
 const by = (id) => document.getElementById(id);
-const MOST_FRAMES = 4000; // of a path; older ones are forgotten
+const MOST_FRAMES = 2000; // of a path; older ones are forgotten
 const RATE = 15; // frames a second at most
 const TAP = 180; // milliseconds: a key held for less asks for one frame
 
-// What is played. `path`: {action, frame, state} of every frame; `at`: the one shown.
-const play = { plan: null, start: 0, picture: null, path: [], at: 0, held: [], repeats: 0, busy: false, running: false, failed: false };
+// What is played. `path`: {action, frame, state, sampler} of every frame; `at`: the one shown; `forgotten`: frames before.
+const play = { plan: null, start: 0, picture: null, seed: "0", path: [], at: 0, forgotten: 0, held: [], repeats: 0, failed: false };
 
 // ---- the worker ----
 
@@ -89,20 +89,14 @@ function say(text, fault = false) {
   if (fault) by("loading").hidden = true;
 }
 
-// One call of the worker at a time; a fault is a sentence, and the rest of the page still works.
-async function during(work) {
-  if (play.busy) return;
-  play.busy = true;
-  try {
-    await work();
-  } catch (error) {
+// One thing after another. A fault is a sentence, and the rest of the page still works.
+let turn = Promise.resolve();
+const during = (work) =>
+  (turn = turn.then(work).catch((error) => {
     play.failed = true;
     play.held = [];
     say(error.message, true);
-  } finally {
-    play.busy = false;
-  }
-}
+  }));
 
 // start: the number of a start picture, or a picture of one's own (a Blob).
 const reset = (start) =>
@@ -111,8 +105,8 @@ const reset = (start) =>
     const given = { picture: own ? start : play.starts[start], seed: seed(), sampler: sampler() };
     const { frame, state } = await call("reset", given);
     [play.start, play.picture, play.failed] = own ? [-1, start, false] : [start, null, false];
-    play.path = [{ action: -1, frame, state }];
-    play.at = 0;
+    play.path = [{ action: -1, frame, state, sampler: given.sampler }];
+    [play.at, play.forgotten, play.seed] = [0, 0, given.seed];
     say("");
     by("loading").hidden = true;
     draw();
@@ -125,16 +119,16 @@ const step = (action) =>
       await call("restore", { state: play.path[play.at].state });
       play.path.length = play.at + 1;
     }
-    const { frame, state, ms } = await call("step", { action, sampler: sampler() });
-    play.path.push({ action, frame, state });
-    if (play.path.length > MOST_FRAMES) play.path.shift();
+    const now = sampler(), { frame, state, ms } = await call("step", { action, sampler: now });
+    play.path.push({ action, frame, state, sampler: now });
+    if (play.path.length > MOST_FRAMES) [play.path.shift(), play.forgotten++];
     play.at = play.path.length - 1;
     by("speed").textContent = `${Math.round(ms)} ms a frame`;
     draw();
   });
 
 function go(at) {
-  if (play.busy || !play.path.length) return;
+  if (!play.path.length) return;
   play.at = Math.max(0, Math.min(play.path.length - 1, at));
   draw();
 }
@@ -158,7 +152,7 @@ function draw() {
   canvas.getContext("2d").putImageData(new ImageData(shown.frame, width, height), 0, 0);
   by("time").max = play.path.length - 1;
   by("time").value = play.at;
-  by("frame").textContent = `frame ${play.at} of ${play.path.length - 1}`;
+  by("frame").textContent = `frame ${play.forgotten + play.at} of ${play.forgotten + play.path.length - 1}`;
   const name = play.plan.action_names?.[shown.action];
   for (const button of by("actions").children)
     button.classList.toggle("on", name ? button.textContent === name : Number(button.dataset.action) === shown.action);
@@ -243,8 +237,11 @@ addEventListener("paste", (event) => {
 
 by("share").onclick = async () => {
   if (play.picture) return say("A link can hold a start picture of the world's own only.", true);
-  const actions = play.path.slice(1, play.at + 1).map((one) => one.action);
-  const text = packed({ start: play.start, seed: seed(), sampler: sampler(), actions });
+  if (play.forgotten) return say(`A link holds ${MOST_FRAMES} frames at most; start again to make one.`, true);
+  const played = play.path.slice(1, play.at + 1), used = played.at(-1)?.sampler ?? sampler();
+  const same = ({ sampler: s }) => s.steps === used.steps && s.temperature === used.temperature;
+  if (!played.every(same)) return say("Steps or temperature changed on the way, which a link does not hold; start again to make one.", true);
+  const text = packed({ start: play.start, seed: play.seed, sampler: used, actions: played.map((one) => one.action) });
   history.replaceState(null, "", `#${text}`);
   await navigator.clipboard?.writeText(location.href).catch(() => {});
   say("The address now holds what you played. Who opens it sees the same.");

@@ -4,7 +4,11 @@
  */
 #include <math.h>
 
+#ifdef __wasm__
+enum { ROWS = 4, TILE = 256 }; /* engines have 16 registers, and multiply and add apart */
+#else
 enum { ROWS = 6, TILE = 256 };
+#endif
 
 /* scores[r][j] for one tile of keys, whole panels; 2 vectors x ROWS sums fill the registers of every ISA. */
 static inline void attention_scores(const float *const q[ROWS], const float *kt, int32_t padded, int32_t d, float scale,
@@ -66,7 +70,9 @@ static inline void attention_values(float p[ROWS][TILE], const float *v, int32_t
                                     float y[ROWS][GENIE_MAX_KEY_LENGTH]) {
     int32_t c = 0;
     for (; c + VL <= d;) {
-        float *const to[ROWS] = {&y[0][c], &y[1][c], &y[2][c], &y[3][c], &y[4][c], &y[5][c]};
+        float *to[ROWS];
+        for (int r = 0; r < ROWS; r++)
+            to[r] = &y[r][c];
         if (c + 2 * VL <= d) {
             attention_columns(2, p, v + c, v_stride, n, to);
             c += 2 * VL;
