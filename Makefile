@@ -138,7 +138,7 @@ site: build
 
 # Tests that take long; every night.
 slow: build
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow -n 2 --dist worksteal $(ARGS)
 
 # The package as it installs: genie_cpp with convert, cli and server inside. $(1): the folder it is made in.
 define package
