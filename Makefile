@@ -27,7 +27,7 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build debug docs quick test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel wasm site windows arm instructions sanitize asan tsan world life clean
+.PHONY: always help venv build debug docs quick test slow lint lint-python lint-types lint-c lint-workflows format demo bench bench-smoke soak lowest fuzz wheel wasm site windows arm instructions sanitize asan tsan world life clean
 
 help:
 	@echo 'make venv      $(VENV) with torch (CPU) and the development tools, and the C core built'
@@ -67,9 +67,15 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 # After a change to C only CMake runs, in its own folder, and installs the core where pip installed it.
-$(VENV)/.built: $(VENV)/.installed $(CMAKE_FILES) $(C_FILES)
+$(VENV)/.built: $(VENV)/.installed $(CMAKE_FILES) $(C_FILES) build/twin
 	$(call core,build/dev,Release,$(BIN))
 	@touch $@
+
+# Newer than the core where TWIN is another one than the core was built with.
+build/twin: always
+	@mkdir -p build
+	@echo '$(TWIN)' | cmp -s - $@ || echo '$(TWIN)' > $@
+always:
 
 # $(1): CMake's folder, $(2): its build type, $(3): the environment's programs.
 define core
@@ -99,7 +105,7 @@ $(LIGHT_VENV)/.installed: pyproject.toml
 	$(LIGHT_VENV)/bin/pip install -e '.[test]'
 	@touch $@
 
-$(LIGHT_VENV)/.built: $(LIGHT_VENV)/.installed $(CMAKE_FILES) $(C_FILES)
+$(LIGHT_VENV)/.built: $(LIGHT_VENV)/.installed $(CMAKE_FILES) $(C_FILES) build/twin
 	$(call core,build/dev,Release,$(LIGHT_VENV)/bin)
 	@touch $@
 
