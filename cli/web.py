@@ -11,7 +11,6 @@ import typer
 
 from genie_cpp.catalog.bundled import locate
 from genie_cpp.cli.options import Fit, Offline, env
-from genie_cpp.errors import GGUFError
 from genie_cpp.web.export import export
 from genie_cpp.words import printable, size
 
@@ -37,8 +36,6 @@ def web(
 ) -> None:
     """Write a page that plays a world in the browser: static files for any host, no server, no installation."""
     path, _ = locate(world)
-    if not path.is_file():
-        raise GGUFError(f"{printable(str(path))} does not exist", "genie-cpp worlds lists those that open by name")
     plan = export(path, output, start or (), title, single_file, overwrite, how)
     files = [output] if single_file else sorted(output.iterdir())
     total, weights = sum(file.stat().st_size for file in files), plan["weights"]["bytes"]

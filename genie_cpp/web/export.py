@@ -43,9 +43,11 @@ def export(
     """Write a page that plays `model`. Returns the plan.
 
     pictures: to start from, files or folders; by default the model's own. single_file: `output` is one HTML file, else
-    a folder. The output appears whole or not at all. Raises GGUFError, ModelError, ImageError, OutputError.
+    a folder. The output appears whole or not at all. Raises GGUFError, ModelError, ImageError, OutputError;
+    OSError for a model that cannot be read.
     """
     _check(output, single_file, overwrite)
+    model.open("rb").close()  # what cannot be read is not to be taken for what cannot be written
     try:
         work = folder_beside(output)
         try:
@@ -136,7 +138,10 @@ def _single(folder: Path, plan: dict[str, Any]) -> str:
     inside = {**plan, "starts": [
         {**start, "file": f"data:image/png;base64,{coded(start['file'])}"} for start in plan["starts"]
     ]}  # fmt: skip
-    script, style = _bundled("keys.mjs", "link.mjs", "page.mjs"), (SITE / "page.css").read_text(encoding="utf-8")
+    script, style = (
+        _bundled("genie.mjs", "keys.mjs", "link.mjs", "page.mjs"),
+        (SITE / "page.css").read_text(encoding="utf-8"),
+    )
     rules = (
         f"default-src 'none'; script-src {policy(script)} 'wasm-unsafe-eval' blob:; worker-src blob:; "
         f"connect-src data: blob:; img-src data: blob:; style-src {policy(style)}; base-uri 'none'; form-action 'none'"

@@ -69,7 +69,7 @@ def test_what_is_there_is_kept(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("none.gguf",), "none.gguf does not exist"),
+        (("none.gguf",), "none.gguf: No such file"),
         (("w.gguf", "-o", "none/site"), "the folder 'none' does not exist"),
         (("w.gguf", "-o", "w.gguf"), "is a file"),
         (("w.gguf", "-o", "folder", "--single-file"), "is a folder"),

@@ -155,6 +155,30 @@ def test_from_a_server(page: Any, address: str, tiny_path: Path, pictures: Path)
     assert [fault for fault in page.faults if "createImageBitmap" not in fault] == []
 
 
+def test_a_link_that_is_damaged(page: Any, address: str) -> None:
+    page.goto(f"{address}#start=0&seed=0&steps=3&temperature=0.5&actions=1*2,99")
+    shows(page, "frame 0 of 0")
+    says(page, "the link asks for an action 99")
+    page.keyboard.press("1")
+    shows(page, "frame 1 of 1")
+
+
+def test_a_picture_that_is_none_stops_nothing(page: Any, address: str) -> None:
+    page.goto(address)
+    shows(page, "frame 0 of 0")
+    page.set_input_files("#own", {"name": "p.png", "mimeType": "image/png", "buffer": b"no picture"})
+    says(page, "not a picture that this browser reads")
+    page.keyboard.down("1")
+    playwright_api.expect(page.locator("#frame")).to_have_text(re.compile(r"frame [3-9] "), timeout=60_000)
+    page.keyboard.down("Control")  # a key is let go beside another
+    page.keyboard.up("1")
+    page.keyboard.up("Control")
+    page.wait_for_timeout(400)
+    stopped = page.text_content("#frame")
+    page.wait_for_timeout(400)
+    assert page.text_content("#frame") == stopped
+
+
 def test_held_keys_go_on_and_stop(page: Any, address: str) -> None:
     page.goto(address)
     shows(page, "frame 0 of 0")
@@ -201,6 +225,7 @@ def test_one_file_from_disk(simd: bool, page: Any, tiny_path: Path, pictures: Pa
         ("weights.bin", lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), "not those that the plan was made for"),
         ("plan.json", lambda raw: raw[:99], "damaged or was cut off"),
         ("plan.json", lambda raw: json.dumps(json.loads(raw) | {"version": 9}).encode(), "of version 9"),
+        ("plan.json", lambda raw: json.dumps({"version": 1}).encode(), "the world's plan is damaged"),
         ("plan.json", None, "plan.json is not beside this page"),
         ("weights.bin", None, "the server answers 404"),
         ("genie-simd128.wasm", lambda raw: raw[:1000], "CompileError|WebAssembly"),

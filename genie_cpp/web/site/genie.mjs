@@ -268,6 +268,9 @@ const even = (x) => { // to the nearest whole number, ties to even, as numpy's r
   return rest > 0.5 || (rest === 0.5 && down % 2) ? down + 1 : down;
 };
 
+const playable = (plan) =>
+  plan?.version === PLAN_VERSION ? plan : fail(`the world's plan is of version ${plan?.version}; this page plays version ${PLAN_VERSION}`);
+
 export class World {
   // url: of plan.json. wasm: a WebAssembly.Module; else one of those beside this file. progress(part, bytes, total).
   static async load(url, { wasm, progress = () => {} } = {}) {
@@ -280,7 +283,8 @@ export class World {
       fail("the world's plan is damaged or was cut off");
     }
     const module = wasm ?? (await World.core(new URL(".", import.meta.url)));
-    const weights = await fetchBytes(new URL(String(plan.weights?.file), base).href, (n, all) => progress("weights", n, all));
+    if (playable(plan).weights?.file !== "weights.bin") fail("the world's plan is damaged: it names no weights");
+    const weights = await fetchBytes(new URL(plan.weights.file, base).href, (n, all) => progress("weights", n, all));
     return new World(plan, weights, await WebAssembly.instantiate(module, {}), base);
   }
 
@@ -292,7 +296,7 @@ export class World {
 
   // plan: the parsed plan.json. weights: Uint8Array. instance: of the core.
   constructor(plan, weights, instance, base) {
-    if (plan?.version !== PLAN_VERSION) fail(`the world's plan is of version ${plan?.version}; this page plays version ${PLAN_VERSION}`);
+    playable(plan);
     if (weights.length !== plan.weights.bytes) fail(`the weights have ${weights.length} bytes instead of ${plan.weights.bytes}: the download was cut off`);
     if (sha256(weights) !== plan.weights.sha256) fail("the weights are not those that the plan was made for");
     const [width, height] = plan.frame.map((side) => whole(side, 1, 4096, "the frame's size"));
@@ -334,7 +338,8 @@ export class World {
   async reset(picture, { seed = 0n } = {}) {
     const pixels = ArrayBuffer.isView(picture) ? picture : await fitted(picture, this.width, this.height);
     if (pixels.length !== 4 * this.width * this.height) fail(`a picture must be RGBA, ${this.width} x ${this.height}`);
-    this.seed = BigInt.asUintN(64, BigInt(seed));
+    this.seed = BigInt(seed);
+    if (BigInt.asUintN(64, this.seed) !== this.seed) fail("the seed must be in 0…2^64-1");
     const rgb = new Float32Array(3 * this.width * this.height);
     for (let i = 0, at = 0; at < pixels.length; at += 4)
       for (let c = 0; c < 3; c++) rgb[i++] = Math.fround(pixels[at + c] / 255) - 0.5;

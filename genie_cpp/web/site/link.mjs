@@ -28,6 +28,6 @@ export function unpacked(text, starts, choices) {
     for (let i = 0; i < Number(times); i++) actions.push(Number(action));
     if (actions.length > 5000) throw new Error("the link has more than 5000 actions");
   }
-  const sampler = { steps: Math.round(number("steps", 1, 64)), temperature: number("temperature", 0, 10) };
+  const sampler = { steps: Math.round(number("steps", 1, 1024)), temperature: number("temperature", 0, 10) };
   return { start: Math.round(number("start", 0, Math.max(starts - 1, 0))), seed: given.get("seed"), sampler, actions };
 }

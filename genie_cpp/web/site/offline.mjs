@@ -8,8 +8,9 @@ addEventListener("fetch", (event) => {
   if (event.request.method !== "GET" || new URL(event.request.url).origin !== location.origin) return;
   event.respondWith(
     fetch(event.request)
-      .then(async (answer) => {
-        if (answer.ok) await caches.open(KEPT).then((kept) => kept.put(event.request, answer.clone()));
+      .then((answer) => {
+        const copy = answer.clone(), keep = async () => (await caches.open(KEPT)).put(event.request, copy);
+        if (answer.ok) event.waitUntil(keep().catch(() => {})); // a full disk is no reason not to play
         return answer;
       })
       .catch(async () => (await caches.match(event.request)) ?? Response.error()),

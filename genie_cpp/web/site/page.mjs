@@ -1,5 +1,6 @@
 // The page: draws frames, takes keys, remembers the path that was played.
 
+import { hasSimd } from "./genie.mjs";
 import { actionOf, gamepadAction } from "./keys.mjs";
 import { packed, unpacked } from "./link.mjs";
 
@@ -41,11 +42,11 @@ async function begin() {
   worker = new Worker(address, { type: code ? "classic" : "module" });
   worker.onmessage = heard;
   worker.onerror = () => say("the player's worker could not be started", true);
-  const simd = WebAssembly.validate(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 17, 11]));
+  const simd = hasSimd();
   if (code) {
     play.plan = JSON.parse(by("plan").textContent);
-    const about = await call("load", { plan: play.plan, weights: inside("weights"), wasm: inside(simd ? "wasm-simd128" : "wasm") });
-    play.starts = about.starts;
+    const wasm = inside(simd ? "wasm-simd128" : "wasm");
+    play.starts = (await call("load", { plan: play.plan, weights: inside("weights"), wasm })).starts;
   } else {
     const answer = await fetch("plan.json").catch(() => null);
     if (!answer?.ok) throw new Error("plan.json is not beside this page");
@@ -54,7 +55,12 @@ async function begin() {
   }
   if (!simd) by("note").textContent = "This browser has no WebAssembly SIMD, so the world is several times slower.";
   show();
-  const linked = unpacked(location.hash.slice(1), play.starts.length, Math.max(play.plan.actions, 1));
+  let linked = null, wrong = "";
+  try {
+    linked = unpacked(location.hash.slice(1), play.starts.length, Math.max(play.plan.actions, 1));
+  } catch (error) {
+    wrong = error.message; // the world itself is none the worse
+  }
   if (linked) {
     by("seed").value = linked.seed;
     by("steps").value = linked.sampler.steps;
@@ -66,6 +72,7 @@ async function begin() {
     if (play.failed) break;
     await step(action);
   }
+  if (wrong) say(wrong, true);
 }
 
 function loading([, bytes, total]) {
@@ -76,11 +83,8 @@ function loading([, bytes, total]) {
 
 // ---- playing ----
 
-const sampler = () => ({ steps: clamped("steps", 1, 64), temperature: clamped("temperature", 0, 10) });
-const clamped = (id, least, most) => {
-  const value = Math.min(most, Math.max(least, Number(by(id).value) || 0));
-  return id === "steps" ? Math.round(value) : value;
-};
+const within = (id) => Math.min(by(id).max, Math.max(by(id).min, Number(by(id).value) || 0));
+const sampler = () => ({ steps: Math.round(within("steps")), temperature: within("temperature") });
 const seed = () => (/^\d{1,20}$/.test(by("seed").value) ? by("seed").value : "0");
 
 function say(text, fault = false) {
@@ -93,7 +97,6 @@ function say(text, fault = false) {
 let turn = Promise.resolve();
 const during = (work) =>
   (turn = turn.then(work).catch((error) => {
-    play.failed = true;
     play.held = [];
     say(error.message, true);
   }));
@@ -119,7 +122,10 @@ const step = (action) =>
       await call("restore", { state: play.path[play.at].state });
       play.path.length = play.at + 1;
     }
-    const now = sampler(), { frame, state, ms } = await call("step", { action, sampler: now });
+    const now = sampler();
+    play.failed = true; // until it has not: an error is not repeated for as long as a key is down
+    const { frame, state, ms } = await call("step", { action, sampler: now });
+    play.failed = false;
     play.path.push({ action, frame, state, sampler: now });
     if (play.path.length > MOST_FRAMES) [play.path.shift(), play.forgotten++];
     play.at = play.path.length - 1;
@@ -163,6 +169,7 @@ function show() {
   document.title = plan.title;
   by("title").textContent = plan.title;
   by("about").textContent = [plan.card.description, plan.card.author, plan.card.license && `licence: ${plan.card.license}`].filter(Boolean).join(" · ");
+  by("steps").max = Math.max(64, plan.sampler.steps);
   by("steps").value = plan.sampler.steps;
   by("temperature").value = Number(plan.sampler.temperature.toPrecision(6));
   const { frame: [width, height] } = plan;
@@ -207,20 +214,25 @@ function press(action) {
   step(action);
 }
 
+const downKeys = new Map(); // place of a key that is down -> its action
 const typing = (event) => /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && event.target.type !== "range";
 
 addEventListener("keydown", (event) => {
   if (typing(event) || !play.plan) return;
   const action = actionOf(event, play.plan.keys);
   if (event.key === "Backspace") go(play.at - 1);
-  else if (action !== undefined && !event.repeat) press(action);
+  else if (action !== undefined && !event.repeat) {
+    downKeys.set(event.code, action);
+    press(action);
+  }
   if (event.key === "Backspace" || (action !== undefined && event.target.type !== "range")) event.preventDefault();
 });
 addEventListener("keyup", (event) => {
-  const action = play.plan && actionOf(event, play.plan.keys);
-  play.held = play.held.filter((held) => held !== action);
+  const action = downKeys.get(event.code); // whatever is held beside it by now
+  downKeys.delete(event.code);
+  if (![...downKeys.values()].includes(action)) play.held = play.held.filter((held) => held !== action);
 });
-addEventListener("blur", () => (play.held = []));
+addEventListener("blur", () => (downKeys.clear(), (play.held = [])));
 by("time").oninput = () => go(Number(by("time").value));
 by("reset").onclick = () => reset(play.picture ?? play.start);
 by("back").onclick = () => go(play.at - 1);

@@ -5,16 +5,13 @@ import { GenieError, World } from "./genie.mjs";
 
 let world;
 const progress = (...progress) => postMessage({ progress });
-const about = () => ({
-  width: world.width, height: world.height, starts: world.starts, simd: world.simd, sampler: world.sampler,
-});
 const CALLS = {
   // {url}: fetch plan, weights and core. {plan, weights, wasm}: they are here already.
   async load({ url, plan, weights, wasm }) {
     world = url
       ? await World.load(url, { progress })
       : new World(plan, weights, await WebAssembly.instantiate(await WebAssembly.compile(wasm), {}));
-    return about();
+    return { starts: world.starts };
   },
   async reset({ picture, seed, sampler }) {
     Object.assign(world.sampler, sampler);
@@ -36,8 +33,13 @@ addEventListener("message", async ({ data: { id, call, given } }) => {
     const result = await CALLS[call](given);
     postMessage({ id, result: { ...result, ms: performance.now() - begun } });
   } catch (error) {
-    const lacks = error instanceof RangeError || error instanceof WebAssembly.RuntimeError;
-    const text = error instanceof GenieError ? error.message : lacks ? "there is not enough memory for this world" : `${error}`;
-    postMessage({ id, error: text });
+    postMessage({ id, error: said(error, call) });
   }
 });
+
+function said(error, call) {
+  if (error instanceof GenieError) return error.message;
+  if (error instanceof RangeError) return "there is not enough memory for this world";
+  // A plan that lacks what every plan has shows as a TypeError.
+  return call === "load" && error instanceof TypeError ? "the world's plan is damaged" : `${error}`;
+}
