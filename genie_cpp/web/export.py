@@ -138,10 +138,8 @@ def _single(folder: Path, plan: dict[str, Any]) -> str:
     inside = {**plan, "starts": [
         {**start, "file": f"data:image/png;base64,{coded(start['file'])}"} for start in plan["starts"]
     ]}  # fmt: skip
-    script, style = (
-        _bundled("genie.mjs", "keys.mjs", "link.mjs", "page.mjs"),
-        (SITE / "page.css").read_text(encoding="utf-8"),
-    )
+    script = _bundled("genie.mjs", "keys.mjs", "link.mjs", "page.mjs")
+    style = (SITE / "page.css").read_text(encoding="utf-8")
     rules = (
         f"default-src 'none'; script-src {policy(script)} 'wasm-unsafe-eval' blob:; worker-src blob:; "
         f"connect-src data: blob:; img-src data: blob:; style-src {policy(style)}; base-uri 'none'; form-action 'none'"

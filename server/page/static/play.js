@@ -2,8 +2,10 @@
 
 import { Connection } from "./connection.js";
 import { Drawing } from "./draw.js";
+import { onFiles } from "./files.js";
 import { Keys, keyOf, label, placeOf } from "./keys.js";
 import { Timeline } from "./timeline.js";
+import "./theme.js";
 
 const REWIND_PAUSE = 45; // ms between frames going back
 const NO_LIMIT = 61; // the last notch of the slider
@@ -489,27 +491,7 @@ $("limit").onchange = () => localStorage.setItem("genie.limit", $("limit").value
 for (const slider of document.querySelectorAll("main input[type=range]")) slider.onpointerup = () => screen.focus();
 for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("close", () => (screen.focus(), wake()));
 
-addEventListener("dragover", (event) => (event.preventDefault(), document.body.classList.add("dropping")));
-addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dropping"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dropping");
-  const [file] = event.dataTransfer.files;
-  if (file) startFrom(file);
-});
-addEventListener("paste", (event) => {
-  const [file] = event.clipboardData.files;
-  if (file) startFrom(file);
-});
-
-const THEMES = ["auto", "light", "dark"];
-function theme(name) {
-  document.documentElement.dataset.theme = name;
-  $("theme").querySelector("b").textContent = name;
-  localStorage.setItem("genie.theme", name);
-}
-theme(THEMES.includes(localStorage.getItem("genie.theme")) ? localStorage.getItem("genie.theme") : "auto");
-$("theme").onclick = () => theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % 3]);
+onFiles(startFrom);
 
 new ResizeObserver(fitScreen).observe($("frame"));
 screen.focus();
