@@ -43,10 +43,17 @@ def pixels(page: Any, selector: str = "#screen") -> list[Any]:
     return np.asarray(image.convert("RGB")).tolist()
 
 
+PRESS = """([key, code]) => {
+  const how = { key, code, bubbles: true, cancelable: true };
+  for (const kind of ["keydown", "keyup"]) document.activeElement.dispatchEvent(new KeyboardEvent(kind, how));
+}"""
+
+
 def tap(page: Any, *keys: str) -> None:
+    """Each key down and up at once, however busy the machine is: a key held for longer asks for more frames."""
     for key in keys:
         shown = now(page)[0]
-        page.keyboard.press(key)
+        page.evaluate(PRESS, [key, key])
         at(page, shown + 1)
 
 

@@ -6,18 +6,12 @@ import time
 from typing import Any
 
 import pytest
-from page_play import at, needs_chromium, now, pixels, tap, until
+from page_play import PRESS, at, needs_chromium, now, pixels, tap, until
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
 pytestmark = needs_chromium
-
-PRESS = """([key, code]) => {
-  const how = { key, code, bubbles: true, cancelable: true };
-  document.querySelector("#screen").dispatchEvent(new KeyboardEvent("keydown", how));
-  document.querySelector("#screen").dispatchEvent(new KeyboardEvent("keyup", how));
-}"""
 
 
 @pytest.mark.parametrize(

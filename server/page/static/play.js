@@ -9,6 +9,7 @@ import "./theme.js";
 
 const REWIND_PAUSE = 45; // ms between frames going back
 const NO_LIMIT = 61; // the last notch of the slider
+const TAP = 180; // ms: a key held for less asks for one frame
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
@@ -23,6 +24,7 @@ let showing = Promise.resolve(); // pictures decode on their own time, but are d
 let running = true, rewinding = false, seeking = null, once = false;
 let held = []; // actions of keys and buttons that are down, the newest last
 let tapped = null; // an action whose key may be up again before its step could begin
+let repeats = 0; // the time from which the held action goes on
 let lastAction = 0;
 let pressed = null; // when the key went down whose frame is awaited
 let recording = null; // { id, depth } of its first frame
@@ -167,7 +169,8 @@ async function draw(answer) {
 async function loop() {
   for (;;) {
     const idle = $("idle").value === "" || document.hidden ? null : Number($("idle").value);
-    const action = tapped ?? held.at(-1) ?? idle;
+    const waits = repeats - performance.now();
+    const action = tapped ?? (waits > 0 ? undefined : held.at(-1)) ?? idle;
     if (!frame || document.querySelector("dialog[open]")) {
       await new Promise((done) => (wake = done));
     } else if (seeking !== null) {
@@ -180,7 +183,10 @@ async function loop() {
     } else if (once || (running && action !== null)) {
       await step(once && action === null ? lastAction : action);
     } else {
-      await new Promise((done) => (wake = done));
+      await new Promise((done) => {
+        wake = done;
+        if (held.length && waits > 0) setTimeout(done, waits);
+      });
     }
   }
 }
@@ -207,6 +213,8 @@ async function step(action) {
 
 function press(action, when) {
   if (held.includes(action)) return;
+  // Between two keys there is no pause.
+  if (!held.length) repeats = performance.now() + TAP;
   held.push(action);
   [tapped, pressed] = [running ? action : null, running ? when : null];
   if (!running) lastAction = action;
