@@ -56,7 +56,7 @@ def evaluate(
     still: Annotated[int, typer.Option(min=0, max=100_000, help="Frames of staying.")] = 200,
     returns: Annotated[int, typer.Option(min=0, max=1000, help="Starts that walks out and back are tried from.")] = 20,
     clips: Annotated[int, typer.Option(min=2, max=100_000, help="Clips of recorded play.")] = 200,
-    walks: Annotated[int, typer.Option(min=1, max=10_000, help="Recorded episodes that are played after.")] = 16,
+    walks: Annotated[int, typer.Option(min=0, max=10_000, help="Recorded episodes that are played after.")] = 16,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Write contact sheets and a plot of entropy to this folder.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import webbrowser
 from typing import Annotated
@@ -26,6 +27,15 @@ def play(
         int, typer.Option("--seed", "-s", envvar=env("SEED"), min=0, max=2**64 - 1, help="In the terminal.")
     ] = 0,
     port: Annotated[int, typer.Option(envvar=env("PORT"), min=0, max=65535, help="0: any that is free.")] = 8173,
+    host: Annotated[
+        str, typer.Option(envvar=env("HOST"), help="0.0.0.0: phones and other machines can play, with a key.")
+    ] = "127.0.0.1",
+    key: Annotated[
+        str, typer.Option(envvar=env("KEY"), help="What players must have. [beyond this machine, a new one]")
+    ] = "",
+    root_path: Annotated[
+        str, typer.Option(envvar=env("ROOT_PATH"), help="What a proxy has before the page's path: /worlds.")
+    ] = "",
     open_page: Annotated[
         bool | None, typer.Option("--open/--no-open", help="Open the page. [where there is a display]")
     ] = None,
@@ -36,10 +46,16 @@ def play(
 ) -> None:
     """Play a world: arrow keys or WASD and digits, in the browser or (--terminal) here."""
     if not terminal:
-        wanted = ("fastapi", "uvicorn", "websockets")
+        wanted = ("fastapi", "uvicorn", "websockets", "segno")
         need(wanted, "the page needs the play extra", "pip install 'genie_cpp[play]', or play with --terminal")
     if world is not None and model is not None:
         raise typer.BadParameter("the world is named twice: with -m, and without")
+    if root_path and not re.fullmatch(r"(/[\w.~-]+)+", root_path):
+        raise typer.BadParameter(
+            "a root path begins with / and does not end with it: /worlds", param_hint="--root-path"
+        )
+    if not re.fullmatch(r"[\w.~-]*", key):
+        raise typer.BadParameter("a key is letters, digits, and . _ ~ -", param_hint="--key")
     models, prompts = open_worlds(world or model, threads, backend, force, prompt_frame, how)
     if terminal:
         from genie_cpp.cli.terminal import play_in_terminal
@@ -48,14 +64,26 @@ def play(
             raise GenieError("there is no picture to start from", "give one with --prompt-frame")
         play_in_terminal(models[0], prompts[0], seed)
         return
+    from genie_cpp.catalog import hub
+    from genie_cpp.model import Model
+    from genie_cpp.server.page.shelf import Shelf
     from genie_cpp.server.run import serve
 
-    def started(address: str) -> None:
+    def started(address: str, outside: str) -> None:
         print(f"play at {address} (Ctrl-C stops)", flush=True)
+        if outside:
+            print(f"on a phone or another machine: {outside}", flush=True)
+            if sys.stdout.isatty():
+                import segno
+
+                segno.make(outside, error="m").terminal(compact=True)
         if _has_display() if open_page is None else open_page:
             webbrowser.open(address)
 
-    serve(models, prompts, port, started)
+    # Whoever plays from another machine may not make this one download.
+    fetches = host in ("127.0.0.1", "localhost", "::1") and not hub.offline()
+    shelf = Shelf(models, prompts, lambda name: Model.open(name, threads, backend, force), fetches)
+    serve(shelf, port, started, host, key, root_path)
 
 
 def _has_display() -> bool:

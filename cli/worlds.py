@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from genie_cpp.catalog import fetched, names
-from genie_cpp.catalog.bundled import bundled, locate, starts
+from genie_cpp.catalog import fetched, listing
+from genie_cpp.catalog.bundled import bundled, locate
 from genie_cpp.errors import ModelError
-from genie_cpp.file.gguf_file import GGUFFile
-from genie_cpp.spec.hparams import validate
 from genie_cpp.words import quoted, size
 
 
@@ -33,9 +30,7 @@ def worlds(
             raise ModelError(f"no world called {quoted(remove)} is kept here", _kept_names())
         sys.stdout.write(f"{remove} removed\n")
         return
-    rows = [_bundled(name) for name in bundled()] + [_kept(one) for one in fetched.kept()]
-    here = {row["name"] for row in rows}
-    rows += [_published(alias) for alias in names.aliases() if alias not in here]
+    rows = listing.rows()
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
@@ -61,39 +56,3 @@ def _where(name: str) -> str:
 def _kept_names() -> str:
     kept = ", ".join(one.name for one in fetched.kept())
     return f"kept are: {kept}" if kept else "none is kept"
-
-
-def _bundled(name: str) -> dict[str, Any]:
-    return {"name": name, "state": "bundled", **_facts(locate(name)[0])}
-
-
-def _kept(one: fetched.Kept) -> dict[str, Any]:
-    licence = one.record.get("licence") or None
-    return {"name": one.name, "state": "kept here", **_facts(one.path), **({"license": licence} if licence else {})}
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    with GGUFFile.open(path) as file:
-        hp, metadata = validate(file, finite=False), dict(file.metadata)
-    return {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "width": hp.frame_width,
-        "height": hp.frame_height,
-        "actions": list(hp.action_names or ()) or hp.action_count,
-        "starts": len(starts(path)),
-        "license": str(metadata.get("general.license", "none stated")),
-        "description": str(metadata.get("general.description", "")),
-    }
-
-
-def _published(alias: str) -> dict[str, Any]:
-    world = names.parse(alias)
-    assert world is not None
-    return {
-        "name": alias,
-        "state": "published, fetched when it is opened",
-        "sources": [source.repo for source in world.sources],
-        "license": world.licence,
-        "description": world.about,
-    }

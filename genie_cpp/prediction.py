@@ -22,7 +22,9 @@ class Prediction(Protocol):
     behind: int  # how many frames fewer than the world's window the dynamics has seen
 
     def begin(self, newest: Ids, action: int) -> None: ...
-    def step(self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids) -> None: ...
+    def step(
+        self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids, logits: Logits | None = None
+    ) -> None: ...
     def end(self, ids: Ids, action: int, keep: bool) -> None: ...
     def logits(self, ids: Sequence[Ids], actions: Sequence[int]) -> Logits | None: ...
     def forget(self) -> None: ...
@@ -42,10 +44,12 @@ class SameFrame:
     def begin(self, newest: Ids, action: int) -> None:
         self._logits = None
 
-    def step(self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids) -> None:
-        """Fill in some of `ids`, in place."""
+    def step(
+        self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids, logits: Logits | None = None
+    ) -> None:
+        """Fill in some of `ids`, in place. logits: gets what they were sampled from."""
         self._entered = ids.copy()
-        self.dynamics.maskgit_step(sampler, step, seed, frame, action, ids, None)
+        self.dynamics.maskgit_step(sampler, step, seed, frame, action, ids, logits)
 
     def end(self, ids: Ids, action: int, keep: bool) -> None:
         """Add the finished frame to the dynamics' window, if `keep`."""
@@ -85,9 +89,13 @@ class NextFrame:
         """Add the newest frame to the dynamics' window, with the action that follows it."""
         self._logits = self.dynamics.forward(newest, action)
 
-    def step(self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids) -> None:
-        """Fill in some of `ids`, in place."""
+    def step(
+        self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids, logits: Logits | None = None
+    ) -> None:
+        """Fill in some of `ids`, in place. logits: gets what they were sampled from."""
         assert self._logits is not None
+        if logits is not None:
+            logits[:] = self._logits
         self.dynamics.maskgit_fill(sampler, step, seed, frame, self._logits, ids)
 
     def end(self, ids: Ids, action: int, keep: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -21,6 +21,7 @@ from genie_cpp.sampler import Sampler
 from genie_cpp.saved_world import SavedWorld
 
 WINDOWS = tuple(windows.POLICIES)
+Watch = Callable[[int, Ids, Ids, NDArray[np.float32]], None]  # step, tokens before and after, logits
 
 
 class World:
@@ -150,9 +151,13 @@ class World:
             self._frame_number, self._seed = len(ids), seed
             return self._show(self._window.begin(list(ids.astype(np.int32)), [-1, *led], 0))
 
-    def step(self, action: SupportsIndex | str = 0) -> Frame:
+    def step(self, action: SupportsIndex | str = 0, watch: Watch | None = None) -> Frame:
         """The next frame, uint8 [H, W, 3], after `action`: 0…action_count-1 or an action name of the model. A world
-        without actions takes 0 and continues on its own. Raises ActionError, StateError."""
+        without actions takes 0 and continues on its own.
+
+        watch: called after each MaskGIT step with the step's number, the tokens [P] before and after it (those not yet
+        known are `codebook_size`), and the logits [P, vocabulary] they were sampled from. Raises ActionError,
+        StateError."""
         action = self._checked(action)
         with self._lock:
             window = self._window
@@ -161,7 +166,7 @@ class World:
             started = time.perf_counter()
             window.make_room()
             slid = time.perf_counter()
-            ids = self._sampled(action)
+            ids = self._sampled(action, watch)
             stepped = time.perf_counter()
             window.prediction.end(ids, action, window.keeps_next)
             sampled = time.perf_counter()
@@ -175,17 +180,21 @@ class World:
             self.timings["frames"] += 1
             return frame
 
-    def _sampled(self, action: int) -> Ids:
+    def _sampled(self, action: int, watch: Watch | None) -> Ids:
         """The tokens of the next frame, by MaskGIT."""
         s, hp, seen = self.sampler, self.model.info, self._window.prediction
         unknown = hp.codebook_size
         ids = np.full(self.model.token_count, unknown, np.int32)
         struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold, hp.sampler_schedule)
         early = s.threshold > 0 or hp.sampler_schedule == "exponential"  # any step may be the last
+        logits = np.empty((self.model.token_count, hp.vocabulary), np.float32) if watch else None
         seen.begin(self._window.ids[-1], action)
         for step in range(s.steps):
-            seen.step(struct, step, self._seed, self._frame_number, action, ids)
+            before = ids.copy() if watch else ids
+            seen.step(struct, step, self._seed, self._frame_number, action, ids, logits)
             self.timings["steps"] += 1
+            if watch is not None and logits is not None:
+                watch(step, before, ids.copy(), logits.copy())
             if early and not (ids == unknown).any():
                 break
         return ids

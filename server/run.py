@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import ctypes
 import ipaddress
+import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import uvicorn
 
@@ -20,6 +22,8 @@ from genie_cpp.server.api.sessions import Sessions
 from genie_cpp.server.common.connections import Connections, quiet_when_out_of_files
 from genie_cpp.server.common.limits import Limits, ServeLimits
 from genie_cpp.server.page.app import create_app
+from genie_cpp.server.page.door import KEY
+from genie_cpp.server.page.shelf import Shelf
 
 HOST = "127.0.0.1"
 _M_MMAP_THRESHOLD = -3
@@ -127,15 +131,22 @@ def serve_api(
         if not local and not api_key:
             raise GenieError(f"{host} can be reached from other machines", "set GENIE_API_KEY, or give --api-key")
         listener.listen(128)
-        name = f"[{host}]" if ":" in host else host
-        started(f"http://{name}:{listener.getsockname()[1]}/")
+        started(f"http://{_bracketed(host)}:{listener.getsockname()[1]}/")
         api_server(models, prompts, limits, api_key, origins, local and not api_key).run(sockets=[listener])
 
 
-def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Limits | None = None) -> uvicorn.Server:
+def server(
+    shelf: Shelf,
+    limits: Limits | None = None,
+    key: str = "",
+    port: int = 0,
+    invite: Sequence[str] = (),
+    root_path: str = "",
+) -> uvicorn.Server:
+    """The server of `genie-play`; the arguments are `create_app`'s."""
     bounds = limits or Limits()
     config = uvicorn.Config(
-        create_app(models, prompts, bounds),
+        create_app(shelf, bounds, key, port, invite, root_path),
         log_level="warning",
         # One byte more than a picture may have: such a picture gets an error, longer ones close the connection (1009).
         ws_max_size=bounds.picture_bytes + 1,
@@ -150,10 +161,43 @@ def server(models: Sequence[Model], prompts: Sequence[Prompt | None], limits: Li
     return Quiet(config)
 
 
-def serve(models: Sequence[Model], prompts: Sequence[Prompt | None], port: int, started: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C. Calls `started` with the address once connections are accepted. Raises GenieError."""
+def own_address(host: str) -> str:
+    """What other machines call this one, if it listens at `host`."""
+    if host not in ("0.0.0.0", "::", ""):
+        return host
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        # Nothing is sent: this only asks which way packets to the outside would take (an address of RFC 5737, 3849).
+        probe.connect(("2001:db8::1" if host == "::" else "192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return socket.gethostname()
+
+
+def serve(
+    shelf: Shelf,
+    port: int,
+    started: Callable[[str, str], None],
+    host: str = HOST,
+    key: str = "",
+    root_path: str = "",
+) -> None:
+    """Serve the page until Ctrl-C. Raises GenieError.
+
+    started: is called once connections are accepted, with the address for this machine and that for others, or "".
+    key: what players must have. Beyond this machine there always is one; if none is given, a new one is made.
+    """
     return_memory()
-    with listen(port) as listener, contextlib.suppress(KeyboardInterrupt):
+    with listen(port, host) as listener, contextlib.suppress(KeyboardInterrupt):
+        local, real = is_loopback(listener), listener.getsockname()[1]
+        if not local and not key:
+            key = secrets.token_urlsafe(9)
         listener.listen(64)
-        started(f"http://{HOST}:{listener.getsockname()[1]}/")
-        server(models, prompts).run(sockets=[listener])
+        path = f"{root_path}/" + (f"?{urlencode({KEY: key})}" if key else "")
+        invite = [] if local else [f"http://{_bracketed(own_address(host))}:{real}{path}"]
+        here = HOST if local or host in ("0.0.0.0", "::") else host
+        started(f"http://{_bracketed(here)}:{real}{path}", invite[0] if invite else "")
+        server(shelf, None, key, real, invite, root_path).run(sockets=[listener])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -7,6 +7,7 @@ A module that imports the packages of an extra is skipped if these are not insta
 from __future__ import annotations
 
 import ast
+import os
 import signal
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -35,6 +36,10 @@ NEEDS_TORCH = (
 SLOW_TO_START = ("torch", "playwright", "mlx")
 TORCH_FIXTURES = {"tiny_model", "tiny_checkpoint"}
 
+
+# Several workers whose PyTorch has as many threads as there are CPUs wait for one another: four times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell ignores SIGINT for what it runs in the background, and nohup SIGHUP. Programs that tests interrupt would
 # inherit that.

@@ -5,6 +5,7 @@ Calls release the GIL. Handles are freed when their last reference goes.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -56,6 +57,9 @@ def _load() -> tuple[Any, Any]:
     lib = ffi.dlopen(str(library()))
     if (found := lib.genie_abi_version()) != ABI_VERSION:
         raise NativeError(f"the compiled library has ABI {found}, this package needs {ABI_VERSION}", "reinstall")
+    # Never unload it: at exit Python may drop `lib` before a world that is part of a reference cycle, and the functions
+    # that free the world would be gone.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(lib))
     return ffi, lib
 
 

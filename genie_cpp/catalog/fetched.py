@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 from genie_cpp.catalog import hub
 from genie_cpp.catalog.hub import Listed, Listing
@@ -33,6 +34,14 @@ from genie_cpp.version import __version__
 from genie_cpp.words import one_line, quoted, size
 
 Say = Callable[[str], None]
+
+
+class Got(Protocol):
+    """Is told of bytes that arrived, and how many there will be in all."""
+
+    def __call__(self, count: int, total: int) -> None: ...
+
+
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".json", ".yaml")
 _STARTS = 8  # pictures taken from a data set
 _LIMIT = 1 << 20  # largest size of a record file in bytes
@@ -84,10 +93,11 @@ def remove(name: str) -> bool:
     return True
 
 
-def open_published(world: Published, say: Say) -> Path:
-    """The GGUF of a published world: the kept one, else fetched, checked and converted. say: gets progress in words.
+def open_published(world: Published, say: Say, got: Got | None = None) -> Path:
+    """The GGUF of a published world: the kept one, else fetched, checked and converted.
 
-    Raises HubError, CheckpointError.
+    say: gets progress in words. got: gets bytes as they come and, first, 0 and their total; without it a bar is drawn
+    on stderr. Raises HubError, CheckpointError.
     """
     found = find(world.name)
     if found is not None:
@@ -97,7 +107,7 @@ def open_published(world: Published, say: Say) -> Path:
 
     with _folders(world), FileLock(root() / "names" / f"{_slug(world.name)}.lock"):
         found = find(world.name)  # another process may have made it meanwhile
-        return found.path if found is not None else _made(world, say)
+        return found.path if found is not None else _made(world, say, got)
 
 
 def inputs(world: Published, say: Say) -> list[Path]:
@@ -120,15 +130,19 @@ def _folders(world: Published) -> Iterator[None]:
         ) from None
 
 
-def _fetched(world: Published, say: Say) -> tuple[list[Listing], list[list[Path]]]:
+def _fetched(world: Published, say: Say, got: Got | None = None) -> tuple[list[Listing], list[list[Path]]]:
     listings = [_chosen(world, _listing(source)) for source in world.sources]
-    say(f"{world.name}: {size(sum(file.size for one in listings for file in one.files))} to fetch"
-        + (f", licence: {world.licence}" if world.licence else ""))  # fmt: skip
-    return listings, [[hub.fetch(one, file) for file in one.files] for one in listings]
+    total = sum(file.size for one in listings for file in one.files)
+    say(f"{world.name}: {size(total)} to fetch" + (f", licence: {world.licence}" if world.licence else ""))
+    piece = None
+    if got is not None:
+        got(0, total)
+        piece = functools.partial(got, total=total)
+    return listings, [[hub.fetch(one, file, piece) for file in one.files] for one in listings]
 
 
-def _made(world: Published, say: Say) -> Path:
-    listings, paths = _fetched(world, say)
+def _made(world: Published, say: Say, got: Got | None) -> Path:
+    listings, paths = _fetched(world, say, got)
     ready = [path for one in paths for path in one if path.suffix == ".gguf"]
     type = "gguf" if ready else world.type or DEFAULT_TYPE
     seen = [[file.name, file.digest] for one in listings for file in one.files]

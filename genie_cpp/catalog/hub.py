@@ -12,7 +12,7 @@ import fnmatch
 import hashlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -89,15 +89,19 @@ def wanted(found: Listing) -> tuple[Listed, ...]:
     return tuple(chosen.values())
 
 
-def fetch(found: Listing, file: Listed) -> Path:
-    """One complete file with the hash that the hub lists. A damaged file is fetched once more. Raises HubError."""
+def fetch(found: Listing, file: Listed, got: Callable[[int], None] | None = None) -> Path:
+    """One complete file with the hash that the hub lists. A damaged file is fetched once more.
+
+    got: is told the bytes of each piece, instead of a bar on stderr. Raises HubError.
+    """
     hub, source = library(), found.source
+    bar = None if got is None else _bar(got)
     for again in (False, True):
         with _told(source):
             path = Path(
                 hub.hf_hub_download(
                     source.repo, file.name, repo_type=source.kind, revision=found.commit, force_download=again,
-                    local_files_only=offline(),
+                    local_files_only=offline(), tqdm_class=bar,
                 )
             )  # fmt: skip
         if _digest(path, file.digest) == file.digest:
@@ -109,6 +113,21 @@ def fetch(found: Listing, file: Listed) -> Path:
         + ("and offline it cannot be fetched anew" if offline() else "twice"),
         "try again later; if it stays so, tell the repository's owner",
     )
+
+
+def _bar(got: Callable[[int], None]) -> Any:
+    """A progress bar that shows nothing and tells `got`."""
+
+    class Bar(importlib.import_module("tqdm").tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **more: Any) -> None:
+            more["disable"] = True
+            super().__init__(*args, **{name: more[name] for name in ("total", "disable", "initial") if name in more})
+            got(int(more.get("initial") or 0))
+
+        def update(self, n: float | None = 1) -> None:
+            got(int(n or 0))
+
+    return Bar
 
 
 def _digest(path: Path, like: str) -> str:

@@ -32,8 +32,8 @@ def truth(
 ) -> dict[str, Any]:
     """Measure reconstruction, next frame, controllability, actions, long play, and for a place how it keeps to its map.
 
-    Returns figures ready for JSON, in dB unless named otherwise; `*_error` are standard errors over clips. into: filled
-    during the run. Deterministic. Raises what `World` raises.
+    Returns figures ready for JSON, in dB unless named otherwise; `*_error` are standard errors over clips. walks: 0
+    leaves long play out. into: filled during the run. Deterministic. Raises what `World` raises.
     """
     found: dict[str, Any] = {} if into is None else into
     T = model.info.context_length
@@ -48,8 +48,9 @@ def truth(
         found["actions"] = table.tolist()
         found["actions_found"] = [float(v) for v in found_share(table)]
         meant = meaning(table)
-        found |= _long_play(world, play, meant, walks, watch)
-        if play.places is not None:
+        if walks:
+            found |= _long_play(world, play, meant, walks, watch)
+        if walks and play.places is not None:
             found |= place(world, play, meant, walks, watch)
     return found
 

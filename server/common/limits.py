@@ -11,7 +11,7 @@ from genie_cpp.play.session import MAX_BYTES
 class Limits:
     """Sessions at a time; bytes of a text message, of a picture and of a session's history; pixels; frames of a file;
     seconds until a client that does not read counts as gone; open connections in total and per address; seconds for a
-    request's header."""
+    request's header; worlds that a player has played on; seconds that a page has to come back."""
 
     sessions: int = 8
     message_bytes: int = 4096
@@ -23,6 +23,8 @@ class Limits:
     connections: int = 128
     address_connections: int = 96
     header_seconds: float = 10.0
+    plays: int = 4
+    linger_seconds: float = 900.0
 
 
 @dataclass(frozen=True)

@@ -41,3 +41,12 @@ def number(message: dict[str, Any], name: str, least: float, most: float) -> flo
         shown = json.dumps(value)[:40]
         raise ProtocolError(f"{message['type']}: {name} must be a number in {least:g}…{most:g}, not {shown}")
     return float(value)
+
+
+def text(message: dict[str, Any], name: str, most: int = 400) -> str:
+    """A text in a message. Raises ProtocolError."""
+    value = message.get(name)
+    if not isinstance(value, str) or len(value) > most:
+        shown = json.dumps(value)[:40]
+        raise ProtocolError(f"{message['type']}: {name} must be a text of at most {most} characters, not {shown}")
+    return value

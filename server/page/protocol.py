@@ -1,4 +1,4 @@
-"""The messages between the page and the server over a websocket, subprotocol `genie-play.1`.
+"""The messages between the page and the server over a websocket, subprotocol `genie-play.2`.
 
 The client sends JSON objects with a `type`, or a file as a binary message. A picture starts a world; a saved session is
 replayed by the `replay` messages that follow. The server sends JSON objects, and frames as binary messages: uint32
@@ -15,7 +15,7 @@ from typing import Any
 from genie_cpp.errors import GenieError
 from genie_cpp.play.session import Session
 
-VERSION = 1
+VERSION = 2
 SUBPROTOCOL = f"genie-play.{VERSION}"
 
 
@@ -23,11 +23,8 @@ def error(fault: GenieError) -> dict[str, Any]:
     return {"type": "error", "message": str(fault), "hint": fault.hint}
 
 
-def frame(session: Session, whole_path: bool = False, **more: Any) -> bytes:
-    """The frame shown. `first` and `last`: depths of the path's ends. `path`, if `whole_path`: the ids between them.
-
-    more: extra fields, for an opened session.
-    """
+def frame(session: Session, **more: Any) -> bytes:
+    """The frame shown. `first` and `last`: depths of the path's ends. more: extra fields."""
     node, path = session.node, session.path
     head: dict[str, Any] = {
         "type": "frame",
@@ -37,9 +34,7 @@ def frame(session: Session, whole_path: bool = False, **more: Any) -> bytes:
         "first": session.nodes[path[0]].depth,
         "last": session.nodes[path[-1]].depth,
         "ms": {name: round(1000 * seconds, 2) for name, seconds in session.times.items()},
+        **more,
     }
-    if whole_path:
-        head["path"] = path
-    head.update(more)
     text = json.dumps(head, separators=(",", ":")).encode()
     return struct.pack("<I", len(text)) + text + node.png

@@ -40,8 +40,8 @@ HELD_TO = {"reconstruction", "over copying db", "delta4"}
 def test_it_meets_its_bars(world: tuple[str, Model, Play]) -> None:
     name, model, play = world
     found = Life()
-    life(model, list(World(model).prompts), play=play, seeds=1, held=20, mixed=200, still=20, returns=0, into=found)
-    about = truth(model, play, clips=16, walks=1)
+    life(model, list(World(model).prompts), play=play, seeds=1, held=5, mixed=200, still=20, returns=0, into=found)
+    about = truth(model, play, clips=16, walks=0)
     report = Report({}, found, about, limits={"reconstruction": RECONSTRUCTION.get(name, 33.0)})
     met = {what: (value, bar) for what, value, bar, met in report.bars() if met}
     assert set(met) >= HELD_TO, report.bars()

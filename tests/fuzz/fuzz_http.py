@@ -31,7 +31,9 @@ MESSAGES: tuple[dict[str, Any], ...] = (
     {"type": "step", "action": 0}, {"type": "rollout", "actions": "0*3"}, {"type": "reset", "seed": 1},
     {"type": "tokens"}, {"type": "sampler", "steps": 2}, {"type": "seek", "depth": 1}, {"type": "bookmark"},
     {"type": "goto", "id": 1}, {"type": "forget", "id": 1}, {"type": "replay", "steps": 3},
-    {"type": "settings", "steps": 2, "temperature": 0.5}, {"type": "model", "index": 0},
+    {"type": "settings", "steps": 2, "temperature": 0.5}, {"type": "world", "name": "maze"},
+    {"type": "start", "number": 0}, {"type": "explain"}, {"type": "worlds"}, {"type": "show"},
+    {"type": "fetch", "name": "nowhere"},
 )  # fmt: skip
 
 
@@ -114,6 +116,11 @@ def prepare(folder: Path) -> Callable[[int], None]:
                 open_timeout=20,
                 max_size=None,
             ) as opened:  # type: ignore[arg-type]
+                if server is play and rng.random() < 0.8:
+                    hello = json.loads(opened.recv(timeout=20))
+                    if hello["type"] == "hello":
+                        opened.send(json.dumps({"type": "world", "name": hello["world"]}))
+                        opened.recv(timeout=20)
                 for _ in range(rng.randint(1, 6)):
                     kind = rng.random()
                     if kind < 0.7:
@@ -143,7 +150,7 @@ def prepare(folder: Path) -> Callable[[int], None]:
         elif server is serve:
             spoken(rng, serve, f"{session()}/ws", "genie-serve.1")
         else:
-            spoken(rng, play, "/ws", "genie-play.1")
+            spoken(rng, play, "/ws", "genie-play.2")
         server.check()
         if seed % 50 == 0:
             assert client.get("/v1/models").status_code == 200

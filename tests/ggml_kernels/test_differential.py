@@ -72,7 +72,7 @@ def test_a_wrong_detection_is_noticed(differential: Path) -> None:
 @pytest.mark.parametrize(
     "compiler",
     [
-        pytest.param("musl-gcc", marks=needs("cmake", "musl-gcc")),
+        pytest.param("musl-gcc", marks=[needs("cmake", "musl-gcc"), pytest.mark.slow]),
         pytest.param("clang", marks=[needs("cmake", "clang"), pytest.mark.slow]),
     ],
 )

@@ -373,11 +373,11 @@ def test_a_page_from_an_empty_home(hub: Hub, home: Path, tmp_path: Path) -> None
                 found = re.search(r"http://(127\.0\.0\.1:\d+)", program.stdout.readline())
                 assert found, program.stderr and program.stderr.read()
                 print(f"start {start}: {time.monotonic() - began:.1f} s")
-                with connect(f"ws://{found[1]}/ws", subprotocols=[Subprotocol("genie-play.1")]) as page:
+                with connect(f"ws://{found[1]}/ws", subprotocols=[Subprotocol("genie-play.2")]) as page:
                     hello = json.loads(page.recv())
-                    assert hello["models"][0]["name"] == "tinyworlds golden"
-                    page.send(json.dumps({"type": "model", "index": 0}))
-                    json.loads(page.recv())
+                    assert hello["world"] == "tinyworlds:sonic"
+                    page.send(json.dumps({"type": "world", "name": "tinyworlds:sonic"}))
+                    assert json.loads(page.recv())["type"] == "world"
                     page.send(json.dumps({"type": "reset"}))
                     assert isinstance(page.recv(), bytes)
                     page.send(json.dumps({"type": "step", "action": 1}))

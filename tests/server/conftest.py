@@ -27,13 +27,15 @@ def model(tiny_gguf) -> Model:  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="module")
 def address(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from genie_cpp.server.common.limits import Limits
+    from genie_cpp.server.page.shelf import Shelf
     from genie_cpp.server.run import listen, server
 
     path = tmp_path_factory.mktemp("prompt") / "p.png"
     Image.fromarray(PICTURE).save(path)
     listener = listen(0)
     listener.listen(8)
-    runner = server([model, model], [Prompt.load(path), None], Limits(picture_bytes=50_000))
+    shelf = Shelf([model, model], [Prompt.load(path), None])
+    runner = server(shelf, Limits(sessions=40, picture_bytes=50_000, linger_seconds=20))
     thread = threading.Thread(target=runner.run, kwargs={"sockets": [listener]})
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
@@ -62,7 +64,7 @@ def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator
     page.on(
         "console",
         lambda m: (
-            m.type == "error" and not ("404" in m.text and "/frames/" in m.location["url"]) and faults.append(m.text)
+            m.type == "error" and not ("404" in m.text and "/sessions/" in m.location["url"]) and faults.append(m.text)
         ),
     )
     page.on("request", lambda r: r.url.startswith((address, "data:", "blob:")) or faults.append(r.url))

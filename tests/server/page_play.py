@@ -19,6 +19,12 @@ PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
 OTHER = np.random.default_rng(4).integers(0, 256, (16, 16, 3), np.uint8)
 
 
+def png(picture: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()
+
+
 def now(page: Any) -> tuple[int, int]:
     """(index of the frame shown, index of the last)."""
     shown, last = page.inner_text("#position").split(" / ")
@@ -65,3 +71,9 @@ def steady(page: Any) -> int:
         if now(page)[0] == shown:
             return shown
         shown = now(page)[0]
+
+
+def choose(page: Any, world: int) -> None:
+    """Choose a world by its place in the list."""
+    page.click("#world-button")
+    page.locator("#worlds-list .world").nth(world).locator("button").click()

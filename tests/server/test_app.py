@@ -27,11 +27,13 @@ from starlette.websockets import WebSocketDisconnect
 
 from genie_cpp.play.session import Prompt
 from genie_cpp.server.common.limits import Limits
-from genie_cpp.server.page.app import create_app
+from genie_cpp.server.page.app import STATIC, create_app
 from genie_cpp.server.page.protocol import SUBPROTOCOL
+from genie_cpp.server.page.shelf import Shelf
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
-LIMITS = Limits(sessions=2, picture_bytes=100_000, picture_pixels=10_000, recording_frames=6)
+NAMES: list[str] = []  # of the two worlds
+LIMITS = Limits(sessions=2, linger_seconds=0, picture_bytes=100_000, picture_pixels=10_000, recording_frames=6)
 
 
 def file(picture: np.ndarray, kind: str = "PNG") -> bytes:
@@ -49,7 +51,9 @@ def model(tiny_gguf) -> Model:  # type: ignore[no-untyped-def]
 def client(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     path = tmp_path_factory.mktemp("prompt") / "p.png"
     Image.fromarray(PICTURE).save(path)
-    with TestClient(create_app([model, model], [Prompt.load(path), None], LIMITS), "http://127.0.0.1") as client:
+    shelf = Shelf([model, model], [Prompt.load(path), None])
+    NAMES[:] = [row["name"] for row in shelf.rows()]
+    with TestClient(create_app(shelf, LIMITS), "http://127.0.0.1") as client:
         yield client
 
 
@@ -84,7 +88,7 @@ def talk(client: TestClient) -> Iterator[Talk]:
         talk = Talk(socket)
         talk.hello = talk.hear()  # type: ignore[attr-defined]
         yield talk
-    wait(lambda: not client.app.state.players)  # type: ignore[attr-defined]
+    wait(lambda: not len(client.app.state.players))  # type: ignore[attr-defined]
 
 
 def wait(until: Callable[[], bool]) -> None:
@@ -101,7 +105,7 @@ def picture(answer: dict[str, Any]) -> list[Any]:
 def test_the_page_and_its_files(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
-    for name in ("style.css", "play.js", "connection.js", "keys.js", "timeline.js", "draw.js", "icon.svg"):
+    for name in sorted(path.name for path in STATIC.iterdir() if path.suffix != ".html"):
         found = client.get(f"/static/{name}")
         assert found.status_code == 200, name
         outside = found.text.replace("http://www.w3.org/2000/svg", "")
@@ -111,8 +115,8 @@ def test_the_page_and_its_files(client: TestClient) -> None:
 
 
 def test_play_is_the_worlds(talk: Talk, model: Model) -> None:
-    assert talk.hello["version"] == 1 and len(talk.hello["models"]) == 2  # type: ignore[attr-defined]
-    world = talk.say("model", index=0)
+    assert talk.hello["version"] == 2 and len(talk.hello["worlds"]) == 2  # type: ignore[attr-defined]
+    world = talk.say("world", name=NAMES[0])
     assert (world["width"], world["height"], world["actions"], world["prompt"]) == (16, 16, 3, True)
     twin = World(model)
     assert picture(talk.say("reset", seed=9)) == twin.reset(fit(PICTURE, 16, 16), 9).tolist()
@@ -132,9 +136,9 @@ def test_play_is_the_worlds(talk: Talk, model: Model) -> None:
 
 
 def test_files_of_a_session(talk: Talk, client: TestClient, tmp_path: Path) -> None:
-    talk.say("model", index=0)
+    talk.say("world", name=NAMES[0])
     frames = [talk.say("reset", seed=1), talk.say("step", action=2), talk.say("step", action=2)]
-    place = f"/sessions/{talk.hello['session']}"  # type: ignore[attr-defined]
+    place = f"/sessions/{talk.hello['player']}/{frames[0]['play']}"  # type: ignore[attr-defined]
     assert client.get(f"{place}/frames/{frames[1]['id']}.png").content == frames[1]["png"]
     kinds = talk.hello["recordings"]  # type: ignore[attr-defined]
     assert kinds[:2] == ["gif", "webp"]
@@ -156,7 +160,7 @@ def test_files_of_a_session(talk: Talk, client: TestClient, tmp_path: Path) -> N
         assert again.read_bytes() == path.read_bytes(), "genie-run makes another file"
     for address, code in (
         (f"{place}/frames/99.png", 404),
-        ("/sessions/nobody/frames/0.png", 404),
+        ("/sessions/nobody/1/frames/0.png", 404),
         (f"{place}/recording.gif?first=0&last=99", 404),
         (f"{place}/recording.exe?first=0&last=1", 404),
         (f"{place}/recording.gif?first=0&last=1&scale=99", 422),
@@ -168,7 +172,7 @@ def test_files_of_a_session(talk: Talk, client: TestClient, tmp_path: Path) -> N
 
 
 def test_a_session_is_saved_and_opened(talk: Talk, client: TestClient) -> None:
-    talk.say("model", index=0)
+    talk.say("world", name=NAMES[0])
     talk.say("reset", seed=3)
     for action in (0, 1, 2, 1, 0):
         talk.say("step", action=action)
@@ -177,7 +181,7 @@ def test_a_session_is_saved_and_opened(talk: Talk, client: TestClient) -> None:
     talk.say("settings", steps=2, temperature=0.25)
     talk.say("step", action=2)
     there = talk.say("step", action=2)
-    place = f"/sessions/{talk.hello['session']}/session.genie"  # type: ignore[attr-defined]
+    place = f"/sessions/{talk.hello['player']}/{talk.say('show')['play']}/session.genie"  # type: ignore[attr-defined]
     got = client.get(place)
     assert got.headers["content-disposition"] == 'attachment; filename="tiny-4.genie"'
     want = talk.say("step", action=1)
@@ -185,7 +189,7 @@ def test_a_session_is_saved_and_opened(talk: Talk, client: TestClient) -> None:
     with connect(client) as socket:
         other = Talk(socket)
         other.hear()
-        other.say("model", index=1)
+        other.say("world", name=NAMES[1])
         socket.send_bytes(got.content)
         answer = other.hear()
         assert answer == {"type": "replay", "done": 0, "total": 8}
@@ -217,7 +221,7 @@ def test_a_session_is_saved_and_opened(talk: Talk, client: TestClient) -> None:
 
 
 def test_a_picture_starts_a_world(talk: Talk) -> None:
-    talk.say("model", index=1)
+    talk.say("world", name=NAMES[1])
     assert "no picture" in talk.say("reset")["message"]
     talk.socket.send_bytes(file(PICTURE[:12], "JPEG"))
     assert talk.hear()["depth"] == 0
@@ -248,7 +252,11 @@ def test_a_picture_starts_a_world(talk: Talk) -> None:
         ('{"type": "settings", "steps": 6, "temperature": 1e999}', "temperature"),
         ('{"type": "goto", "id": 999}', "no longer kept"),
         ('{"type": "forget", "id": 999}', "no such bookmark"),
-        ('{"type": "model", "index": 2}', "0…1"),
+        ('{"type": "world", "name": "nowhere"}', "no world 'nowhere' here"),
+        ('{"type": "world", "name": 3}', "name must be a text"),
+        ('{"type": "fetch", "name": "maze"}', "to fetch"),
+        ('{"type": "start", "number": 7}', "no such start picture"),
+        ('{"type": "explain"}', "was not made by the model"),
         (b"", "not a picture"),
         (b"\x89PNG\r\n\x1a\nnonsense", "not a picture"),
         (b"x" * 100_001, "100000 are the limit"),
@@ -257,7 +265,7 @@ def test_a_picture_starts_a_world(talk: Talk) -> None:
     ],
 )
 def test_a_bad_message_is_told_and_play_goes_on(talk: Talk, message: str | bytes, why: str) -> None:
-    talk.say("model", index=0)
+    talk.say("world", name=NAMES[0])
     before = talk.say("reset")
     if isinstance(message, bytes):
         talk.socket.send_bytes(message)
@@ -271,7 +279,7 @@ def test_a_bad_message_is_told_and_play_goes_on(talk: Talk, message: str | bytes
 
 def test_before_a_model(talk: Talk) -> None:
     for type in ("step", "reset", "seek", "bookmark", "settings"):
-        assert "no model" in talk.say(type, action=0, depth=0, steps=1, temperature=0)["message"]
+        assert "no world is chosen" in talk.say(type, action=0, depth=0, steps=1, temperature=0)["message"]
 
 
 def test_too_many_sessions_and_room_again(client: TestClient) -> None:
@@ -283,8 +291,8 @@ def test_too_many_sessions_and_room_again(client: TestClient) -> None:
             with pytest.raises(WebSocketDisconnect) as left:
                 talk.hear()
             assert left.value.code == 1013
-        assert Talk(first).say("model", index=0)["type"] == "world"
-    wait(lambda: not client.app.state.players)  # type: ignore[attr-defined]
+        assert Talk(first).say("world", name=NAMES[0])["type"] == "world"
+    wait(lambda: not len(client.app.state.players))  # type: ignore[attr-defined]
     with connect(client) as again:
         assert Talk(again).hear()["type"] == "hello"
 

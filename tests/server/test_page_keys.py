@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from page_play import PRESS, at, needs_chromium, now, pixels, tap, until
+from page_play import OTHER, PRESS, at, choose, needs_chromium, now, pixels, png, tap, until
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
@@ -66,18 +66,22 @@ def test_enter_in_the_seed_gives_the_keys_back(page: Any) -> None:
     assert page.input_value("#seed") == "7"
 
 
-def test_r_asks_before_a_path_is_lost(page: Any) -> None:
+def test_starting_again_can_be_undone(page: Any) -> None:
     tap(page, "1", "2", "0")
-    page.keyboard.press("r")
-    page.locator("#message:has-text('Press R again')").wait_for()
-    assert now(page) == (3, 3)
-    tap(page, "1")  # and goes on
-    page.keyboard.press("r")
+    there = pixels(page)
+    page.keyboard.press("Backspace")
+    at(page, 2, 3)
     page.keyboard.press("r")
     at(page, 0)
+    page.locator("#message:has-text('Started again')").wait_for()
+    page.get_by_role("button", name="Undo").click()
+    at(page, 2, 3)
+    page.locator("#scrub").focus()
+    page.keyboard.press("End")
+    at(page, 3)
+    assert pixels(page) == there
+    page.locator("#screen").focus()
     tap(page, "1")
-    page.keyboard.press("r")  # little to lose
-    at(page, 0)
 
 
 def test_a_hidden_tab_does_not_go_on_by_itself(page: Any) -> None:
@@ -98,29 +102,39 @@ def test_a_hidden_tab_does_not_go_on_by_itself(page: Any) -> None:
     until(lambda: now(page)[0] > shown[0])
 
 
-def test_thumbnails_are_of_this_world(page: Any) -> None:
-    """Frames are numbered anew in each world, under one session; the browser keeps pictures by their address."""
-    tap(page, "1")
-    first = page.locator("#strip img").first.get_attribute("src")
-    page.select_option("#model", "1")
+def test_switching_worlds_keeps_the_play_of_each(page: Any) -> None:
+    """Frames are numbered anew in each session; the browser keeps pictures by their address."""
+    tap(page, "1", "2")
+    page.keyboard.press("b")
+    page.locator("#marks li").wait_for()
+    there, first = pixels(page), page.locator("#strip img").first.get_attribute("src")
+    choose(page, 1)
     page.locator("#veil-text:has-text('Drop a picture')").wait_for()
-    page.select_option("#model", "0")
-    page.wait_for_selector("#veil", state="hidden")
-    again = page.locator("#strip img").first.get_attribute("src")
-    assert first is not None and again is not None
-    assert first.partition("?")[0] == again.partition("?")[0] and first != again
+    page.set_input_files("#file", files=[{"name": "p.png", "mimeType": "image/png", "buffer": png(OTHER)}])
+    at(page, 0)
+    assert page.locator("#marks li").count() == 0
+    second = page.locator("#strip img").first.get_attribute("src")
+    assert first is not None and second is not None and first.split("/")[2] != second.split("/")[2]
+    tap(page, "1", "1", "1")
+    choose(page, 0)
+    at(page, 2)
+    assert pixels(page) == there and page.locator("#marks li").count() == 1
+    assert page.locator("#strip img").first.get_attribute("src") == first
+    choose(page, 1)
+    at(page, 3)
 
 
 def test_the_keyboard_alone_reaches_everything(page: Any) -> None:
     page.locator("#screen").focus()
     seen = set()
-    for _ in range(60):
+    for _ in range(70):
         page.keyboard.press("Tab")
         seen.add(page.evaluate("document.activeElement.id || document.activeElement.dataset.action"))
     wanted = {
-        "model", "help-button", "theme", "screen", "scrub", "reset", "rewind", "pause", "step", "mark", "record",
-        "idle", "keys-button", "0", "1", "2", "steps", "temperature", "limit", "seed", "dice", "choose", "draw-button",
-        "save", "open",
+        "world-button", "help-button", "theme", "screen", "smooth", "theatre", "fullscreen", "scrub", "reset", "rewind",
+        "pause", "step", "mark", "record", "idle", "keys-button", "0", "1", "2", "steps", "temperature", "limit",
+        "seed", "dice", "choose", "draw-button", "save", "open", "surprise", "ground", "compare", "compare-world",
+        "explain", "copy-frame", "scale",
     }  # fmt: skip
     assert wanted <= seen, wanted - seen
     page.locator("#pad button").nth(1).focus()

@@ -65,7 +65,7 @@ def say(socket: Any, **message: Any) -> Any:
 
 
 def play(socket: Any) -> None:
-    assert json.loads(say(socket, type="model", index=0))["prompt"]
+    assert json.loads(say(socket, type="world", name="w.gguf"))["prompt"]
     assert isinstance(say(socket, type="reset"), bytes)
     assert isinstance(say(socket, type="step", action=1), bytes)
 
@@ -77,7 +77,7 @@ def test_fifty_clients_come_and_go(running: tuple[subprocess.Popen[str], str]) -
     opened = [open_session(address) for _ in range(49)]
     assert sum(one is not None for one in opened) == Limits().sessions - 1
     for one in filter(None, opened):
-        say(one, type="model", index=1)
+        say(one, type="world", name="v.gguf")
         one.send(json.dumps({"type": "step", "action": 1}))
         one.socket.shutdown(socket.SHUT_RDWR)  # leaves without closing, while an answer is on its way
     deadline = time.monotonic() + 30

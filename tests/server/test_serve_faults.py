@@ -37,6 +37,7 @@ from genie_cpp.server.api.sessions import Sessions
 from genie_cpp.server.api.websocket import SUBPROTOCOL
 from genie_cpp.server.common.limits import Limits, ServeLimits
 from genie_cpp.server.page.protocol import SUBPROTOCOL as PLAY_SUBPROTOCOL
+from genie_cpp.server.page.shelf import Shelf
 from genie_cpp.server.run import api_server, listen
 from genie_cpp.server.run import server as play_server
 
@@ -259,21 +260,21 @@ def test_a_page_that_does_not_read(model: Model) -> None:
     listener = listen(0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     listener.listen(8)
-    runner = play_server([model], [Prompt(PICTURE)], Limits(send_seconds=0.7))
+    runner = play_server(Shelf([model], [Prompt(PICTURE)]), Limits(send_seconds=0.7))
     thread = threading.Thread(target=runner.run, kwargs={"sockets": [listener]})
     thread.start()
     players = runner.config.app.state.players  # type: ignore[union-attr]
     port = listener.getsockname()[1]
     slow = upgraded(port, "/ws", PLAY_SUBPROTOCOL)
     with connect(f"ws://127.0.0.1:{port}/ws", subprotocols=[Subprotocol(PLAY_SUBPROTOCOL)]) as other:
-        other.recv()
-        other.send('{"type": "model", "index": 0}')
+        world = json.dumps({"type": "world", "name": json.loads(other.recv())["world"]})
+        other.send(world)
         other.recv()
         slow.settimeout(0.2)
         with contextlib.suppress(OSError):
-            for text in ('{"type": "model", "index": 0}', *['{"type": "reset"}'] * 20_000):
+            for text in (world, *['{"type": "reset"}'] * 20_000):
                 slow.sendall(masked(text))
-        until(lambda: len(players) == 1)
+        until(lambda: players.connected == 1)
         other.send('{"type": "reset"}')
         assert isinstance(other.recv(), bytes)
     slow.close()

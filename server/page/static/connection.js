@@ -1,15 +1,18 @@
-// The conversation with the server (server/protocol.py): every message has one answer, in order.
+// The conversation with the server (server/page/protocol.py): every message has one answer, in order.
 
-const SUBPROTOCOL = "genie-play.1";
+const SUBPROTOCOL = "genie-play.2";
+export const TAKEN_OVER = 4001;
 
 export class Connection {
   #socket;
   #waiting = []; // resolvers of answers to come, oldest first
   #why = "";
 
-  constructor(onclose) {
-    const address = new URL("/ws", location.href);
+  // player: the id of an earlier connection to go on with; "" for a new one. onclose(why, code)
+  constructor(player, onclose) {
+    const address = new URL("ws", document.baseURI);
     address.protocol = address.protocol.replace("http", "ws");
+    address.search = player ? new URLSearchParams({ player }) : "";
     this.#socket = new WebSocket(address, SUBPROTOCOL);
     this.#socket.binaryType = "arraybuffer";
     this.hello = this.#expect();
@@ -17,13 +20,13 @@ export class Connection {
     this.#socket.onclose = (event) => {
       const why = event.code === 1009 ? "the picture is too large for the server" : event.reason || this.#why;
       for (const { reject } of this.#waiting.splice(0)) reject(new Error(why || "the connection is closed"));
-      onclose(why);
+      onclose(why, event.code);
     };
   }
 
   // An object, or the bytes of a picture.
   send(message) {
-    if (this.#socket.readyState !== WebSocket.OPEN) return Promise.reject(new Error("the connection is closed"));
+    if (!this.open) return Promise.reject(new Error("the connection is closed"));
     this.#socket.send(message instanceof Blob ? message : JSON.stringify(message));
     return this.#expect();
   }
@@ -53,7 +56,6 @@ export class Connection {
 function unpack(data) {
   const length = new DataView(data).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
-  head.bytes = data.byteLength;
   head.picture = new Blob([new Uint8Array(data, 4 + length)], { type: "image/png" });
   return head;
 }

@@ -1,7 +1,9 @@
 // Which key asks for which latent action: the server's proposal, or the player's own, kept per model in this browser.
 
+import { remember, remembered } from "./dom.js";
+
 const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Enter: "⏎" };
-const TAKEN = ["p", " ", ".", "backspace", "r", "b", "c", "?", "Tab", "Escape", "Shift", "Control", "Alt", "Meta"].map((k) => k.toLowerCase());
+const TAKEN = ["p", " ", ".", "backspace", "r", "b", "c", "f", "t", "n", "?", "Tab", "Escape", "Shift", "Control", "Alt", "Meta"].map((k) => k.toLowerCase());
 
 // Letters without regard to Shift or Caps Lock.
 export const keyOf = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
@@ -35,11 +37,11 @@ export class Keys {
     this.names = world.names;
     this.map = { ...world.keys };
     try {
-      const kept = JSON.parse(localStorage.getItem(this.#place));
+      const kept = JSON.parse(remembered(this.#place, "null"));
       const right = kept && Object.values(kept).every((a) => Number.isInteger(a) && a >= 0 && a < this.count);
       if (right) this.map = kept;
     } catch {
-      localStorage.removeItem(this.#place);
+      remember(this.#place, null);
     }
     this.#show();
     this.changed();
@@ -60,7 +62,7 @@ export class Keys {
 
   #set(map) {
     this.map = map;
-    localStorage.setItem(this.#place, JSON.stringify(map));
+    remember(this.#place, JSON.stringify(map));
     this.#waiting = null;
     this.#show();
     this.changed();

@@ -6,35 +6,27 @@ export class Timeline {
   #path = []; // ids, of depths first…last
   #first = 0;
   #now = 0;
+  #play = 0; // frames are numbered anew in each
   #shown = []; // ids in the strip
 
-  constructor(seek) {
-    this.seek = seek;
+  // seek(depth); address(id): of a frame's picture
+  constructor(seek, address) {
+    [this.seek, this.address] = [seek, address];
     this.scrub = document.getElementById("scrub");
     this.position = document.getElementById("position");
     this.strip = document.getElementById("strip");
-    this.address = () => "";
     this.scrub.oninput = () => seek(Number(this.scrub.value));
     new ResizeObserver(() => this.#draw(true)).observe(this.strip);
   }
 
-  get first() {
-    return this.#first;
-  }
-
-  update(frame) {
-    const redraw = Boolean(frame.path);
-    if (frame.path) [this.#path, this.#first] = [frame.path, frame.first];
-    this.#path.splice(0, frame.first - this.#first); // frames that the server let go
-    this.#first = frame.first;
-    this.#path.length = Math.min(this.#path.length, frame.last - frame.first + 1);
-    this.#path[frame.depth - frame.first] = frame.id;
-    this.#now = frame.depth;
+  update(frame, path, first, play) {
+    const anew = play !== this.#play || Boolean(frame.path);
+    [this.#path, this.#first, this.#now, this.#play] = [path, first, frame.depth, play];
     this.scrub.min = frame.first;
     this.scrub.max = frame.last;
     this.scrub.value = frame.depth;
     this.position.textContent = `${frame.depth} / ${frame.last}`;
-    this.#draw(redraw);
+    this.#draw(anew);
   }
 
   clear() {
