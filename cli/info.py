@@ -45,23 +45,35 @@ def info(
             _show(facts)
         return
     if _is_session(file):
-        facts = _session_facts(file)
-        _print(
-            json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {printable(str(v))}" for k, v in facts.items())
-        )
+        _print_facts(_session_facts(file), as_json)
         return
     from genie_cpp.play import recipe
 
     found = recipe.read(file)
+    played = recipe.read_played(file) if found is None else None
+    if played is not None:
+        facts = {
+            "file": str(file), "recorded by": f"genie-play {played.version}", "model": played.model,
+            "model's SHA-256": played.model_sha256, "actions": played.actions, "frames/s": played.fps,
+            "command": "none: the sampler changed on the way, or it begins in the middle",
+        }  # fmt: skip
+        _print(
+            json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {printable(str(v))}" for k, v in facts.items())
+        )
+        return
     if found is None:
         raise GGUFError(
-            f"{quoted(str(file))} is neither a GGUF file nor a picture that genie-run made",
+            f"{quoted(str(file))} is neither a GGUF file nor a picture that genie-run or genie-play made",
             "pictures lose their recipe when another program saves them again",
         )
     command = found.command(str(file) + ("/" if file.is_dir() else ""))
     if found.backend == "cpu" and found.isa != current_isa():  # rounding differs between instruction sets
         command = f"GENIE_ISA={found.isa} {command}"
     _print(json.dumps({"file": str(file), "command": command}, indent=1) if as_json else printable(command))
+
+
+def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    _print(json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {printable(str(v))}" for k, v in facts.items()))
 
 
 def describe(path: Path, tensors: bool = False) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _umbrella(wanted: str) -> typer.Typer:
 def _single(name: str) -> typer.Typer:
     import typer
 
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(_command(name))
     return app
 

@@ -20,6 +20,7 @@ from genie_cpp.model import Model
 from genie_cpp.play import halfblocks
 from genie_cpp.play.keyboard import default_keys
 from genie_cpp.play.session import Node, Prompt, Session, pixels
+from genie_cpp.play.session_file import SessionFile
 from genie_cpp.words import printable
 
 # Byte sequences of a terminal -> names of keys as on the page.
@@ -32,6 +33,16 @@ _ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"  # alternate screen, hidden cursor
 _LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
 _QUITS = ("SIGTERM", "SIGHUP")
 _STATUS_ROWS = 2
+_HELP = (
+    ("arrows WASD 0-9", "act"),
+    (".", "the last action once more"),
+    ("backspace", "back by a frame; an action from there starts a branch"),
+    ("b", "bookmark this frame"),
+    ("g", "visit the bookmarks, the newest first"),
+    ("c", "save the frames up to this one as a GIF, and the session to go on from"),
+    ("r", "start again from the picture"),
+    ("q Escape Ctrl-C", "leave"),
+)
 
 
 def play_in_terminal(model: Model, prompt: Prompt, seed: int) -> None:
@@ -57,6 +68,8 @@ def play_in_terminal(model: Model, prompt: Prompt, seed: int) -> None:
             # However play ends: by q, a signal or an error. An error message then appears on the normal screen.
             termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
             sys.stdout.write(_LEAVE)
+            for path in game.saved:
+                sys.stdout.write(f"saved {printable(str(path))}\n")
             sys.stdout.flush()
 
 
@@ -75,6 +88,8 @@ class Game:
         self.last_action = 0
         self.message = ""
         self.over = False
+        self.saved: list[Path] = []
+        self._helps = False
         self._resized = True
         self._marks = 0  # number of jumps to bookmarks
         self._ms = 0.0
@@ -98,6 +113,9 @@ class Game:
     def press(self, names: list[str]) -> None:
         for name in names:
             self.message = ""
+            if self._helps and name not in ("q", "Escape"):
+                self._helps, self._resized = False, True  # draw anew
+                continue
             try:
                 self._act(name)
             except GenieError as error:
@@ -124,8 +142,11 @@ class Game:
         elif name == "b":
             session.bookmark()
             self.message = f"frame {session.node.depth} is bookmarked"
+        elif name == "?":
+            self._helps = self._resized = True
         elif name == "c":
-            self.message = f"{self._save()} holds the frames up to this one"
+            film, session_file = self._save()
+            self.message = f"saved {film}, and {session_file} to go on from"
         elif name == "g" and session.bookmarks:
             self._marks += 1
             session.go_to(session.bookmarks[-1 - (self._marks - 1) % len(session.bookmarks)])
@@ -137,12 +158,15 @@ class Game:
         self.session.step(action)
         self._ms = 1000 * (time.perf_counter() - started)
 
-    def _save(self) -> Path:
-        """Save the path up to the frame shown as a new GIF in the working folder."""
-        path = next(path for n in itertools.count(1) if not (path := Path(f"world-{n}.gif")).exists())
+    def _save(self) -> tuple[Path, Path]:
+        """Save the path up to the frame shown as a new GIF in the working folder, and the session beside it."""
+        film = next(path for n in itertools.count(1) if not (path := Path(f"world-{n}.gif")).exists())
         pngs, says = self.session.recording(self.session.path[0], self.session.node.id, 10, 4)
-        write(path, pixels(pngs), says)
-        return path
+        write(film, pixels(pngs), says)
+        kept = film.with_suffix(".genie")
+        kept.write_bytes(SessionFile.of(self.session).to_bytes())
+        self.saved += [film.resolve(), kept.resolve()]
+        return film, kept
 
     def _show(self) -> None:
         # In this order: a resize from here on is noticed by the next round.
@@ -150,6 +174,9 @@ class Game:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())  # not COLUMNS, which knows nothing of a resize
         if resized:
             sys.stdout.write("\x1b[0m\x1b[2J")
+        if self._helps:
+            self._show_help(columns, rows)
+            return
         node = self.session.node
         frame = halfblocks.scaled(pixels([node.png])[0], columns, max(1, rows - _STATUS_ROWS))
         out = ["\x1b[H"]
@@ -159,6 +186,12 @@ class Game:
         for number, line in zip((rows - 1, rows), self._status(node, columns - 1), strict=True):
             out.append(f"\x1b[{number};1H\x1b[K{line[: columns - 1]}")
         sys.stdout.write("".join(out))
+        sys.stdout.flush()
+
+    def _show_help(self, columns: int, rows: int) -> None:
+        lines = [*(f"{keys:>17}  {what}" for keys, what in _HELP), "", "any key goes on"]
+        for number, line in enumerate(lines[:rows], 1):
+            sys.stdout.write(f"\x1b[{number};1H\x1b[K{line[: columns - 1]}")
         sys.stdout.flush()
 
     def _name(self, action: int) -> str:
@@ -171,12 +204,12 @@ class Game:
         name = printable(self.session.model.name)
         by = "" if node.action < 0 else f", {self._name(node.action)}"
         speed = f", {self._ms:.0f} ms" if self._ms else ""
-        act = f"arrows WASD 0-{min(self.session.model.info.choices - 1, 9)} act"
+        act = f"arrows 0-{min(self.session.model.info.choices - 1, 9)} act"
         first = self.message or f"{name}: frame {node.depth} of {last}{by}{speed}"
-        rest = [". again", "backspace back", "b mark", "g go to mark", "c save gif", "r reset"]
-        while rest and len(keys := "  ".join((act, *rest, "q quit"))) > room:
+        rest = [". again", "bksp back", "b mark", "g visit", "c save", "r reset"]  # with these, 79 characters
+        while rest and len("  ".join((act, *rest, "?  q quit"))) > room:
             rest.pop()
-        return first, keys if rest else f"{act}  q quit"
+        return first, "  ".join((act, *rest, "?  q quit"))
 
 
 def keys_in(data: bytes) -> Iterator[str]:

@@ -35,7 +35,7 @@ KEY = "genie_cpp"  # key of the text that says how a file was made
 
 
 class Description(Protocol):
-    """What a file stores about its frames and how to show them: a Recipe or a session.Played."""
+    """What a file stores about its frames and how to show them: a Recipe or a recipe.Played."""
 
     @property
     def fps(self) -> int: ...

@@ -22,6 +22,7 @@ from genie_cpp.world import WINDOWS
 
 MAX_PROMPT = 1024  # frames of a prompt, also the largest stride between them
 _MAX_TEXT = 1 << 24
+_PLAYED = "genie_play"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,39 @@ class Recipe:
         return shlex.join(map(str, words))
 
 
+@dataclass(frozen=True)
+class Played:
+    """What a recording of genie-play holds when no `genie-run` command makes it: the sampler changed on the way, or it
+    begins in the middle. `model`: the model's name."""
+
+    version: str
+    model: str
+    model_sha256: str
+    actions: str
+    fps: int
+    scale: int
+
+    def to_json(self) -> str:
+        """ASCII on one line."""
+        return json.dumps({_PLAYED: dataclasses.asdict(self)}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Played | None:
+        """None if the text is something else."""
+        try:
+            data = json.loads(text) if len(text) <= _MAX_TEXT else None
+        except (ValueError, RecursionError):
+            return None
+        found = data.get(_PLAYED) if isinstance(data, dict) else None
+        fields = {f.name: f.type for f in dataclasses.fields(Played)}
+        if not isinstance(found, dict) or set(found) != set(fields):
+            return None
+        if any(type(found[name]).__name__ != kind for name, kind in fields.items()):
+            return None
+        right = re.fullmatch("[0-9a-f]{64}", found["model_sha256"]) and re.fullmatch(r"[0-9*,]*", found["actions"])
+        return Played(**found) if right else None
+
+
 def _checked(data: Any) -> Recipe | None:
     data = data.get(KEY) if isinstance(data, dict) else None
     fields = {f.name: f.type for f in dataclasses.fields(Recipe)}
@@ -138,10 +172,20 @@ def _checked(data: Any) -> Recipe | None:
 
 def read(path: Path) -> Recipe | None:
     """The recipe stored in a picture, a video or a folder that genie-run wrote; None if there is none."""
+    return next(filter(None, map(Recipe.from_json, _texts(path))), None)
+
+
+def read_played(path: Path) -> Played | None:
+    """What a recording of genie-play says about itself, if it is no recipe; None if it says nothing."""
+    return next(filter(None, map(Played.from_json, _texts(path))), None)
+
+
+def _texts(path: Path) -> list[str | bytes]:
+    """The texts in a file that may be one of these."""
     try:
         if path.is_dir():
             with (path / "recipe.json").open("rb") as file:
-                return Recipe.from_json(file.read(_MAX_TEXT + 1))
+                return [file.read(_MAX_TEXT + 1)]
         if path.suffix.lower() == ".mp4":
             return _from_mp4(path)
         with quiet(), Image.open(path, formats=FORMATS) as image:
@@ -149,16 +193,13 @@ def read(path: Path) -> Recipe | None:
     except MemoryError:
         raise
     except Exception:  # Pillow's parsers raise almost anything on damaged files
-        return None
-    for text in found:
-        if isinstance(text, (str, bytes)) and (recipe := Recipe.from_json(text)):
-            return recipe
-    return None
+        return []
+    return [text for text in found if isinstance(text, (str, bytes))]
 
 
-def _from_mp4(path: Path) -> Recipe | None:
-    # The recipe is plain JSON in the file, so a possibly hostile video need not be decoded.
+def _from_mp4(path: Path) -> list[str | bytes]:
+    # The text is plain JSON in the file, so a possibly hostile video need not be decoded.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start = data.find(b'{"' + KEY.encode() + b'"')
-        text = data[start : start + _MAX_TEXT].decode("ascii", "replace") if start >= 0 else ""
-    return _checked(json.JSONDecoder().raw_decode(text)[0])
+        starts = [start for key in (KEY, _PLAYED) if (start := data.find(b'{"' + key.encode() + b'"')) >= 0]
+        texts = [data[start : start + _MAX_TEXT].decode("ascii", "replace") for start in starts]
+    return [json.dumps(json.JSONDecoder().raw_decode(text)[0]) for text in texts]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import time
 import zlib
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from genie_cpp.catalog.bundled import START, find_start, start_name
 from genie_cpp.errors import StateError
 from genie_cpp.frames import fit, load_image, sha256
 from genie_cpp.model import Frame, Model
-from genie_cpp.play.recipe import Recipe
+from genie_cpp.play.recipe import Played, Recipe
 from genie_cpp.sampler import Sampler
 from genie_cpp.version import __version__
 from genie_cpp.world import World
@@ -76,20 +74,6 @@ class Node:
     @property
     def n_bytes(self) -> int:
         return len(self.png) + len(self.state) + _NODE_BYTES
-
-
-@dataclass(frozen=True)
-class Played:
-    """What a recording stores when no `genie-run` command can make it. `genie-info` does not read it as a recipe."""
-
-    version: str
-    model_sha256: str
-    actions: str
-    fps: int
-    scale: int
-
-    def to_json(self) -> str:
-        return json.dumps({"genie_play": dataclasses.asdict(self)}, sort_keys=True)
 
 
 class Session:
@@ -200,7 +184,7 @@ class Session:
         nodes = [self.nodes[id] for id in line[line.index(first) :]]
         start, steps = nodes[0], nodes[1:]
         actions = format_actions([node.action for node in steps])
-        says: Recipe | Played = Played(__version__, self.model.sha256, actions, fps, scale)
+        says: Recipe | Played = Played(__version__, self.model.name, self.model.sha256, actions, fps, scale)
         s = steps[0].sampler if steps else start.sampler
         if start.parent is None and start.prompt.path and steps and all(node.sampler == s for node in steps):
             says = Recipe(

@@ -24,6 +24,7 @@ from genie_cpp.cli.terminal import depth_of_colour, keys_in
 from genie_cpp.frames import fit
 from genie_cpp.play import halfblocks
 from genie_cpp.play.recipe import read
+from genie_cpp.play.session_file import SessionFile
 
 pytestmark = pytest.mark.heavy
 
@@ -126,9 +127,16 @@ def test_keys_move_the_world_and_q_leaves(terminal: Callable[..., Terminal], pla
         run.press("c", name)
         recipe = read(place / name)
         assert recipe is not None and recipe.actions == "0,1,2"
+    assert SessionFile.load(place / "world-2.genie").bookmarks == [3]
+    run.press("?", "visit the bookmarks")
+    run.press("x", "frame 3 of 3")
+    for key in ("b mark", "g visit", "c save", "r reset", "?  q quit"):
+        assert key.encode() in run.seen, "at 80 columns"
     run.press("r", "frame 0 of 0")
     os.write(run.master, b"q")
     assert run.ended() == 0 and run.restored()
+    after = run.seen[run.seen.rindex(LEFT) :]
+    assert f"saved {place / 'world-1.gif'}".encode() in after and f"saved {place / 'world-2.genie'}".encode() in after
 
 
 @pytest.mark.parametrize("end", ["\x03", "\x1b", signal.SIGTERM, signal.SIGHUP])
@@ -175,7 +183,7 @@ def test_resize_and_256_colours(terminal: Callable[..., Terminal], monkeypatch: 
     run.resize(50, 8)
     os.kill(run.process.pid, signal.SIGWINCH)
     run.shows("q quit")  # a narrow window must still show this key
-    assert b"c save gif" not in run.seen
+    assert b"r reset" not in run.seen
 
 
 def test_stale_keys_are_dropped(terminal: Callable[..., Terminal]) -> None:

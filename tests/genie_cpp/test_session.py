@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from genie_cpp import Model, Sampler, StateError, World
 from genie_cpp.frames import fit
 from genie_cpp.play.keyboard import default_keys
-from genie_cpp.play.recipe import Recipe
-from genie_cpp.play.session import MAX_BOOKMARKS, Played, Prompt, Session, pixels, png
+from genie_cpp.play.recipe import Played, Recipe, read, read_played
+from genie_cpp.play.session import MAX_BOOKMARKS, Prompt, Session, pixels, png
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
 
@@ -119,6 +124,20 @@ def test_a_recording_is_a_recipe_only_where_that_is_true(model: Model) -> None:
     assert isinstance(says, Played)
     with pytest.raises(StateError, match="no longer"):
         session.recording(last.id, nodes[0].id, 10, 4)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_genie_info_reads_what_a_recording_says(kind: str, model: Model, tmp_path: Path) -> None:
+    from genie_cpp.media.output import write
+
+    session = started(model)
+    first = session.step(0)
+    pngs, says = session.recording(first.id, session.step(2).id, 10, 4)
+    write(tmp_path / f"a.{kind}", pixels(pngs), says)
+    assert read(tmp_path / f"a.{kind}") is None and read_played(tmp_path / f"a.{kind}") == says
+    command = [Path(sysconfig.get_path("scripts")) / "genie-info", "--json", tmp_path / f"a.{kind}"]
+    facts = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert facts["model"] == model.name and facts["actions"] == "2" and facts["frames/s"] == 10
 
 
 def test_the_bundled_world_has_a_picture_beside_it() -> None:
