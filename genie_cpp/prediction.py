@@ -25,6 +25,7 @@ class Prediction(Protocol):
     def step(
         self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids, logits: Logits | None = None
     ) -> None: ...
+    def ages(self, looked_PT: Logits) -> Logits: ...
     def end(self, ids: Ids, action: int, keep: bool) -> None: ...
     def logits(self, ids: Sequence[Ids], actions: Sequence[int]) -> Logits | None: ...
     def forget(self) -> None: ...
@@ -50,6 +51,10 @@ class SameFrame:
         """Fill in some of `ids`, in place. logits: gets what they were sampled from."""
         self._entered = ids.copy()
         self.dynamics.maskgit_step(sampler, step, seed, frame, action, ids, logits)
+
+    def ages(self, looked_PT: Logits) -> Logits:
+        """What `State.watch` wrote in a step, by how many frames ago: [P, frames], 0 is the frame in the making."""
+        return looked_PT[:, len(self.dynamics) :: -1].copy()
 
     def end(self, ids: Ids, action: int, keep: bool) -> None:
         """Add the finished frame to the dynamics' window, if `keep`."""
@@ -97,6 +102,12 @@ class NextFrame:
         if logits is not None:
             logits[:] = self._logits
         self.dynamics.maskgit_fill(sampler, step, seed, frame, self._logits, ids)
+
+    def ages(self, looked_PT: Logits) -> Logits:
+        """What `State.watch` wrote in `begin`, by how many frames ago: [P, frames]. The frame in the making, 0, was not
+        there to be looked at."""
+        seen_PA = looked_PT[:, len(self.dynamics) - 1 :: -1]
+        return np.concatenate([np.zeros_like(seen_PA[:, :1]), seen_PA], axis=1)
 
     def end(self, ids: Ids, action: int, keep: bool) -> None:
         """Nothing to do: the frame enters the window in `begin`, once the action after it is known."""

@@ -21,7 +21,9 @@ from genie_cpp.sampler import Sampler
 from genie_cpp.saved_world import SavedWorld
 
 WINDOWS = tuple(windows.POLICIES)
-Watch = Callable[[int, Ids, Ids, NDArray[np.float32]], None]  # step, tokens before and after, logits
+Floats = NDArray[np.float32]
+# step, tokens before and after, logits, where each token looked
+Watch = Callable[[int, Ids, Ids, Floats, Floats | None], None]
 
 
 class World:
@@ -156,8 +158,9 @@ class World:
         without actions takes 0 and continues on its own.
 
         watch: called after each MaskGIT step with the step's number, the tokens [P] before and after it (those not yet
-        known are `codebook_size`), and the logits [P, vocabulary] they were sampled from. Raises ActionError,
-        StateError."""
+        known are `codebook_size`), the logits [P, vocabulary] they were sampled from, and the share of attention that
+        each token gave to each frame [P, frames]: 0 is the new frame, 1 the one before it, and so on; None if the
+        backend does not tell. Raises ActionError, StateError."""
         action = self._checked(action)
         with self._lock:
             window = self._window
@@ -188,15 +191,21 @@ class World:
         struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold, hp.sampler_schedule)
         early = s.threshold > 0 or hp.sampler_schedule == "exponential"  # any step may be the last
         logits = np.empty((self.model.token_count, hp.vocabulary), np.float32) if watch else None
-        seen.begin(self._window.ids[-1], action)
-        for step in range(s.steps):
-            before = ids.copy() if watch else ids
-            seen.step(struct, step, self._seed, self._frame_number, action, ids, logits)
-            self.timings["steps"] += 1
-            if watch is not None and logits is not None:
-                watch(step, before, ids.copy(), logits.copy())
-            if early and not (ids == unknown).any():
-                break
+        looked_PT = np.zeros((self.model.token_count, hp.context_length), np.float32)
+        told = watch is not None and seen.dynamics.watch(looked_PT)
+        try:
+            seen.begin(self._window.ids[-1], action)
+            for step in range(s.steps):
+                before = ids.copy() if watch else ids
+                seen.step(struct, step, self._seed, self._frame_number, action, ids, logits)
+                self.timings["steps"] += 1
+                if watch is not None and logits is not None:
+                    watch(step, before, ids.copy(), logits.copy(), seen.ages(looked_PT) if told else None)
+                if early and not (ids == unknown).any():
+                    break
+        finally:
+            if told:
+                seen.dynamics.watch(None)
         return ids
 
     def rollout(self, actions: Iterable[SupportsIndex | str]) -> NDArray[np.uint8]:

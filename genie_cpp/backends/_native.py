@@ -21,7 +21,7 @@ from genie_cpp.errors import NativeError
 from genie_cpp.spec import conv_layers
 from genie_cpp.spec.stack_spec import StackSpec, enumerator, slot_of
 
-ABI_VERSION = 10
+ABI_VERSION = 11
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int32]
@@ -199,6 +199,7 @@ class Stack:
         self._sublayers = [one.name for one in spec.sublayers]
         # Without a head a stack outputs its embeddings.
         self.token_count, self.input_length = spec.token_count, spec.input_length
+        self.context_length = spec.context_length
         self.output_length = spec.output_length or spec.params.embedding_length
 
     def set(self, name: str, type: int, rows: int, columns: int, data: NDArray[Any]) -> None:
@@ -242,6 +243,18 @@ class State:
 
     def copy_from(self, other: State) -> None:
         check(lib.genie_state_copy(self.handle, other.handle), "copying a window")
+
+    def watch(self, looked_PT: Float | None) -> bool:
+        """From now on each pass that has an output writes where its tokens looked: float32 [P, context_length], see
+        `genie_state_watch`. None ends it. Returns True: this backend can."""
+        p = self.stack
+        if looked_PT is not None and (
+            looked_PT.shape != (p.token_count, p.context_length) or looked_PT.dtype != np.float32
+        ):
+            raise NativeError("what is looked at is float32 [tokens, context_length]")
+        check(lib.genie_state_watch(self.handle, _out(looked_PT, "float")), "watching a window")
+        self._looked_PT = looked_PT  # the core writes into it
+        return True
 
     def forward(self, x: Int | Float, action: int = -1, commit: bool = True, output: bool = True) -> Float | None:
         """Run one frame: ids int32 [P] or features float32 [P, N] -> float32 [P, O], or None without `output`."""

@@ -17,12 +17,15 @@ from genie_cpp.world import World
 @dataclass(frozen=True)
 class Explanation:
     """steps: MaskGIT steps that the frame took. tokens_P: its tokens. filled_P: the step, from 0, that filled each in.
-    bits_P: entropy, in bits, of the probabilities that each was drawn from, at temperature 1."""
+    bits_P: entropy, in bits, of the probabilities that each was drawn from, at temperature 1. looked_PA: the share of
+    each token's attention over time that went to the frame this many frames ago, when it was filled in, mean over
+    heads and layers; column 0 is the frame itself. None if the backend does not tell."""
 
     steps: int
     tokens_P: Ids
     filled_P: Ids
     bits_P: NDArray[np.float32]
+    looked_PA: NDArray[np.float32] | None
 
 
 def explain(session: Session) -> Explanation:
@@ -39,17 +42,23 @@ def explain(session: Session) -> Explanation:
     unknown, factors = model.info.codebook_size, model.info.factor_count
     filled_P = np.full(model.token_count, -1, np.int32)
     bits_P = np.zeros(model.token_count, np.float32)
+    looked_PA: NDArray[np.float32] | None = None
     steps = 0
 
-    def watch(step: int, known_P: Ids, now_P: Ids, logits_PO: NDArray[np.float32]) -> None:
-        nonlocal steps
+    def watch(
+        step: int, known_P: Ids, now_P: Ids, logits_PO: NDArray[np.float32], now_PA: NDArray[np.float32] | None
+    ) -> None:
+        nonlocal steps, looked_PA
         steps = step + 1
         new = (known_P == unknown) & (now_P != unknown)
         filled_P[new] = step
         bits_P[new] = entropy(logits_PO[new].reshape(int(new.sum()), factors, -1)).sum(-1)
+        if now_PA is not None:
+            looked_PA = np.zeros_like(now_PA) if looked_PA is None else looked_PA
+            looked_PA[new] = now_PA[new]
 
     world.step(node.action if model.info.action_count else 0, watch)
-    return Explanation(steps, world.tokens, filled_P, bits_P)
+    return Explanation(steps, world.tokens, filled_P, bits_P, looked_PA)
 
 
 def entropy(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ extern "C" {
 
 /* CFFI BEGIN */
 
-#define GENIE_ABI_VERSION 10
+#define GENIE_ABI_VERSION 11
 
 typedef enum {
     GENIE_OK = 0,
@@ -288,6 +288,14 @@ int32_t genie_state_length(const genie_state *state);
 genie_status genie_state_truncate(genie_state *state, int32_t length);
 /* Both states must be of the same stack. */
 genie_status genie_state_copy(genie_state *to, const genie_state *from);
+/*
+ * From now on each pass that has an output also writes where its tokens looked: looked_PT[i][t], [P, T], is the share
+ * of attention that token i gave to frame t of the window, the mean over heads and over temporal and space-time
+ * sublayers; the frame in the making is number genie_state_length before the pass. Rows of tokens that a pass leaves
+ * out for being known do not add up to 1. The pass takes longer and gives the same bytes. The buffer must live until
+ * the next call; NULL ends it.
+ */
+genie_status genie_state_watch(genie_state *state, float *looked_PT);
 
 /*
  * Run one frame at time index genie_state_length(state), which must be < T. Give ids_P (token stacks) or

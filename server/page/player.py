@@ -247,6 +247,9 @@ class Player:
             "tokens": found.tokens_P.tolist(),
             "filled": found.filled_P.tolist(),
             "bits": [round(float(bits), 3) for bits in found.bits_P],
+            "looked": None
+            if found.looked_PA is None
+            else [[round(float(x), 3) for x in row] for row in found.looked_PA],
         }
 
     def _open(self, data: bytes, session: Session) -> Answer:

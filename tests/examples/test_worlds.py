@@ -37,6 +37,7 @@ def world(
 HELD_TO = {"reconstruction", "over copying db", "delta4"}
 
 
+@pytest.mark.slow
 def test_it_meets_its_bars(world: tuple[str, Model, Play]) -> None:
     name, model, play = world
     found = Life()

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.heavy
 
 RECORD = Path(__file__).with_name("instructions.json")
 CASES = [(isa, type) for isa in ("avx2", "scalar") for type in ("f32", "q4_0", "q8_0")]
+MARKED = [pytest.param(*case, marks=[pytest.mark.slow] if case[1] == "f32" else []) for case in CASES]
 NUMBERS = {"f32": 0, "q4_0": 2, "q8_0": 8}
 TOLERANCE = 0.03
 
@@ -49,7 +50,7 @@ def instructions(program: Path, isa: str, type: str, folder: Path) -> int:
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="not installed: valgrind")
-@pytest.mark.parametrize(("isa", "type"), CASES)
+@pytest.mark.parametrize(("isa", "type"), MARKED)
 def test_a_step_takes_no_more_instructions_than_recorded(isa: str, type: str, build_c, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     record = json.loads(RECORD.read_text())
     if compiler() != record["compiler"]:

@@ -210,6 +210,8 @@ def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-de
     assert P in (140, 145), "rows of their own for three threads, as long as most are masked"
     struct = _native.sampler_struct(steps, 1.0, "confidence", 1.0)
     states = [model.state("dynamics") for model in models]
+    looked_PT, packed_PT = (np.empty((P, models[0].info.context_length), np.float32) for _ in range(2))
+    assert states[0].watch(looked_PT) and states[2].watch(packed_PT)
     for frame in range(3 if steps == 5 else 1):
         ids, logits = np.full(P, V, np.int32), np.empty((P, models[0].info.vocabulary), np.float32)
         for step in (0, 1, 2, 3, steps - 1):
@@ -217,15 +219,44 @@ def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-de
             for now in (steps - 1, step):  # the last step fills all, so every row is checked
                 ids = before.copy()
                 states[0].maskgit_step(struct, now, 3, frame, 1, ids, logits)
+                all_PT = looked_PT.copy()
                 for state in states:
                     again = before.copy()
                     state.maskgit_step(struct, now, 3, frame, 1, again, None)
                     np.testing.assert_array_equal(again, ids)
+                if (masked := before == V).any():
+                    np.testing.assert_array_equal(packed_PT[masked], all_PT[masked])
+                    np.testing.assert_allclose(all_PT.sum(1), 1, atol=1e-5)
         assert ids.max() < V
         for state in states:
             state.forward(ids, 1)
         states[0].maskgit_step(struct, 0, 3, frame, 1, ids, None)  # nothing left to fill
         np.testing.assert_array_equal(again, ids)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_where_tokens_looked(isa: str, tiny_gguf, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The same on every instruction set, as near as its products are; PyTorch holds that of float worlds."""
+    found = {}
+    for name in ("scalar", isa):
+        monkeypatch.setenv("GENIE_ISA", name)
+        model = Model.open(tiny_gguf("q8_0"), threads=1)
+        state, T = model.state("dynamics"), model.info.context_length
+        found[name] = np.empty((model.token_count, T), np.float32)
+        state.watch(found[name])
+        rng = np.random.default_rng(1)
+        for t in range(T):
+            state.forward(rng.integers(0, model.info.codebook_size, model.token_count, dtype=np.int32), t % 2)
+            np.testing.assert_allclose(found[name].sum(1), 1, atol=1e-5)
+            assert (found[name][:, : t + 1] > 0).all() and not found[name][:, t + 1 :].any()
+        kept = found[name].copy()
+        state.watch(None)
+        state.truncate(0)
+        state.forward(np.zeros(model.token_count, np.int32), 0)
+        np.testing.assert_array_equal(found[name], kept)
+        with pytest.raises(_native.NativeError, match="float32"):
+            state.watch(np.empty((model.token_count, T)))
+    np.testing.assert_allclose(found[isa], found["scalar"], atol=0.02)
 
 
 def test_a_router_is_of_floats() -> None:

@@ -208,6 +208,7 @@ def test_a_connection_that_ends_in_the_middle(run: Run, hub: Hub) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.slow
 def test_wrong_bytes_of_the_right_length(run: Run, hub: Hub, home: Path) -> None:
     """Once: fetched again. Always: refused by name. Works again as soon as the hub does."""
     file = "sonic/sonic_dynamics_step_97500_2025.pth"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,31 @@ def config(changes: dict[str, Any]) -> GenieConfig:
     )
 
 
+def looks(run: Callable[[], torch.Tensor], monkeypatch: pytest.MonkeyPatch, T: int, P: int) -> tuple[Any, Any]:
+    """(what `run` returns, the share of attention that each token of the last frame gave to each frame [P, T])."""
+    found = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None = None) -> Any:
+        places = torch.eye(k.shape[-2]).expand(*k.shape[:-1], -1)
+        share = attend(q, k, places, attn_mask=attn_mask)  # attention to one-hot values is the weights themselves
+        if q.shape[-2] == T * P:  # [1, H, T P, T P]
+            found.append(share[0, :, -P:].unflatten(-1, (T, P)).sum(-1).mean(0))
+        elif q.shape[-2] == T and q.shape[1] == P:  # [1, P, H, T, T]
+            found.append(share[0, :, :, -1].mean(1))
+        return attend(q, k, v, attn_mask=attn_mask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+        y = run()
+    return y, (torch.stack(found).mean(0) if found else torch.zeros(P, T)).numpy()
+
+
 @pytest.mark.parametrize("backend", ["cpu", pytest.param("metal", marks=METAL)])
 @pytest.mark.parametrize("name", CASES)
-def test_every_value_is_the_same_everywhere(name: str, backend: str, tmp_path: Path) -> None:
+def test_every_value_is_the_same_everywhere(
+    name: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(3)
     g = config(CASES[name])
     genie = Genie(g).eval()
@@ -118,14 +140,22 @@ def test_every_value_is_the_same_everywhere(name: str, backend: str, tmp_path: P
     actions = torch.tensor([-1, 2, 0])
     video = torch.rand(1, 3, g.frame_height, g.frame_width, 3)
     with torch.no_grad():
+        dynamics, share_PT = looks(
+            lambda: genie.dynamics(ids[None], actions[None])[0], monkeypatch, len(ids), g.token_count
+        )
         want = {
-            "dynamics": genie.dynamics(ids[None], actions[None])[0],
+            "dynamics": dynamics,
             "tokenizer.encoder": genie.tokenizer.latents(video)[0],
             "tokenizer.decoder": genie.tokenizer.decode(ids[None])[0],
         }
     state = model.state("dynamics")
+    looked_PT = np.full((g.token_count, g.context_length), 9, np.float32)
+    told = state.watch(looked_PT)
+    assert told == (backend == "cpu")
     pairs = zip(ids.numpy().astype(np.int32), actions.tolist(), strict=True)
     got = {"dynamics": np.stack([state.forward(*pair) for pair in pairs])}  # type: ignore[misc]
+    if told:
+        assert np.abs(looked_PT[:, :3] - share_PT).max() <= 1e-5 and not looked_PT[:, 3:].any()
     state = model.state("tokenizer.encoder")
     patches = [model.patches(np.rint(frame.numpy() * 255).astype(np.uint8), 3) for frame in video[0]]
     with torch.no_grad():  # of frames that bytes can hold

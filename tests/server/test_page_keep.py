@@ -60,17 +60,17 @@ def played(page: Any) -> None:
     page.locator("#marks li").wait_for()
 
 
-def kept(page: Any, depth: int) -> None:
-    """Waits until this browser holds the session up to a frame."""
+def kept(page: Any, depth: int, marks: int = 1) -> None:
+    """Waits until this browser holds the session up to a frame, with its bookmarks."""
     held = """async () => {
       const open = indexedDB.open("genie");
       await new Promise((done) => (open.onsuccess = done));
       const all = open.result.transaction("plays").objectStore("plays").getAll();
       await new Promise((done) => (all.onsuccess = done));
       open.result.close();
-      return all.result.map((play) => play.depth + (play.journal?.length ?? 0));
+      return all.result.map((play) => [play.depth + (play.journal?.length ?? 0), play.marks]);
     }"""
-    until(lambda: depth in page.evaluate(held), "the session is not kept")
+    until(lambda: [depth, marks] in page.evaluate(held), "the session is not kept")
 
 
 def test_a_reload_goes_on_where_it_was(page: Any) -> None:

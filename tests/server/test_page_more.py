@@ -162,7 +162,20 @@ def test_what_is_seen(page: Any) -> None:
     page.locator("#explain-says:has-text('filled in at step')").wait_for()
     page.select_option("#explain", "bits")
     until(lambda: pixels(page, "#overlay") != over)
+    assert not page.locator("#looked").is_visible()
+    page.select_option("#explain", "looked")
+    looked = "[...document.querySelectorAll('#looked meter')].map((bar) => bar.value)"
+    until(lambda: page.evaluate(looked) != [])
+    whole = page.evaluate(looked)
+    assert len(whole) == now(page)[0] + 1 and abs(sum(whole) - 1) < 0.01  # this frame, and all before it
+    page.locator("#screen").focus()
+    tap(page, "2")
+    until(lambda: len(page.evaluate(looked)) == len(whole) + 1)
+    whole = page.evaluate(looked)
+    page.mouse.move(box["x"] + 9, box["y"] + 9)
+    until(lambda: page.evaluate(looked) != whole)
     page.select_option("#explain", "")
+    assert not page.locator("#looked").is_visible()
     assert not page.locator("#overlay").is_visible()
 
 

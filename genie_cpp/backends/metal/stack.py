@@ -172,6 +172,10 @@ class State:
             raise NativeError("a window is copied among states of one stack only")
         self._past, self._length = list(other._past), other._length
 
+    def watch(self, looked_PT: Float | None) -> bool:
+        """Returns False: the fused attention does not tell where it looked."""
+        return False
+
     def forward(self, x: Int | Float, action: int = -1, commit: bool = True, output: bool = True) -> Float | None:
         """Run one frame: ids int32 [P] or features float32 [P, N] -> float32 [P, O], or None without `output`."""
         with lock:

@@ -9,7 +9,7 @@
 // checks shapes, and cannot reach anything outside its own memory.
 
 export const PLAN_VERSION = 1;
-const ABI = 10;
+const ABI = 11;
 const PARAMS_BYTES = 328, SAMPLER_BYTES = 32; // sizeof genie_stack_params, genie_sampler
 const SIMD = new Uint8Array([ // (module (func (result v128) (i32x4.splat (i32.const 0))))
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 17, 11,

@@ -253,6 +253,8 @@ void genie_attend(pass *c, const genie_weights *w, const genie_cache *cache) {
         wide_attention(c, w, 0, cache->k, rows * T, s->length * rows, cache->v, (s->length + 1) * rows);
     if (c->keep_only)
         return;
+    if (s->looked_PT != NULL && s->length > 0 && kind != GENIE_SUBLAYER_SPATIAL && c->output_PO != NULL)
+        genie_look(c, w, cache);
     a = genie_room(c, s->activations, HD);
     genie_quantize(c, w->matrix[GENIE_SLOT_OUT], s->att, HD, a);
     genie_phase(c);

@@ -127,6 +127,12 @@ static void run_pass(void *context, int32_t thread, int32_t threads) {
         output(c);
 }
 
+static void run(pass *c) {
+    if (c->state->looked_PT != NULL && c->output_PO != NULL)
+        genie_look_begin(c->state);
+    genie_pool_run(c->pool, run_pass, c);
+}
+
 static genie_status check(const genie_stack *stack, const genie_state *state, const genie_pool *pool,
                           const int32_t *ids_P, const float *features_PN, int32_t action) {
     if (stack == NULL || state == NULL || pool == NULL || state->stack != stack)
@@ -158,7 +164,7 @@ genie_status genie_stack_forward(const genie_stack *stack, genie_state *state, g
               .action = action,
               .commit = commit,
               .output_PO = output_PO};
-    genie_pool_run(pool, run_pass, &c);
+    run(&c);
     if (commit)
         state->length++;
     return GENIE_OK;
@@ -189,7 +195,7 @@ genie_status genie_maskgit_step(const genie_stack *stack, genie_state *state, ge
               .frame = frame,
               .sampled_P = ids_P,
               .masked_only = logits_PO == NULL};
-    genie_pool_run(pool, run_pass, &c);
+    run(&c);
     if (logits_PO != NULL)
         memcpy(logits_PO, state->logits_PO, (size_t)p->token_count * (size_t)p->output_length * sizeof(float));
     return GENIE_OK;

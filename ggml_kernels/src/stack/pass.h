@@ -80,6 +80,10 @@ void genie_keep_masked(pass *c);
 /* An attention sublayer, whole. */
 void genie_attend(pass *c, const genie_weights *w, const genie_cache *cache);
 
+/* Adds to looked_PT what an attention sublayer over time looked at, once it ran; before the pass, genie_look_begin. */
+void genie_look(const pass *c, const genie_weights *w, const genie_cache *cache);
+void genie_look_begin(const genie_state *state);
+
 /* An FFN sublayer, whole: one FFN, or experts. */
 void genie_feed_forward(const pass *c, const genie_weights *w);
 

@@ -76,6 +76,7 @@ struct genie_state {
     void *activations;     /* quantized rows of the widest input */
     size_t activation_row; /* bytes of each row */
     void *raw;             /* quantized rows of the residual, if keys and values read that */
+    float *looked_PT;      /* the caller's, of genie_state_watch; NULL: nobody watches */
     void *block;           /* the one allocation behind all of the above */
     size_t bytes;
 };

@@ -162,6 +162,13 @@ genie_status genie_state_truncate(genie_state *state, int32_t length) {
     return GENIE_OK;
 }
 
+genie_status genie_state_watch(genie_state *state, float *looked_PT) {
+    if (state == NULL)
+        return genie_fail(GENIE_ERROR_ARGUMENT, "a pointer is NULL");
+    state->looked_PT = looked_PT;
+    return GENIE_OK;
+}
+
 genie_status genie_state_copy(genie_state *to, const genie_state *from) {
     if (to == NULL || from == NULL || to->stack != from->stack)
         return genie_fail(GENIE_ERROR_ARGUMENT, "both states must be of the same stack");

@@ -1,11 +1,14 @@
 // How the frame shown came about, over the picture: its tokens, the MaskGIT step that filled each in, and how unsure the
 // model was. The server makes the frame once more for this, so it is off until it is asked for.
 
-import { $ } from "./dom.js";
+import { $, make } from "./dom.js";
+
+const BARS = 6;
 
 const WORDS = {
   tokens: "Each square is a token: one of the codes that the tokenizer cuts pictures into. The same colour is the same code.",
   filled: "When each token was filled in. Dark squares came first: those that the model was surest of.",
+  looked: "How much each token looked back at earlier frames, rather than at its own, as its attention over time shared itself: bright looked back most. Point at one to see how far.",
   bits: "How unsure the model was about each token when it was filled in: dark is sure, bright is open.",
 };
 
@@ -57,13 +60,17 @@ export class Explain {
         tokens: `hsl(${(answer.tokens[i] * 137.508) % 360} 70% ${40 + (answer.tokens[i] % 5) * 6}% / 0.75)`,
         filled: heat((answer.filled[i] + 1) / answer.steps),
         bits: heat(answer.bits[i] / most),
+        looked: answer.looked ? heat((1 - answer.looked[i][0]) ** 2) : "transparent",
       }[this.kind];
       context.fillRect((i % columns) * w, Math.floor(i / columns) * h, w, h);
     }
   }
 
-  #legend(text = "") {
+  #legend(text = "", token = null) {
     const answer = this.#answer;
+    const looked = this.kind === "looked" ? answer?.looked : null;
+    this.#bars(looked && (token === null ? mean(looked) : looked[token]));
+    if (this.kind === "looked" && answer && !looked) return ($("explain-says").textContent = "This backend does not tell where its attention went.");
     if (!this.kind) return ($("explain-says").textContent = "Off. It costs time: the frame is made twice.");
     const total = answer ? ` This frame: ${answer.steps} ${answer.steps === 1 ? "step" : "steps"}, ${answer.bits.reduce((sum, bits) => sum + bits, 0).toFixed(0)} bits in all.` : " Go on by one frame to see it.";
     $("explain-says").textContent = text || WORDS[this.kind] + total;
@@ -74,8 +81,27 @@ export class Explain {
     const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
     if (!answer || !this.kind || x < 0 || x >= 1 || y < 0 || y >= 1) return;
     const i = Math.floor(y * answer.rows) * answer.columns + Math.floor(x * answer.columns);
-    this.#legend(`Token ${answer.tokens[i]}, filled in at step ${answer.filled[i] + 1} of ${answer.steps}, ${answer.bits[i].toFixed(2)} bits of doubt.`);
+    this.#legend(`Token ${answer.tokens[i]}, filled in at step ${answer.filled[i] + 1} of ${answer.steps}, ${answer.bits[i].toFixed(2)} bits of doubt.`, i);
   }
+
+  // One bar for each of the last frames: how much of the attention it got.
+  #bars(share) {
+    const list = $("looked");
+    list.hidden = !share;
+    if (!share) return;
+    const rows = share.slice(0, BARS).map((part, age) => [age === 0 ? "this frame" : `${age} before`, part]);
+    if (share.length > BARS) rows.push(["older", share.slice(BARS).reduce((sum, part) => sum + part, 0)]);
+    const items = rows.map(([label, part]) => {
+      const bar = make("meter", { value: part });
+      bar.setAttribute("aria-label", label);
+      return make("li", {}, make("span", { textContent: label }), bar, make("span", { textContent: `${Math.round(100 * part)} %` }));
+    });
+    list.replaceChildren(...items);
+  }
+}
+
+function mean(rows) {
+  return rows[0].map((_, age) => rows.reduce((sum, row) => sum + row[age], 0) / rows.length);
 }
 
 // 0 is dark blue, 1 is bright yellow.

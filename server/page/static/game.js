@@ -27,6 +27,7 @@ export class Game {
   #wake = () => {};
   #attempt = 0;
   lastStart = null; // what the path began with: { number } or { blob }; null if that is not known here
+  resuming = false; // a kept session is being played again
   followers = []; // who plays the same actions beside this: objects with step, seek and begin
   stepped = () => {}; // (depth, action, answer): after each frame
   changed = () => {}; // after anything else that a session keeps
@@ -122,7 +123,17 @@ export class Game {
   }
 
   // Goes on with a kept session: { saved, journal }.
-  async resume({ saved, journal }) {
+  async resume(kept) {
+    this.resuming = true; // and is not kept anew before all of it is there
+    try {
+      await this.#replayed(kept);
+    } finally {
+      this.resuming = false;
+    }
+    this.changed();
+  }
+
+  async #replayed({ saved, journal }) {
     await this.file(saved);
     if (!this.state.frame) return this.state.world?.prompt && this.reset(0, false); // it could not be opened, and that was said
     for (const [depth, action, steps, temperature] of journal) {
@@ -132,7 +143,6 @@ export class Game {
       if (steps !== this.state.steps || temperature !== this.state.temperature) await this.sampler(steps, temperature);
       await this.show(await this.ask({ type: "step", action }));
     }
-    this.changed();
   }
 
   // Starts again from the picture that led to the frame shown. What is left can be got back.

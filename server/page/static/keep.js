@@ -71,6 +71,8 @@ export class Shelf {
 // Keeps one game. tab: a name for this tab that outlives a reload.
 export class Keeper {
   #timer = null;
+  #changed = false; // more than frames came since the session was saved: a start, a bookmark, another sampler
+  #saving = false;
   #journal = []; // frames since the session was saved: [depth before, action, steps, temperature]
   #of = ""; // the play that the journal belongs to
   #record = null;
@@ -84,7 +86,10 @@ export class Keeper {
     this.tab = tab;
     this.address = address; // of the session's file
     game.stepped = (depth, action) => this.#stepped(depth, action);
-    game.changed = () => this.#soon(100);
+    game.changed = () => {
+      this.#changed = true;
+      this.#soon(100);
+    };
     addEventListener("visibilitychange", () => document.hidden && this.#timer !== null && this.save());
     addEventListener("beforeunload", (event) => this.failing && game.state.frame?.last > 0 && event.preventDefault());
   }
@@ -103,6 +108,7 @@ export class Keeper {
     const { steps, temperature } = this.game.state, key = this.#name();
     if (this.#of !== key) [this.#of, this.#journal] = [key, []];
     this.#journal.push([depth, action, steps, temperature]);
+    if (this.#changed) return; // it is saved within a moment, and these frames may not follow from what is kept
     if (this.#key === key) this.#write(this.#key, { ...this.#record, journal: [...this.#journal] });
     if (this.#journal.length >= ENTRIES) this.save();
     else this.#soon(SETTLED);
@@ -128,20 +134,25 @@ export class Keeper {
   async save() {
     clearTimeout(this.#timer);
     this.#timer = null;
-    const { world, frame } = this.game.state;
+    const { world, frame, bookmarks } = this.game.state;
     if (!world || !frame) return;
-    const key = this.#name(), held = this.#of === key ? this.#journal : [];
+    if (this.#saving || this.game.resuming) return this.#soon(100); // one at a time, or an older session could be written last
+    const key = this.#name(), held = this.#of === key ? this.#journal : [], changed = this.#changed;
     [this.#of, this.#journal] = [key, []];
+    [this.#saving, this.#changed] = [true, false];
     try {
       const answer = await fetch(this.address());
       if (!answer.ok) throw new Error(answer.statusText);
       const saved = await answer.blob();
-      const record = { tab: this.tab, world: world.name, title: world.title, depth: frame.depth, when: Date.now(), saved, picture: frame.picture };
+      const record = { tab: this.tab, world: world.name, title: world.title, depth: frame.depth, marks: bookmarks.length, when: Date.now(), saved, picture: frame.picture };
       [this.#record, this.#key] = [record, key];
       await this.#write(key, { ...record, journal: [...this.#journal] });
       await this.shelf.tidy();
     } catch {
       if (this.#of === key) this.#journal = [...held, ...this.#journal]; // the record of before, with these frames, still holds everything
+      this.#changed ||= changed;
+      if (this.#changed) this.#soon(SETTLED);
     }
+    this.#saving = false;
   }
 }
