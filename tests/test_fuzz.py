@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.heavy
 
 FUZZ = Path(__file__).parent / "fuzz" / "fuzz.py"
-SECONDS = {"gguf": 3, "states": 2, "sessions": 2, "pictures": 3, "worlds": 5, "http": 5, "openapi": 3}
+SECONDS = {"gguf": 2, "states": 1, "sessions": 1, "pictures": 2, "worlds": 4, "http": 4, "openapi": 3}
 
 
 def fuzz(*words: object, script: Path = FUZZ) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,9 @@ class Door:
             await self.app(scope, receive, send)
             return
         if self._root:
-            scope = {**scope, "root_path": self._root}
+            path = scope["path"]  # in ASGI it includes the root path; a proxy may have taken that away
+            path = path if f"{path}/".startswith(f"{self._root}/") else self._root + path
+            scope = {**scope, "root_path": self._root, "path": path}
         headers = Headers(scope=scope)
         refused = self._refused(scope, headers)
         if refused is not None:

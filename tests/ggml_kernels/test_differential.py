@@ -61,6 +61,7 @@ def test_every_arm_isa_agrees_with_scalar(cpu: str, isas: list[str], differentia
 
 
 @emulated
+@pytest.mark.slow
 def test_a_wrong_detection_is_noticed(differential: Path) -> None:
     done = run("qemu-aarch64", "-L", LIBRARIES, "-cpu", "cortex-a53", differential, "dotprod", "neon", "scalar")
     assert done.returncode == 1 and "instruction set 0 is neon" in done.stderr

@@ -184,8 +184,11 @@ def test_sampling_step_by_step(isa: str, sampler: Sampler, factors: int, tiny_mo
     "sublayers", ["spatial temporal ffn", "temporal spatial", "temporal ffn", "spacetime ffn", "ffn spatial temporal"]
 )
 @pytest.mark.parametrize(("norm_position", "experts"), [("pre", None), ("post", None), ("pre", 3), ("post", 5)])
-@pytest.mark.parametrize("type", ["f32", "q8_0"])
-@pytest.mark.parametrize(("size", "steps"), [((56, 40), 5), ((116, 20), 40)], ids=["even", "odd"])
+@pytest.mark.parametrize(
+    ("type", "size", "steps"),
+    [("f32", (56, 40), 5), ("q8_0", (56, 40), 5), ("q8_0", (116, 20), 40)],
+    ids=["even-f32", "even-q8_0", "odd-q8_0"],
+)
 def test_rows_that_nobody_asks_for_change_nothing(  # type: ignore[no-untyped-def]
     sublayers: str, norm_position: str, experts: int | None, type: str, size, steps: int, tiny_model, tmp_path
 ) -> None:

@@ -169,6 +169,7 @@ def test_it_holds_the_package_and_nothing_else(contents: dict[str, bytes]) -> No
     assert metadata >= {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
 
+@pytest.mark.slow
 def test_every_command_says_its_version(contents: dict[str, bytes], installed: Environment) -> None:
     (name,) = (name for name in contents if name.endswith("/entry_points.txt"))
     points = configparser.ConfigParser()
@@ -181,6 +182,7 @@ def test_every_command_says_its_version(contents: dict[str, bytes], installed: E
         assert (done.returncode, done.stdout) == (0, f"genie_cpp {version}\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_import_is_quick_and_light(installed: Environment) -> None:
     code = (
         "import sys, time; began = time.process_time(); import genie_cpp; took = time.process_time() - began; "
@@ -192,6 +194,7 @@ def test_import_is_quick_and_light(installed: Environment) -> None:
     assert not heavy & set(found[0][1])
 
 
+@pytest.mark.slow
 def test_the_demo_plays_without_a_compiler(play: Callable[..., bytes]) -> None:
     with Image.open(io.BytesIO(play("right*12,down*12,left*12"))) as gif:
         box = (1, 0, *gif.size)  # a corner pixel tells equal neighbours apart in the file
