@@ -225,6 +225,14 @@ def test_a_phone_with_a_key_under_a_path(own: Any, gallery: tuple[str, list[np.n
     assert page.inner_text("#invite-address").startswith("http://10.0.0.7")
     until(lambda: page.locator("#invite").evaluate("i => i.naturalWidth") > 50)
     page.click("#phone-done")
+    page.click("#help-button")
+    assert page.locator("#help-dialog").evaluate("e => [e.scrollTop, e.scrollHeight > e.clientHeight]") == [0, True]
+    page.click("#help-done")
+    page.click("#world-button")
+    page.locator(".world img").first.wait_for()
+    sides = page.locator(".world img").first.evaluate("i => i.width / i.height")
+    assert abs(sides - 8 / 5) < 0.05, "the picture is not stretched"
+    page.click("#worlds-done")
     stranger = browser.new_context().new_page()
     answer = stranger.goto(page.url)
     assert answer is not None and answer.status == 401 and "genie-play printed" in answer.text()

@@ -32,3 +32,10 @@ export function remember(name, value) {
     // nothing to do: it is not remembered
   }
 }
+
+// A dialog, opened at its top: by itself it would scroll to its first control. The first Tab leads there.
+export function opened(dialog) {
+  dialog.showModal();
+  dialog.focus({ preventScroll: true });
+  dialog.scrollTop = 0;
+}

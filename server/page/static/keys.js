@@ -1,6 +1,6 @@
 // Which key asks for which latent action: the server's proposal, or the player's own, kept per model in this browser.
 
-import { remember, remembered } from "./dom.js";
+import { opened, remember, remembered } from "./dom.js";
 
 const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Enter: "⏎" };
 const TAKEN = ["p", " ", ".", "backspace", "r", "b", "c", "f", "t", "n", "?", "Tab", "Escape", "Shift", "Control", "Alt", "Meta"].map((k) => k.toLowerCase());
@@ -57,7 +57,7 @@ export class Keys {
 
   edit() {
     this.#show();
-    this.dialog.showModal();
+    opened(this.dialog);
   }
 
   #set(map) {

@@ -2,7 +2,7 @@
 
 import { Compare } from "./compare.js";
 import { Connection } from "./connection.js";
-import { $, remembered } from "./dom.js";
+import { $, opened, remembered } from "./dom.js";
 import { Drawing } from "./draw.js";
 import { Explain } from "./explain.js";
 import { FRESH, Game } from "./game.js";
@@ -65,7 +65,7 @@ new Compare(store, game, screen);
 new Explain(store, game, screen);
 onPanels(store, game, keys);
 
-const help = () => $("help-dialog").showModal();
+const help = () => opened($("help-dialog"));
 const controls = {
   p: () => game.pause(), " ": () => game.pause(), ".": () => game.single(), r: () => $("reset").click(), b: () => game.bookmark(),
   c: () => game.record(), f: () => screen.fullscreen(), t: () => screen.theatre(), n: () => starts.surprise(), "?": help,

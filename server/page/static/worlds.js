@@ -1,6 +1,6 @@
 // The worlds to choose from: those that are here first, then published ones, which are fetched with their licence shown.
 
-import { $, button, make, named, sleep } from "./dom.js";
+import { $, button, make, named, opened, sleep } from "./dom.js";
 
 export class Worlds {
   #busy = false;
@@ -17,7 +17,7 @@ export class Worlds {
     });
     $("phone-button").onclick = () => {
       $("invite").src = "invite.svg";
-      $("phone-dialog").showModal();
+      opened($("phone-dialog"));
     };
     $("phone-done").onclick = () => $("phone-dialog").close();
   }
@@ -25,7 +25,7 @@ export class Worlds {
   async open() {
     if (!this.store.state.hello) return;
     this.#show(this.store.state.hello.worlds);
-    this.dialog.showModal();
+    opened(this.dialog);
     const answer = await this.game.ask({ type: "worlds" });
     if (answer && !this.#busy) this.#show(answer.worlds);
   }
