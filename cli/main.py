@@ -31,6 +31,7 @@ COMMANDS = {
     "worlds": "worlds",
     "web": "web",
 }
+WIDE = {"max_content_width": 1000}  # help is as wide as the terminal, not 80 characters at most
 
 
 def _command(name: str) -> Any:
@@ -54,7 +55,9 @@ def _umbrella(wanted: str) -> typer.Typer:
     ) -> None:
         """Play Genie world models on the CPU you have."""
 
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        no_args_is_help=True, context_settings=WIDE, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
     app.callback()(root)
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
         app.command(name)(_command(name))
@@ -64,7 +67,7 @@ def _umbrella(wanted: str) -> typer.Typer:
 def _single(name: str) -> typer.Typer:
     import typer
 
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(context_settings=WIDE, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(_command(name))
     return app
 

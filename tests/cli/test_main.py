@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,3 +174,14 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         with pytest.raises(SystemExit) as left:
             entry()
         assert left.value.code in (0, None) and capsys.readouterr().out.startswith("genie_cpp ")
+
+
+@pytest.mark.parametrize("name", ["genie-run", "genie-cpp"])
+def test_help_is_as_wide_as_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["run", "--help"] if name == "genie-cpp" else ["--help"]
+    for columns in (60, 140):
+        done = subprocess.run(
+            [Path(sysconfig.get_path("scripts")) / name, *words],
+            env={**os.environ, "COLUMNS": str(columns)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert columns - 12 <= max(map(len, done.stdout.splitlines())) <= columns
