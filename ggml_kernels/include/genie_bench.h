@@ -48,6 +48,18 @@ genie_status genie_attention(const char *isa, int32_t queries, int32_t keys, int
 typedef enum { GENIE_PEAK_BLOCKS = 256 } genie_peak_kind;
 genie_status genie_peak(const char *isa, genie_pool *pool, int32_t type, int64_t rounds, int64_t *operations);
 
+/* The core's own functions (base/maths.h), one value at a time: y[i] = f(x[i]). */
+typedef enum {
+    GENIE_MATHS_EXP = 0,
+    GENIE_MATHS_LOG = 1,
+    GENIE_MATHS_COS = 2, /* of 0 to pi / 2 */
+    GENIE_MATHS_EXPF = 3,
+    GENIE_MATHS_TANHF = 4,
+    GENIE_MATHS_ERFF = 5,
+    GENIE_MATHS_COUNT = 6
+} genie_maths_function;
+genie_status genie_maths(int32_t function, const double *x, int32_t n, double *y);
+
 /* CFFI END */
 
 #if defined(__GNUC__) && !defined(_WIN32)

@@ -1,5 +1,6 @@
 /* The small public functions that belong to no folder: status texts and the vector quantizers. */
 #include "base/error.h"
+#include "base/maths.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -51,7 +52,7 @@ genie_status genie_fsq_nearest(int32_t bins, int32_t length, const float *z_ML, 
         int32_t id = 0;
         for (int32_t j = length; j-- > 0;) {
             const float z = z_ML[(size_t)m * (size_t)length + (size_t)j];
-            const float digit = rintf(0.5f * (tanhf(z) + 1.0f) * (float)(bins - 1));
+            const float digit = rintf(0.5f * (genie_tanhf(z) + 1.0f) * (float)(bins - 1));
             id = id * bins + (digit > 0 ? (int32_t)digit : 0); /* NaN becomes 0 */
         }
         ids_M[m] = id;

@@ -166,6 +166,24 @@ def test_simd_kernels_agree_with_scalar(tmp_path: Path) -> None:
         assert np.abs(simd - scalar).max() <= 2e-6 * max(1.0, np.abs(scalar).max()) * (call[3] ** 0.5), call[:4]
 
 
+def test_the_same_maths(tmp_path: Path) -> None:
+    """Both cores' exponentials and the like have the bits of the native ones."""
+    rng = np.random.default_rng(4)
+    names = ("exp", "log", "cos", "expf", "tanhf", "erff")
+    x = {name: rng.normal(0, 3, 5000) for name in names} | {
+        "log": rng.uniform(0, 9, 5000),
+        "cos": rng.uniform(0, 1.57, 5000),
+    }
+    calls = [["maths", n, base64.b64encode(x[name].tobytes()).decode()] for n, name in enumerate(names)]
+    (tmp_path / "job.json").write_text(json.dumps({"calls": calls}))
+    for core in (SCALAR, SIMD):
+        for name, found in zip(names, node("kernels.mjs", core, tmp_path / "job.json"), strict=True):
+            y = np.empty_like(x[name])
+            arrays = (_native.ffi.from_buffer("double[]", x[name]), 5000, _native.ffi.from_buffer("double[]", y))
+            _native.check(_native.lib.genie_maths(_native.number("MATHS", name), *arrays), name)
+            assert base64.b64decode(found) == y.tobytes(), name
+
+
 def test_constants_are_those_of_the_core() -> None:
     text = (SITE / "genie.mjs").read_text(encoding="utf-8")
     sizes = re.search(r"PARAMS_BYTES = (\d+), SAMPLER_BYTES = (\d+)", text)

@@ -41,7 +41,7 @@ static inline double genie_exp(double x) {
     p = p * r + 1.0 / 24;
     p = p * r + 1.0 / 6;
     p = p * r + 1.0 / 2;
-    const double y = 1 + (hi - (lo - r * r * p)); /* 1 + r + r^2 p, the small parts first */
+    const double y = 1 + (hi - (lo - r * r * p));                  /* 1 + r + r^2 p, the small parts first */
     const int64_t half = (int64_t)k / 2, rest = (int64_t)k - half; /* in two steps, for 2^1024 and subnormals */
     return y * genie_from_bits((uint64_t)(half + 1023) << 52) * genie_from_bits((uint64_t)(rest + 1023) << 52);
 }
@@ -66,7 +66,8 @@ static inline float genie_expf(float x) {
     return (float)(p * genie_from_bits((uint64_t)((int64_t)k + 1023) << 52));
 }
 
-/* ln x, to 1 unit in the last place. x = 2^k m with m between sqrt(1/2) and sqrt(2); ln m = 2 artanh((m - 1) / (m + 1)). */
+/* ln x, to 1 unit in the last place. x = 2^k m with m between sqrt(1/2) and sqrt(2); ln m = 2 artanh((m - 1) / (m +
+ * 1)). */
 static inline double genie_log(double x) {
     if (!(x > 0))
         return x == 0 ? -INFINITY : NAN;

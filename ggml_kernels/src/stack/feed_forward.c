@@ -1,6 +1,8 @@
 /* FFN sublayers: one FFN for all tokens, or experts. A token uses only the few experts that its router prefers. */
 #include "pass.h"
 
+#include "../base/maths.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -42,7 +44,7 @@ static void choose(const float *router_X, int32_t X, int32_t K, int32_t *expert_
                 best = e;
         }
         expert_K[k] = best;
-        share_K[k] = expf(router_X[best] - router_X[expert_K[0]]);
+        share_K[k] = genie_expf(router_X[best] - router_X[expert_K[0]]);
         sum += share_K[k];
     }
     for (int32_t k = 0; k < K; k++)

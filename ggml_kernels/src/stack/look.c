@@ -2,6 +2,8 @@
  * that make the frame: see genie_state_watch. */
 #include "pass.h"
 
+#include "../base/maths.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -17,12 +19,12 @@ static void begin(shares *s, int32_t frames) {
 
 static void add(shares *s, int32_t frames, int32_t frame, float score) {
     if (score > s->top) {
-        const float less = expf(s->top - score);
+        const float less = genie_expf(s->top - score);
         for (int32_t t = 0; t < frames; t++)
             s->sum_T[t] *= less;
         s->top = score;
     }
-    s->sum_T[frame] += expf(score - s->top);
+    s->sum_T[frame] += genie_expf(score - s->top);
 }
 
 static void end(const shares *s, int32_t frames, float part, float *looked_T) {

@@ -3,6 +3,7 @@
 #include "stack.h"
 
 #include "../base/assert.h"
+#include "../base/maths.h"
 #include "../base/philox.h"
 
 #include <math.h>
@@ -74,10 +75,10 @@ static int32_t filled(const genie_sampler *sampler, int32_t step, int32_t tokens
         return n;
     int32_t fill, least = 0;
     if (sampler->schedule != GENIE_SCHEDULE_EXPONENTIAL) {
-        const double kept = total * cos(pi / 2 * (double)(step + 1) / steps);
+        const double kept = total * genie_cos(pi / 2 * (double)(step + 1) / steps);
         fill = n - (int32_t)(sampler->schedule == GENIE_SCHEDULE_COSINE ? floor(kept) : ceil(kept));
     } else {
-        fill = (int32_t)ceil(total * expm1(5.0 * (double)step / steps) / expm1(5.0)) - (tokens - n);
+        fill = (int32_t)ceil(total * (genie_exp(5.0 * (double)step / steps) - 1) / (genie_exp(5.0) - 1)) - (tokens - n);
         least = tokens / 16 > 1 ? tokens / 16 : 1;
     }
     fill = fill > least ? fill : least;
@@ -111,11 +112,11 @@ static int32_t sample_factor(const genie_kernels *kernels, const genie_sampler *
         digit = likeliest(d->logits, d->codes); /* a greedy step that needs no sums */
     }
     if (largest)
-        *quality += -log(d->total); /* log of the largest probability at this temperature */
+        *quality += -genie_log(d->total); /* log of the largest probability at this temperature */
     if (log_p_wanted && temperature > 0 && temperature != 1)
         set_terms(kernels, d, 1.0f);
     if (log_p_wanted)
-        *log_p += (double)(d->logits[digit] - top) - log(d->total);
+        *log_p += (double)(d->logits[digit] - top) - genie_log(d->total);
     return digit;
 }
 
@@ -138,8 +139,8 @@ static void sample_position(const genie_kernels *kernels, const genie_sampler *s
     if (sampler->order == GENIE_ORDER_RANDOM)
         quality = genie_uniform(seed, at, s, frame, 1);
     else if (noise > 0)
-        quality += noise * -log(-log(genie_uniform(seed, at, s, frame, 1)));
-    if (sampler->threshold > 0 && log_p >= log(sampler->threshold))
+        quality += noise * -genie_log(-genie_log(genie_uniform(seed, at, s, frame, 1)));
+    if (sampler->threshold > 0 && log_p >= genie_log(sampler->threshold))
         ids_P[position] = token;
     state->chosen_P[position] = token;
     state->quality_P[position] = isnan(quality) ? -INFINITY : quality;

@@ -1,7 +1,9 @@
 /* FFN activations and softmax terms: the specification. */
+#include "../../base/maths.h"
+
 #include <math.h>
 
-static float gelu_scalar(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+static float gelu_scalar(float x) { return 0.5f * x * (1.0f + genie_erff(x * 0.70710678118654752f)); }
 
 static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, int32_t n) {
     for (int32_t i = 0; i < n; i++) {
@@ -11,7 +13,7 @@ static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, in
             up[i] = gelu_scalar(x);
             break;
         case GENIE_FFN_GELU_TANH:
-            up[i] = 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+            up[i] = 0.5f * x * (1.0f + genie_tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
             break;
         case GENIE_FFN_RELU:
             up[i] = x > 0 ? x : 0;
@@ -20,7 +22,7 @@ static void ffn_activation_scalar(int32_t kind, const float *gate, float *up, in
             up[i] = x > 0 ? x * x : 0;
             break;
         case GENIE_FFN_SWIGLU:
-            up[i] = gate[i] / (1.0f + expf(-gate[i])) * x;
+            up[i] = gate[i] / (1.0f + genie_expf(-gate[i])) * x;
             break;
         case GENIE_FFN_GEGLU:
             up[i] = gelu_scalar(gate[i]) * x;
@@ -37,7 +39,7 @@ static float softmax_terms_scalar(const float *x, int32_t n, float inverse_tempe
         top = x[i] > top ? x[i] : top;
     double sum = 0;
     for (int32_t i = 0; i < n; i++) {
-        e[i] = expf((x[i] - top) * inverse_temperature);
+        e[i] = genie_expf((x[i] - top) * inverse_temperature);
         sum = i % GENIE_SUM_STRETCH == 0 ? (double)e[i] : sum + (double)e[i];
         if (sums != NULL)
             sums[i / GENIE_SUM_STRETCH] = sum;
@@ -48,6 +50,6 @@ static float softmax_terms_scalar(const float *x, int32_t n, float inverse_tempe
 static void scaled_silu_scalar(const float *x, const float *scale, const float *shift, int32_t n, float *y) {
     for (int32_t i = 0; i < n; i++) {
         const float z = x[i] * scale[i] + shift[i];
-        y[i] = z / (1.0f + expf(-z));
+        y[i] = z / (1.0f + genie_expf(-z));
     }
 }

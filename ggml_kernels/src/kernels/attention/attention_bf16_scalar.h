@@ -1,4 +1,6 @@
 /* Attention with bf16 operands: the specification. Products of bf16 are exact in float; sums are float. */
+#include "../../base/maths.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -44,7 +46,7 @@ static void attention_bf16_scalar(const uint16_t *q, int32_t q_stride, int32_t n
                     top = score > top ? score : top;
                     continue;
                 }
-                const float term = expf(score - top);
+                const float term = genie_expf(score - top);
                 uint16_t rounded;
                 to_bf16_scalar(&term, 1, &rounded);
                 total += term;
@@ -89,7 +91,7 @@ static void past_head_scalar(const uint16_t *q, const uint16_t *k, const uint16_
     for (int32_t c = 0; c < d; c++)
         y[c] = 0;
     for (int32_t j = 0; j <= past; j++) {
-        p[j] = expf(p[j] - top);
+        p[j] = genie_expf(p[j] - top);
         total += p[j];
         uint16_t rounded;
         to_bf16_scalar(&p[j], 1, &rounded);

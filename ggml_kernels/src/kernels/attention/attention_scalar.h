@@ -1,4 +1,6 @@
 /* Attention: the specification. Two passes over the scores: the maximum, then the weighted sum. */
+#include "../../base/maths.h"
+
 #include <math.h>
 
 static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, const float *kt, const float *v,
@@ -23,7 +25,7 @@ static void attention_scalar(const float *q, int32_t q_stride, int32_t n_q, cons
                 if (pass == 0) {
                     top = score > top ? score : top;
                 } else {
-                    const float p = expf(score - top);
+                    const float p = genie_expf(score - top);
                     total += p;
                     for (int32_t c = 0; c < d; c++)
                         yi[c] += p * v[(size_t)j * (size_t)v_stride + (size_t)c];
@@ -48,7 +50,7 @@ static void attention_one_scalar(const float *q, const float *k, const float *v,
     for (int32_t c = 0; c < d; c++)
         y[c] = 0;
     for (int32_t j = 0; j < n_k; j++) {
-        p[j] = expf(p[j] - top);
+        p[j] = genie_expf(p[j] - top);
         total += p[j];
         for (int32_t c = 0; c < d; c++)
             y[c] += p[j] * v[(size_t)j * (size_t)kv_stride + (size_t)c];

@@ -2,6 +2,8 @@
  * Attention on vectors of the including file's ISA: tiles of ROWS queries by TILE keys with a running maximum, so that
  * the scores stay in L1 and the scratch does not grow with the number of keys.
  */
+#include "../../base/maths.h"
+
 #include <math.h>
 
 #ifdef __wasm__
@@ -107,7 +109,7 @@ static inline float attention_softmax(float *scores, int32_t n, int32_t padded, 
         vf_store(scores + k, e);
         terms += e;
     }
-    const float shrink = *top > old ? expf(old - *top) : 1.0f; /* 0 at the first tile */
+    const float shrink = *top > old ? genie_expf(old - *top) : 1.0f; /* 0 at the first tile */
     *total = *total * shrink + vf_sum(terms);
     return shrink;
 }
