@@ -126,12 +126,18 @@ WASM_SOURCES = $(filter-out %_avx2.c %_avxvnni.c %_avx512vnni.c %_avx512bf16.c %
 WASM_FLAGS = --target=wasm32-wasi -O3 -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -Wall -Wextra \
   -Werror -Iggml_kernels/include -mexec-model=reactor -nostartfiles -Wl,--no-entry -Wl,-z,stack-size=4194304 \
   -Wl,--stack-first -Wl,--export-dynamic -Wl,--export=malloc -Wl,--export=free -Wl,--strip-all -Wl,--gc-sections
+# With memory that workers share. wasi-libc is made without atomics (so the linker is not to check), and only the first
+# thread calls it.
+WASM_THREADS = -matomics -mbulk-memory -Wl,--no-check-features -Wl,--shared-memory -Wl,--import-memory \
+  -Wl,--initial-memory=16777216 -Wl,--max-memory=4294967296 -Wl,--export=__stack_pointer -Wl,--export=__wasm_init_tls \
+  -Wl,--export=__tls_size
 WASM ?= genie_cpp/web/site
 
 wasm:
 	$(WASM_CC) $(WASM_FLAGS) $(filter-out %_simd128.c,$(WASM_SOURCES)) -o $(WASM)/genie.wasm
 	$(WASM_CC) $(WASM_FLAGS) -msimd128 $(WASM_SOURCES) -o $(WASM)/genie-simd128.wasm
-	chmod 644 $(WASM)/genie.wasm $(WASM)/genie-simd128.wasm
+	$(WASM_CC) $(WASM_FLAGS) $(WASM_THREADS) -msimd128 $(WASM_SOURCES) -o $(WASM)/genie-threads.wasm
+	chmod 644 $(WASM)/*.wasm
 
 # A page of each bundled world and one in front, for any host of static files.
 site: build

@@ -24,10 +24,10 @@ from genie_cpp.words import quoted
 
 SITE = Path(__file__).parent / "site"
 PAGE = (
-    "index.html", "page.css", "page.mjs", "keys.mjs", "link.mjs", "worker.mjs", "genie.mjs", "genie.d.mts",
-    "offline.mjs",
+    "index.html", "page.css", "page.mjs", "keys.mjs", "link.mjs", "worker.mjs", "thread.mjs", "genie.mjs",
+    "genie.d.mts", "offline.mjs",
 )  # fmt: skip
-CORES = ("genie.wasm", "genie-simd128.wasm")
+CORES = ("genie.wasm", "genie-simd128.wasm", "genie-threads.wasm")
 MOST_STARTS = 64
 
 

@@ -214,6 +214,46 @@ def test_without_a_network_once_it_was_seen(browser: Any, address: str) -> None:
     context.close()
 
 
+# A walk in a worker of its own with so many threads -> {threads, frames}, or {error}.
+WALK = """async ([threads, actions]) => {
+  const worker = new Worker("worker.mjs", { type: "module" }), call = (call, given) => new Promise((done) => {
+    worker.onmessage = ({ data }) => data.id && done(data);
+    worker.postMessage({ id: 1, call, given });
+  });
+  const sampler = { steps: 3, temperature: 1 };
+  const loaded = await call("load", { url: new URL("plan.json", location.href).href, threads });
+  if (loaded.error) return loaded;
+  const frames = [await call("reset", { picture: loaded.result.starts[0], seed: "4", sampler })];
+  for (const action of actions) frames.push(await call("step", { action, sampler }));
+  worker.terminate();
+  return { threads: loaded.result.threads, frames: frames.map(({ result }) => Array.from(result.frame).join()) };
+}"""
+
+
+def test_threads_once_the_page_may_share_memory(browser: Any, site: Path, address: str) -> None:
+    """From the second visit on, the service worker adds the headers for it. The frames are the same."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    shows(page, "frame 0 of 0")
+    actions = [0, 1, 2, 1, 0, 2]
+    alone = page.evaluate(WALK, [3, actions])
+    assert not page.evaluate("crossOriginIsolated") and alone["threads"] == 1
+    assert len(set(alone["frames"])) > 3
+    page.evaluate("navigator.serviceWorker.ready.then(() => 1)")
+    page.reload()
+    shows(page, "frame 0 of 0")
+    assert page.evaluate("crossOriginIsolated")
+    for threads in (1, 2, 3, 8):
+        assert page.evaluate(WALK, [threads, actions]) == {**alone, "threads": threads}
+    cpus = page.evaluate("navigator.hardwareConcurrency")
+    assert page.evaluate("document.body.dataset.threads") == str(min(8, cpus if cpus <= 4 else cpus // 2))
+    for lost in ("thread.mjs", "genie-threads.wasm"):  # where a thread cannot be had, one is enough
+        (site / lost).unlink()
+        assert page.evaluate(WALK, [2, actions]) == alone
+    context.close()
+
+
 @pytest.mark.parametrize("simd", [True, False])
 def test_one_file_from_disk(simd: bool, page: Any, tiny_path: Path, pictures: Path, tmp_path: Path) -> None:
     export(tiny_path, tmp_path / "tiny.html", [pictures], single_file=True)

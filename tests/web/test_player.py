@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(NODE is None, reason="node is not installed: apt-get install nodejs"),
 ]
-SCALAR, SIMD = (SITE / name for name in CORES)
+SCALAR, SIMD, THREADS = (SITE / name for name in CORES)
 
 
 def node(script: str, *words: object) -> Any:

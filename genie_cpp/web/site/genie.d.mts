@@ -7,6 +7,8 @@ export const PLAN_VERSION: number;
 
 /** Whether this engine has 128-bit vectors; without them the scalar core plays. */
 export function hasSimd(): boolean;
+/** Whether this page may share memory with workers: `crossOriginIsolated`, by COOP and COEP headers. */
+export function hasThreads(): boolean;
 export function fetchBytes(url: string, progress?: (bytes: number, total: number) => void): Promise<Uint8Array>;
 /** Hexadecimal. */
 export function sha256(bytes: Uint8Array): string;
@@ -33,14 +35,20 @@ export interface State {
 
 export interface LoadOptions {
   wasm?: WebAssembly.Module;
+  /** As many where `hasThreads()`, else one. Default 1. */
+  threads?: number;
   progress?: (part: string, bytes: number, total: number) => void;
 }
 
 export class World {
   /** url: of plan.json; the weights and start pictures lie beside it, the core beside genie.mjs. */
   static load(url: string | URL, options?: LoadOptions): Promise<World>;
-  static core(folder: URL): Promise<WebAssembly.Module>;
-  constructor(plan: unknown, weights: Uint8Array, instance: WebAssembly.Instance, base?: URL);
+  /** The core for this engine, for the constructor. */
+  static core(folder: URL, threads?: number): Promise<object>;
+  /** core: what `World.core` gives, or an instance of one of the modules that need no shared memory. */
+  constructor(plan: unknown, weights: Uint8Array, core: object, base?: URL);
+
+  readonly threads: number;
 
   readonly width: number;
   readonly height: number;

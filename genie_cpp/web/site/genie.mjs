@@ -10,6 +10,7 @@
 
 export const PLAN_VERSION = 1;
 const ABI = 11;
+const SHARED_PAGES = 256, STACK_BYTES = 4 << 20; // of a core with threads: its memory at first (Makefile), and each thread's stack
 const PARAMS_BYTES = 328, SAMPLER_BYTES = 32; // sizeof genie_stack_params, genie_sampler
 const SIMD = new Uint8Array([ // (module (func (result v128) (i32x4.splat (i32.const 0))))
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 17, 11,
@@ -26,6 +27,9 @@ const whole = (value, least, most, what) =>
 
 // Whether this engine has 128-bit vectors. Without them the scalar core plays, several times slower.
 export const hasSimd = () => WebAssembly.validate(SIMD);
+
+// Whether this page may share memory with workers (COOP and COEP headers), so that a world can use several threads.
+export const hasThreads = () => globalThis.crossOriginIsolated === true && typeof Worker === "function" && hasSimd();
 
 // Reads a file piece by piece. progress(bytes so far, bytes in all or 0).
 export async function fetchBytes(url, progress = () => {}) {
@@ -85,10 +89,34 @@ const decode64 = (text) => Uint8Array.from(atob(String(text)), (c) => c.charCode
 
 // The C core's functions, with what JavaScript needs around them: memory and errors.
 class Core {
-  constructor(instance) {
-    this.c = instance.exports;
+  // memory: shared with workers, for several threads.
+  constructor(instance, memory = instance.exports.memory, threads = 1) {
+    this.c = { ...instance.exports, memory };
     if (this.c.genie_abi_version() !== ABI) fail("the core is of another version than the page; reload both");
-    this.pool = this.made("genie_pool_create", 1);
+    this.pool = this.made("genie_pool_create", threads);
+    this.threads = threads;
+  }
+
+  // A core with workers of its own, which wait for work in the module's C code. worker(): a new one, of thread.mjs.
+  static async threaded(module, threads, worker) {
+    const memory = new WebAssembly.Memory({ initial: SHARED_PAGES, maximum: 65536, shared: true });
+    const core = new Core(await WebAssembly.instantiate(module, { env: { memory } }), memory, threads);
+    const { c } = core, workers = [];
+    const started = Array.from({ length: c.genie_wasm_wanted() }, (_, run) => new Promise((resolve, reject) => {
+      const one = worker(), stack = core.alloc(STACK_BYTES) + STACK_BYTES, tls = core.alloc(c.__tls_size.value + 64);
+      workers.push(one);
+      one.onmessage = resolve;
+      one.onerror = () => reject(new GenieError("a worker could not be started"));
+      setTimeout(one.onerror, 10000);
+      one.postMessage({ module, memory, run, stack: stack - (stack % 16), tls: tls + 64 - (tls % 64) });
+    }));
+    try {
+      await Promise.all(started);
+    } catch (error) {
+      for (const one of workers) one.terminate();
+      throw error;
+    }
+    return core;
   }
 
   get bytes() {
@@ -205,7 +233,7 @@ class Network {
       core.c.free(data);
     }
     core.check(core.c.genie_conv_seal(this.net));
-    this.state = core.made("genie_conv_state_create", this.net, 1);
+    this.state = core.made("genie_conv_state_create", this.net, core.threads);
     const outputs = n.output.map((v) => whole(v, 1, 1 << 16, `${name}'s output`));
     this.input = core.array(sizes[0] * sizes[1] * sizes[2]);
     this.output = core.array(outputs[0] * outputs[1] * outputs[2]);
@@ -272,8 +300,9 @@ const playable = (plan) =>
   plan?.version === PLAN_VERSION ? plan : fail(`the world's plan is of version ${plan?.version}; this page plays version ${PLAN_VERSION}`);
 
 export class World {
-  // url: of plan.json. wasm: a WebAssembly.Module; else one of those beside this file. progress(part, bytes, total).
-  static async load(url, { wasm, progress = () => {} } = {}) {
+  // url: of plan.json. wasm: a WebAssembly.Module; else one of those beside this file. threads: as many as that where the
+  // page may share memory, else one. progress(part, bytes, total).
+  static async load(url, { wasm, threads = 1, progress = () => {} } = {}) {
     const base = new URL(url, globalThis.location?.href ?? import.meta.url);
     const text = new TextDecoder().decode(await fetchBytes(base.href));
     let plan;
@@ -282,20 +311,29 @@ export class World {
     } catch {
       fail("the world's plan is damaged or was cut off");
     }
-    const module = wasm ?? (await World.core(new URL(".", import.meta.url)));
+    const here = new URL(".", import.meta.url);
+    const core = wasm ? await WebAssembly.instantiate(wasm, {}) : await World.core(here, threads);
     if (playable(plan).weights?.file !== "weights.bin") fail("the world's plan is damaged: it names no weights");
     const weights = await fetchBytes(new URL(plan.weights.file, base).href, (n, all) => progress("weights", n, all));
-    return new World(plan, weights, await WebAssembly.instantiate(module, {}), base);
+    return new World(plan, weights, core, base);
   }
 
-  // The core for this engine, from a folder.
-  static async core(folder) {
-    const name = hasSimd() ? "genie-simd128.wasm" : "genie.wasm";
-    return WebAssembly.compile(await fetchBytes(new URL(name, folder).href));
+  // The core for this engine, from a folder, ready to be given to the constructor.
+  static async core(folder, threads = 1) {
+    const compiled = async (name) => WebAssembly.compile(await fetchBytes(new URL(name, folder).href));
+    const worker = () => new Worker(new URL("thread.mjs", folder), { type: "module" });
+    if (threads > 1 && hasThreads()) {
+      try {
+        return await Core.threaded(await compiled("genie-threads.wasm"), whole(threads, 1, 64, "the number of threads"), worker);
+      } catch (error) {
+        console.warn(`one thread only: ${error.message}`); // such as a browser that refuses so much shared memory
+      }
+    }
+    return WebAssembly.instantiate(await compiled(hasSimd() ? "genie-simd128.wasm" : "genie.wasm"), {});
   }
 
-  // plan: the parsed plan.json. weights: Uint8Array. instance: of the core.
-  constructor(plan, weights, instance, base) {
+  // plan: the parsed plan.json. weights: Uint8Array. core: what World.core gives, or an instance of the module.
+  constructor(plan, weights, core, base) {
     playable(plan);
     if (weights.length !== plan.weights.bytes) fail(`the weights have ${weights.length} bytes instead of ${plan.weights.bytes}: the download was cut off`);
     if (sha256(weights) !== plan.weights.sha256) fail("the weights are not those that the plan was made for");
@@ -312,7 +350,8 @@ export class World {
     this.names = plan.action_names;
     this.starts = plan.starts.map((start) => (base ? new URL(start.file, base).href : start.file));
     this.sampler = { ...plan.sampler };
-    const core = (this.core = new Core(instance));
+    this.core = core = core instanceof Core ? core : new Core(core);
+    this.threads = core.threads;
     for (const part of ["encoder", "decoder"]) this[part] = new Half(core, plan, `tokenizer.${part}`, weights);
     this.dynamics = new Stack(core, plan, "dynamics", weights);
     if (this.dynamics.tokens !== this.tokens) fail("the world's plan is damaged: tokens of the dynamics");

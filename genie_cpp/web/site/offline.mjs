@@ -1,4 +1,5 @@
-// Keeps the page's files, so that it plays without a network. What the server has is newer, and comes first.
+// Keeps the page's files, so that it plays without a network. What the server has is newer, and comes first. It also adds
+// the headers without which a page may not share memory with its workers: from the second visit on, a world has threads.
 
 const KEPT = "genie-page-1";
 
@@ -11,8 +12,16 @@ addEventListener("fetch", (event) => {
       .then((answer) => {
         const copy = answer.clone(), keep = async () => (await caches.open(KEPT)).put(event.request, copy);
         if (answer.ok) event.waitUntil(keep().catch(() => {})); // a full disk is no reason not to play
-        return answer;
+        return isolated(answer);
       })
-      .catch(async () => (await caches.match(event.request)) ?? Response.error()),
+      .catch(async () => isolated((await caches.match(event.request)) ?? Response.error())),
   );
 });
+
+function isolated(answer) {
+  if (answer.type === "error" || answer.status === 0) return answer;
+  const headers = new Headers(answer.headers), { status, statusText } = answer;
+  headers.set("Cross-Origin-Opener-Policy", "same-origin");
+  headers.set("Cross-Origin-Embedder-Policy", "require-corp");
+  return new Response([101, 204, 205, 304].includes(status) ? null : answer.body, { status, statusText, headers });
+}

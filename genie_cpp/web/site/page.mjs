@@ -36,6 +36,12 @@ const inside = (id) => {
   return text === undefined ? undefined : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 };
 
+// How many threads: one for each core, of which CPUs beyond four are taken to be halves.
+const wanted = () => {
+  const cpus = navigator.hardwareConcurrency || 1;
+  return Math.min(8, cpus > 4 ? Math.floor(cpus / 2) : cpus);
+};
+
 async function begin() {
   const code = by("worker-code");
   const address = code ? URL.createObjectURL(new Blob([code.textContent], { type: "text/javascript" })) : "worker.mjs";
@@ -51,7 +57,9 @@ async function begin() {
     const answer = await fetch("plan.json").catch(() => null);
     if (!answer?.ok) throw new Error("plan.json is not beside this page");
     play.plan = await answer.json().catch(() => Promise.reject(new Error("the world's plan is damaged or was cut off")));
-    play.starts = (await call("load", { url: new URL("plan.json", location.href).href })).starts;
+    const { starts, threads } = await call("load", { url: new URL("plan.json", location.href).href, threads: wanted() });
+    play.starts = starts;
+    document.body.dataset.threads = threads;
   }
   if (!simd) by("note").textContent = "This browser has no WebAssembly SIMD, so the world is several times slower.";
   show();

@@ -6,12 +6,12 @@ import { GenieError, World } from "./genie.mjs";
 let world;
 const progress = (...progress) => postMessage({ progress });
 const CALLS = {
-  // {url}: fetch plan, weights and core. {plan, weights, wasm}: they are here already.
-  async load({ url, plan, weights, wasm }) {
+  // {url, threads}: fetch plan, weights and core. {plan, weights, wasm}: they are here already.
+  async load({ url, threads, plan, weights, wasm }) {
     world = url
-      ? await World.load(url, { progress })
+      ? await World.load(url, { threads, progress })
       : new World(plan, weights, await WebAssembly.instantiate(await WebAssembly.compile(wasm), {}));
-    return { starts: world.starts };
+    return { starts: world.starts, threads: world.threads };
   },
   async reset({ picture, seed, sampler }) {
     Object.assign(world.sampler, sampler);

@@ -19,12 +19,19 @@ enum {
     BARRIER_YIELDS = 4000 /* about 1 ms if no other thread wants the CPU: waking takes longer than most waits */
 };
 
+/* What a worker is given. */
+typedef struct {
+    genie_pool *pool;
+    int32_t thread;
+} worker_start;
+
 struct genie_pool {
     int32_t thread_count;
     int spins;       /* whether waiting threads spin */
     int32_t started; /* workers to join */
     genie_thread *workers;
-    genie_mutex callers; /* held for a whole region */
+    worker_start *starts; /* of the pool, because a worker may have no allocator (WebAssembly) */
+    genie_mutex callers;  /* held for a whole region */
     genie_mutex sleeping;
     genie_condition wake;
     genie_task task; /* written by the caller before it advances the generation */
@@ -37,11 +44,6 @@ struct genie_pool {
     atomic_int phase_sleepers;
     genie_condition passed;
 };
-
-typedef struct {
-    genie_pool *pool;
-    int32_t thread;
-} worker_start;
 
 static inline void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -115,14 +117,13 @@ static void advance(genie_pool *pool) {
 }
 
 static GENIE_THREAD work(void *argument) {
-    const worker_start start = *(worker_start *)argument;
-    genie_release(argument);
-    genie_pool *pool = start.pool;
+    const worker_start *start = argument;
+    genie_pool *pool = start->pool;
     for (unsigned seen = 0;;) {
         seen = wait_for_work(pool, seen);
         if (pool->stop)
             return 0;
-        pool->task(pool->context, start.thread, pool->thread_count);
+        pool->task(pool->context, start->thread, pool->thread_count);
         genie_pool_barrier(pool);
     }
 }
@@ -137,18 +138,12 @@ static void stop_workers(genie_pool *pool) {
 static genie_status start_workers(genie_pool *pool) {
     genie_status status = GENIE_OK;
     while (status == GENIE_OK && pool->started < pool->thread_count - 1) {
-        worker_start *start = genie_alloc(sizeof *start);
-        if (start == NULL) {
-            status = GENIE_ERROR_MEMORY;
-            break;
-        }
+        worker_start *start = &pool->starts[pool->started];
         *start = (worker_start){pool, pool->started + 1};
-        if (!genie_thread_start(&pool->workers[pool->started], work, start)) {
-            genie_release(start);
-            status = GENIE_ERROR_THREAD;
-        } else {
+        if (genie_thread_start(&pool->workers[pool->started], work, start))
             pool->started++;
-        }
+        else
+            status = GENIE_ERROR_THREAD;
     }
     if (status != GENIE_OK)
         stop_workers(pool);
@@ -164,6 +159,7 @@ static void destroy(genie_pool *pool, int locks) {
         genie_mutex_free(&pool->sleeping);
     if (locks > 0)
         genie_mutex_free(&pool->callers);
+    genie_release(pool->starts);
     genie_release(pool->workers);
     genie_release(pool);
 }
@@ -189,8 +185,9 @@ genie_status genie_pool_create(int32_t thread_count, genie_pool **out) {
     atomic_init(&pool->phase, 0);
     atomic_init(&pool->phase_sleepers, 0);
     pool->workers = genie_alloc((size_t)thread_count * sizeof *pool->workers);
+    pool->starts = genie_alloc((size_t)thread_count * sizeof *pool->starts);
     int locks = 0;
-    genie_status status = pool->workers == NULL ? GENIE_ERROR_MEMORY : GENIE_OK;
+    genie_status status = pool->workers == NULL || pool->starts == NULL ? GENIE_ERROR_MEMORY : GENIE_OK;
     if (status == GENIE_OK) {
         locks += genie_mutex_create(&pool->callers);
         locks += locks == 1 && genie_mutex_create(&pool->sleeping);

@@ -1,6 +1,6 @@
 /*
  * What the pool needs from the system: POSIX threads, native Windows threads, so that no library has to be shipped, or
- * nothing in WebAssembly, where a pool has one thread.
+ * the workers of a web page (threads_wasm.h).
  * Include this header first: it defines the feature macros of the C library.
  */
 #ifndef GENIE_THREADS_H
@@ -62,31 +62,7 @@ static inline void genie_wait(genie_condition *condition, genie_mutex *mutex) {
 }
 
 #elif defined(__wasm__)
-#define GENIE_THREAD void *
-
-typedef int genie_thread, genie_mutex, genie_condition;
-
-static inline int genie_thread_start(genie_thread *thread, void *(*entry)(void *), void *argument) {
-    (void)thread;
-    (void)entry;
-    (void)argument;
-    return 0;
-}
-
-static inline int genie_cpus(void) { return 1; }
-static inline int genie_mutex_create(genie_mutex *mutex) { return *mutex = 1; }
-static inline int genie_condition_create(genie_condition *condition) { return *condition = 1; }
-static inline void genie_thread_join(genie_thread thread) { (void)thread; }
-static inline void genie_yield(void) {}
-static inline void genie_mutex_free(genie_mutex *mutex) { (void)mutex; }
-static inline void genie_condition_free(genie_condition *condition) { (void)condition; }
-static inline void genie_lock(genie_mutex *mutex) { (void)mutex; }
-static inline void genie_unlock(genie_mutex *mutex) { (void)mutex; }
-static inline void genie_wake_all(genie_condition *condition) { (void)condition; }
-static inline void genie_wait(genie_condition *condition, genie_mutex *mutex) {
-    (void)condition;
-    (void)mutex;
-}
+#include "threads_wasm.h"
 
 #else
 #if defined(__linux__)

@@ -1,7 +1,7 @@
 /* The functions of maths.h for tests, which hold them to exact values. */
-#include "maths.h"
+#include "../base/maths.h"
 
-#include "error.h"
+#include "../base/error.h"
 #include "genie_bench.h"
 
 genie_status genie_maths(int32_t function, const double *x, int32_t n, double *y) {
