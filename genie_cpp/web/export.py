@@ -24,7 +24,7 @@ from genie_cpp.words import quoted
 
 SITE = Path(__file__).parent / "site"
 PAGE = (
-    "index.html", "page.css", "page.mjs", "keys.mjs", "link.mjs", "worker.mjs", "thread.mjs", "genie.mjs",
+    "index.html", "page.css", "page.mjs", "keys.mjs", "link.mjs", "gif.mjs", "worker.mjs", "thread.mjs", "genie.mjs",
     "genie.d.mts", "offline.mjs",
 )  # fmt: skip
 CORES = ("genie.wasm", "genie-simd128.wasm", "genie-threads.wasm")
@@ -138,7 +138,7 @@ def _single(folder: Path, plan: dict[str, Any]) -> str:
     inside = {**plan, "starts": [
         {**start, "file": f"data:image/png;base64,{coded(start['file'])}"} for start in plan["starts"]
     ]}  # fmt: skip
-    script = _bundled("genie.mjs", "keys.mjs", "link.mjs", "page.mjs")
+    script = _bundled("genie.mjs", "keys.mjs", "link.mjs", "gif.mjs", "page.mjs")
     style = (SITE / "page.css").read_text(encoding="utf-8")
     rules = (
         f"default-src 'none'; script-src {policy(script)} 'wasm-unsafe-eval' blob:; worker-src blob:; "

@@ -123,6 +123,13 @@ def played(page: Any, tiny: Path, picture: Path) -> None:
     world.reset(np.asarray(Image.open(picture)), seed=0)
     world.step(1)
     assert close_to(pixels(page), world.step(1))
+    with page.expect_download() as saved:
+        page.click("#gif")
+    with Image.open(saved.value.path()) as film:
+        assert saved.value.suggested_filename == "world.gif" and film.n_frames == 3 and film.info["loop"] == 0
+        film.seek(2)
+        last = np.asarray(film.convert("RGB"))[::4, ::4]
+    assert np.abs(last.astype(int) - pixels(page)).max() <= 40  # 256 colours in all
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 // The page: draws frames, takes keys, remembers the path that was played.
 
 import { hasSimd } from "./genie.mjs";
+import { gif } from "./gif.mjs";
 import { actionOf, gamepadAction } from "./keys.mjs";
 import { packed, unpacked } from "./link.mjs";
 
@@ -267,6 +268,30 @@ by("share").onclick = async () => {
   say("The address now holds what you played. Who opens it sees the same.");
 };
 
+function kept(blob, name) {
+  const address = URL.createObjectURL(blob);
+  Object.assign(document.createElement("a"), { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60000);
+}
+
+by("gif").onclick = async () => {
+  if (!play.path.length || by("gif").disabled) return;
+  by("gif").disabled = true;
+  const frames = play.path.slice(0, play.at + 1).map(({ frame }) => frame), [width, height] = play.plan.frame;
+  const progress = (done) => {
+    say(`writing the GIF: frame ${done} of ${frames.length}`);
+    return new Promise((go) => setTimeout(go)); // so that the page stays alive
+  };
+  try {
+    const scale = frames.length > 150 ? 2 : 4; // a long one would be too large to share
+    kept(new Blob([await gif(frames, width, height, { scale, delay: Math.round(100 / RATE), progress })], { type: "image/gif" }), "world.gif");
+    say("");
+  } catch (error) {
+    say(`the GIF could not be written: ${error.message}`, true);
+  }
+  by("gif").disabled = false;
+};
+
 by("film").onclick = async () => {
   if (!globalThis.MediaRecorder || !play.path.length) return say("This browser cannot record.", true);
   const canvas = document.createElement("canvas"), { frame: [width, height] } = play.plan, by4 = 4;
@@ -275,12 +300,7 @@ by("film").onclick = async () => {
   context.imageSmoothingEnabled = false;
   const recorder = new MediaRecorder(canvas.captureStream(), { mimeType: "video/webm" }), parts = [];
   recorder.ondataavailable = (event) => parts.push(event.data);
-  recorder.onstop = () => {
-    const address = URL.createObjectURL(new Blob(parts, { type: "video/webm" }));
-    Object.assign(document.createElement("a"), { href: address, download: "world.webm" }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 60000);
-    say("");
-  };
+  recorder.onstop = () => (kept(new Blob(parts, { type: "video/webm" }), "world.webm"), say(""));
   recorder.start();
   for (const [i, { frame }] of play.path.slice(0, play.at + 1).entries()) {
     small.getContext("2d").putImageData(new ImageData(frame, width, height), 0, 0);
