@@ -26,7 +26,8 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
 ]
-FRAME = "document.getElementById('world').getContext('2d').getImageData(0, 0, 16, 16).data"
+FRAME = """(({ width, height }, context) => [height, width, ...context.getImageData(0, 0, width, height).data])(
+  document.getElementById("world"), document.getElementById("world").getContext("2d"))"""
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -93,8 +94,8 @@ def says(page: Any, text: str) -> None:
 
 
 def pixels(page: Any) -> np.ndarray:
-    data = page.evaluate(f"Array.from({FRAME})")
-    return np.array(data, np.uint8).reshape(16, 16, 4)[..., :3]
+    height, width, *data = page.evaluate(FRAME)
+    return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def close_to(frame: np.ndarray, wanted: np.ndarray) -> bool:
@@ -219,6 +220,40 @@ def test_without_a_network_once_it_was_seen(browser: Any, address: str) -> None:
     page.keyboard.press("1")
     shows(page, "frame 1 of 1")
     context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("single", [False, True], ids=["server", "disk"])
+@pytest.mark.parametrize("name", ["meadow", "maze", "tinyworlds"])
+def test_real_worlds(name: str, single: bool, page: Any, tmp_path: Path) -> None:
+    """The bundled ones and a converted one, played with keys and held to the frames that Python makes."""
+    model = World.load(name, threads=1).model.path if name != "tinyworlds" else tmp_path / "tinyworlds.gguf"
+    if name == "tinyworlds":
+        from genie_cpp.convert.writer import convert
+
+        golden = Path(__file__).parents[1] / "golden" / name
+        convert(sorted(path for path in golden.iterdir() if path.name != "expected.npz"), model, "q8_0")
+    world = World.load(model, threads=1)
+    pictures = [] if len(world.prompts) else [tmp_path / "start.png"]
+    for path in pictures:
+        Image.fromarray(np.random.default_rng(2).integers(0, 256, world.prompts.shape[1:], np.uint8)).save(path)
+    export(model, tmp_path / ("a.html" if single else "site"), pictures, single_file=single)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "site"))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page.goto((tmp_path / "a.html").as_uri() if single else f"http://127.0.0.1:{server.server_port}/")
+    shows(page, "frame 0 of 0")
+    world.reset(np.asarray(Image.open(pictures[0]).convert("RGB")) if pictures else world.prompts[0], seed=0)
+    alike = 0
+    for number, action in enumerate([0, 1, 1, 2, 0], 1):
+        page.keyboard.press(str(action))
+        shows(page, f"frame {number} of {number}")
+        alike += close_to(pixels(page), world.step(action))
+    assert alike >= 4  # floats round differently, so a token may be another one
+    assert page.faults == []
+    server.shutdown()
+    server.server_close()
 
 
 # A walk in a worker of its own with so many threads -> {threads, frames}, or {error}.
