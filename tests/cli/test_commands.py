@@ -305,14 +305,13 @@ def test_a_world_in_several_files(place: Path) -> None:
     done = command("genie-convert", *parts, "-o", "other.gguf", cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("recognised tinyworlds: tokenizer 'tokenizer.pth'") and "\nassumed " in done.stderr
-    for window in ("retokenize", "exact"):
-        done = command(
-            "genie-run", "-m", "other.gguf", "--prompt-frame", "p.png", "--actions", "0,3*4", "--window", window, "-o",
-            f"{window}.gif", cwd=place,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        made = command("genie-info", f"{window}.gif", cwd=place).stdout
-        assert f"--window {window}" in made and "--order largest-probability" in made
+    done = command(
+        "genie-run", "-m", "other.gguf", "--prompt-frame", "p.png", "--actions", "0,3*4", "--window", "exact", "-o",
+        "exact.gif", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = command("genie-info", "exact.gif", cwd=place).stdout
+    assert "--window exact" in made and "--order largest-probability" in made
     (place / "spoiled.pth").write_bytes(parts[0].read_bytes()[:3000])
     done = command("genie-convert", place / "spoiled.pth", *parts[1:], "-o", "never.gguf", cwd=place)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "\nhint: " in done.stderr
