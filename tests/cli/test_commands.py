@@ -91,6 +91,7 @@ def test_a_world_without_actions_goes_on_from_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("mlx") is None, reason="MLX is not installed")
+@pytest.mark.slow
 def test_run_on_metal_and_make_again(place: Path) -> None:
     words = ("genie-run", "-m", "w.gguf", "-p", "p.png", "--actions", "0,2*3,1", "--backend", "metal")
     done = command(*words, cwd=place)
@@ -299,7 +300,7 @@ def test_a_run_goes_on_from_a_bookmark_and_can_be_made_again(tmp_path: Path, tin
 
 
 def test_a_world_in_several_files(place: Path) -> None:
-    """Another project's three files, converted, and played with that project's loop and with ours."""
+    """Another project's three files, converted, shown and played."""
     golden = Path(__file__).parents[1] / "golden" / "tinyworlds"
     parts = [golden / name for name in ("dynamics.pth", "tokenizer.pth", "latent_actions_step_5")]
     done = command("genie-convert", *parts, "-o", "other.gguf", cwd=place)
@@ -348,6 +349,7 @@ def test_output_that_cannot_be_printed_is_no_failure(place: Path) -> None:
     assert (place / "a.gif").exists()
 
 
+@pytest.mark.slow
 def test_names_of_245_bytes(place: Path) -> None:
     name = "世" * 80
     assert command("genie-convert", "checkpoint", "-o", f"{name}.gguf", cwd=place).returncode == 0

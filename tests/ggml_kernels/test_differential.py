@@ -98,6 +98,7 @@ def test_windows_kernels_agree_with_scalar(build_c, tmp_path: Path) -> None:  # 
 
 
 @needs("cmake")
+@pytest.mark.slow
 def test_the_program_agrees_with_python_here(build_c) -> None:  # type: ignore[no-untyped-def]
     done = run(build_c("here", "genie_differential"), *_native.isas())
     assert (done.returncode, done.stderr) == (0, "")

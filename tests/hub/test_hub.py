@@ -125,6 +125,7 @@ def test_a_published_world_by_its_name(run: Run, hub: Hub, home: Path) -> None:
     assert all(file["digest"].startswith("sha256:") for file in record["sources"][0]["files"].values())
 
 
+@pytest.mark.slow
 def test_the_same_as_converting_by_hand(run: Run, hub: Hub, home: Path, tmp_path: Path) -> None:
     for name, data in sonic().items():
         if name.startswith("sonic/"):
@@ -184,6 +185,7 @@ def test_anything_on_the_hub(
     assert len(list((home / "genie").glob("worlds/*/world.gguf"))) == 3
 
 
+@pytest.mark.slow
 def test_worlds_are_listed_found_and_removed(run: Run, hub: Hub, home: Path) -> None:
     rows = {row["name"]: row for row in json.loads(run("genie-cpp", "worlds", "--json").stdout)}
     assert rows["meadow"]["state"] == "bundled" and rows["tinyworlds:sonic"]["state"].startswith("published")
@@ -202,6 +204,7 @@ def test_worlds_are_listed_found_and_removed(run: Run, hub: Hub, home: Path) -> 
         assert ran.returncode == 1 and "is kept here" in ran.stderr and "hint: none is kept" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_connection_that_ends_in_the_middle(run: Run, hub: Hub) -> None:
     hub.cut["sonic/sonic_dynamics_step_97500_2025.pth"] = 1
     ran = played(run, "tinyworlds:sonic")

@@ -227,7 +227,6 @@ def test_logits_and_pixels(worlds: dict[str, tuple[Genie, Path]], name: str, bac
     [
         *((name, "half", 64) for name in SHAPES),
         *((name, "exact", 24) for name in SHAPES),
-        ("bundled", "half", 18),
         pytest.param("bundled", "half", 64, marks=pytest.mark.slow),
         pytest.param("bundled", "exact", 20, marks=pytest.mark.slow),
     ],

@@ -82,7 +82,8 @@ def test_each_type(
     held_to_native(tiny_gguf(type), tmp_path / "site", monkeypatch)
 
 
-@pytest.mark.parametrize("name", [pytest.param("meadow", marks=pytest.mark.slow), "maze"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["meadow", "maze"])
 def test_the_bundled_worlds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held_to_native(Model.open(name, 1, "cpu").path, tmp_path / "site", monkeypatch, 10)
 
