@@ -92,9 +92,8 @@ debug: $(VENV)/.installed
 venv build: $(VENV)/.built
 
 # Two tests at a time: most of them use one core.
-# Three workers, also on two cores: tests wait for servers, browsers and timers now and then.
 test: build
-	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 # The tests that find most mistakes in a minute: no torch, no browser, no emulators. They run in $(VENV) or, if that is
 # not there, in an environment a tenth of its size.
@@ -151,7 +150,7 @@ site: build
 
 # Tests that take long; every night.
 slow: build
-	$(BIN)/pytest -m slow -n 3 --dist worksteal $(ARGS)
+	$(BIN)/pytest -m slow -n 2 --dist worksteal $(ARGS)
 
 # The package as it installs: genie_cpp with convert, cli and server inside. $(1): the folder it is made in.
 define package

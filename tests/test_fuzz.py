@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +16,21 @@ FUZZ = Path(__file__).parent / "fuzz" / "fuzz.py"
 SECONDS = {"gguf": 2, "states": 1, "sessions": 1, "pictures": 2, "worlds": 4, "http": 4, "openapi": 3}
 
 
-def fuzz(*words: object, script: Path = FUZZ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, script, *words]
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
+def fuzz(*words: object, script: Path = FUZZ, temp: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(word) for word in (sys.executable, script, *words)]
+    env = os.environ | ({"TMPDIR": str(temp)} if temp else {})
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
 
 
 @pytest.mark.parametrize("name", SECONDS)
-def test_random_input(name: str) -> None:
-    ran = fuzz("--only", name, "--seconds", SECONDS[name], "--seed", 1)
+def test_random_input(name: str, tmp_path: Path) -> None:
+    ran = fuzz("--only", name, "--seconds", SECONDS[name], "--seed", 1, temp=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     cases = int(ran.stdout.split()[1])
     assert cases >= 3, ran.stdout  # on a slow, busy machine
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            assert str(tmp_path).encode() not in process.read_bytes(), "a server was left behind"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import argparse
 import importlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,7 +70,7 @@ def run(name: str, seed: int, count: int, seconds: float) -> tuple[int, str]:
     command = [sys.executable, *(["-S"] if sys.flags.no_site else []), __file__, "--work", "--only", name]
     command += ["--seed", str(seed), "--count", str(count), "--seconds", str(seconds)]
     with tempfile.TemporaryFile() as said:
-        worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True)
         assert worker.stdout is not None
         lines: queue.Queue[str] = queue.Queue()
         stream = worker.stdout
@@ -89,6 +90,8 @@ def run(name: str, seed: int, count: int, seconds: float) -> tuple[int, str]:
         except queue.Empty:
             why = "it hangs"
         finally:
+            if hasattr(os, "killpg"):
+                os.killpg(worker.pid, signal.SIGKILL)  # with the servers that it started
             worker.kill()
             code = worker.wait()
         said.seek(0)
