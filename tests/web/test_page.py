@@ -288,6 +288,9 @@ def test_threads_once_the_page_may_share_memory(browser: Any, site: Path, addres
     assert page.evaluate("crossOriginIsolated")
     for threads in (1, 2, 3, 8):
         assert page.evaluate(WALK, [threads, actions]) == {**alone, "threads": threads}
+    # In the page itself, which may not wait, a world has one thread.
+    there = "import('./genie.mjs').then(({ World }) => World.load('plan.json', { threads: 2 })).then((w) => w.threads)"
+    assert page.evaluate(there) == 1
     cpus = page.evaluate("navigator.hardwareConcurrency")
     assert page.evaluate("document.body.dataset.threads") == str(min(8, cpus if cpus <= 4 else cpus // 2))
     for lost in ("thread.mjs", "genie-threads.wasm"):  # where a thread cannot be had, one is enough

@@ -7,7 +7,7 @@ export const PLAN_VERSION: number;
 
 /** Whether this engine has 128-bit vectors; without them the scalar core plays. */
 export function hasSimd(): boolean;
-/** Whether this page may share memory with workers: `crossOriginIsolated`, by COOP and COEP headers. */
+/** Whether a world can use several threads: in a worker of a page that is `crossOriginIsolated`, by COOP and COEP headers. */
 export function hasThreads(): boolean;
 export function fetchBytes(url: string, progress?: (bytes: number, total: number) => void): Promise<Uint8Array>;
 /** Hexadecimal. */

@@ -28,8 +28,10 @@ const whole = (value, least, most, what) =>
 // Whether this engine has 128-bit vectors. Without them the scalar core plays, several times slower.
 export const hasSimd = () => WebAssembly.validate(SIMD);
 
-// Whether this page may share memory with workers (COOP and COEP headers), so that a world can use several threads.
-export const hasThreads = () => globalThis.crossOriginIsolated === true && typeof Worker === "function" && hasSimd();
+// Whether a world can use several threads here: in a worker, because a page itself may not wait for others, and where
+// memory may be shared (COOP and COEP headers).
+export const hasThreads = () =>
+  typeof WorkerGlobalScope === "function" && globalThis.crossOriginIsolated === true && typeof Worker === "function" && hasSimd();
 
 // Reads a file piece by piece. progress(bytes so far, bytes in all or 0).
 export async function fetchBytes(url, progress = () => {}) {
