@@ -57,9 +57,7 @@ def info(
             "model's SHA-256": played.model_sha256, "actions": played.actions, "frames/s": played.fps,
             "command": "none: the sampler changed on the way, or it begins in the middle",
         }  # fmt: skip
-        _print(
-            json.dumps(facts, indent=1) if as_json else "\n".join(f"{k}: {printable(str(v))}" for k, v in facts.items())
-        )
+        _print_facts(facts, as_json)
         return
     if found is None:
         raise GGUFError(

@@ -160,12 +160,13 @@ class Game:
 
     def _save(self) -> tuple[Path, Path]:
         """Save the path up to the frame shown as a new GIF in the working folder, and the session beside it."""
-        film = next(path for n in itertools.count(1) if not (path := Path(f"world-{n}.gif")).exists())
+        names = ((Path(f"world-{n}.gif"), Path(f"world-{n}.genie")) for n in itertools.count(1))
+        film, kept = next(pair for pair in names if not any(path.exists() for path in pair))
         pngs, says = self.session.recording(self.session.path[0], self.session.node.id, 10, 4)
         write(film, pixels(pngs), says)
-        kept = film.with_suffix(".genie")
-        kept.write_bytes(SessionFile.of(self.session).to_bytes())
-        self.saved += [film.resolve(), kept.resolve()]
+        self.saved.append(film.resolve())
+        SessionFile.of(self.session).save(kept)
+        self.saved.append(kept.resolve())
         return film, kept
 
     def _show(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_cpp.backends.interface import State
+from genie_cpp.backends.interface import Float, State
 
 Ids = NDArray[np.int32]
 Logits = NDArray[np.float32]
@@ -25,7 +25,7 @@ class Prediction(Protocol):
     def step(
         self, sampler: Any, step: int, seed: int, frame: int, action: int, ids: Ids, logits: Logits | None = None
     ) -> None: ...
-    def ages(self, looked_PT: Logits) -> Logits: ...
+    def ages(self, looked_PT: Float) -> Float: ...
     def end(self, ids: Ids, action: int, keep: bool) -> None: ...
     def logits(self, ids: Sequence[Ids], actions: Sequence[int]) -> Logits | None: ...
     def forget(self) -> None: ...
@@ -52,7 +52,7 @@ class SameFrame:
         self._entered = ids.copy()
         self.dynamics.maskgit_step(sampler, step, seed, frame, action, ids, logits)
 
-    def ages(self, looked_PT: Logits) -> Logits:
+    def ages(self, looked_PT: Float) -> Float:
         """What `State.watch` wrote in a step, by how many frames ago: [P, frames], 0 is the frame in the making."""
         return looked_PT[:, len(self.dynamics) :: -1].copy()
 
@@ -103,7 +103,7 @@ class NextFrame:
             logits[:] = self._logits
         self.dynamics.maskgit_fill(sampler, step, seed, frame, self._logits, ids)
 
-    def ages(self, looked_PT: Logits) -> Logits:
+    def ages(self, looked_PT: Float) -> Float:
         """What `State.watch` wrote in `begin`, by how many frames ago: [P, frames]. The frame in the making, 0, was not
         there to be looked at."""
         seen_PA = looked_PT[:, len(self.dynamics) - 1 :: -1]

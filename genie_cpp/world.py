@@ -191,8 +191,9 @@ class World:
         struct = _native.sampler_struct(s.steps, s.temperature, s.order, s.noise, s.threshold, hp.sampler_schedule)
         early = s.threshold > 0 or hp.sampler_schedule == "exponential"  # any step may be the last
         logits = np.empty((self.model.token_count, hp.vocabulary), np.float32) if watch else None
-        looked_PT = np.zeros((self.model.token_count, hp.context_length), np.float32)
-        told = watch is not None and seen.dynamics.watch(looked_PT)
+        looked_PT = np.zeros((self.model.token_count, hp.context_length), np.float32) if watch else None
+        if looked_PT is not None and not seen.dynamics.watch(looked_PT):
+            looked_PT = None  # this backend does not tell
         try:
             seen.begin(self._window.ids[-1], action)
             for step in range(s.steps):
@@ -200,11 +201,12 @@ class World:
                 seen.step(struct, step, self._seed, self._frame_number, action, ids, logits)
                 self.timings["steps"] += 1
                 if watch is not None and logits is not None:
-                    watch(step, before, ids.copy(), logits.copy(), seen.ages(looked_PT) if told else None)
+                    looked = None if looked_PT is None else seen.ages(looked_PT)
+                    watch(step, before, ids.copy(), logits.copy(), looked)
                 if early and not (ids == unknown).any():
                     break
         finally:
-            if told:
+            if looked_PT is not None:
                 seen.dynamics.watch(None)
         return ids
 

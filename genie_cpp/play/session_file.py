@@ -9,19 +9,22 @@ import base64
 import dataclasses
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genie_cpp.errors import SamplerError, StateError
+from genie_cpp.errors import OutputError, SamplerError, StateError
 from genie_cpp.file import foreign
 from genie_cpp.frames import decode_image, fit
+from genie_cpp.leftovers import file_beside
 from genie_cpp.model import Model
 from genie_cpp.play.session import MAX_BOOKMARKS, Node, Prompt, Session, pixels, png
 from genie_cpp.sampler import Sampler
 from genie_cpp.version import __version__
+from genie_cpp.words import quoted
 from genie_cpp.world import WINDOWS, World
 
 KEY = "genie_session"
@@ -105,6 +108,16 @@ class SessionFile:
             __version__, model.name, model.sha256, model.isa, session.world.window, roots, samplers, frames, marks,
             places[shown], places[path[-1]],
         )  # fmt: skip
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all. Raises OutputError."""
+        part = file_beside(path)
+        try:
+            part.write_bytes(self.to_bytes())
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"{quoted(str(path))} cannot be written: {error.strerror or error}") from None
 
     def to_bytes(self) -> bytes:
         """JSON in ASCII. The same session gives the same bytes."""

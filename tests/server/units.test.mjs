@@ -8,6 +8,7 @@ const load = (name) => import(new URL(name, STATIC));
 
 const { Store } = await load("store.js");
 const { FRESH, Game } = await load("game.js");
+const { Keeper } = await load("keep.js");
 const { wayOf } = await load("input.js");
 const { compared } = await load("compare.js");
 const { keyOf, placeOf } = await load("keys.js");
@@ -90,6 +91,16 @@ const until = async (true_) => {
   }
 };
 
+// Taps of an action, each until its frame is there.
+const tapped = async (game, taps) => {
+  const before = game.state.frame.depth;
+  for (let n = before + 1; n <= before + taps; n++) {
+    game.press(1);
+    game.lift(1);
+    await until(() => game.state.frame.depth === n);
+  }
+};
+
 test("a tap is one step, whether or not the key is up before the step begins", async () => {
   const { game, store, sent } = play();
   await game.connect();
@@ -107,11 +118,7 @@ test("a tap back is one frame back", async () => {
   const { game, store } = play();
   await game.connect();
   game.run();
-  for (let n = 1; n < 4; n++) {
-    game.press(1);
-    game.lift(1);
-    await until(() => store.state.frame.depth === n);
-  }
+  await tapped(game, 3);
   game.rewind(true);
   game.rewind(false);
   await until(() => store.state.frame.depth === 2);
@@ -134,11 +141,7 @@ test("starting again can be undone, to the frame that was shown", async () => {
   const { game, store, sent } = play();
   await game.connect();
   game.run();
-  for (let n = 1; n < 4; n++) {
-    game.press(1);
-    game.lift(1);
-    await until(() => store.state.frame.depth === n);
-  }
+  await tapped(game, 3);
   game.seek(2);
   await until(() => store.state.frame.depth === 2);
   await game.reset();
@@ -170,4 +173,43 @@ test("a closed connection stops everything, and another tab's takes over for goo
   close("the game goes on in another tab", 4001);
   assert.deepEqual([store.state.frame, store.state.online, store.state.held.length], [null, false, 0]);
   assert.equal(store.state.veil.button, "Play it here");
+});
+
+// What is kept of a game, in a browser of which only IndexedDB is missing: [depth of the saved session, frames after it].
+function keeps(saving) {
+  const written = [], shelf = { put: async (_, record) => void written.push([record.depth, record.journal.map((entry) => entry[0])]), tidy() {}, plays: async () => [] };
+  const { game } = play();
+  globalThis.addEventListener = () => {};
+  globalThis.document = { hidden: false };
+  globalThis.fetch = async () => (await saving.before, { ok: saving.works, statusText: "no", blob: async () => "a session" });
+  return { game, written, keeper: new Keeper(game, shelf, "tab", () => "session.genie") };
+}
+
+test("frames that come while a session is being saved are written with it, never without those before them", async () => {
+  let go;
+  const saving = { works: true, before: null }, { game, written, keeper } = keeps(saving);
+  await game.connect();
+  game.run();
+  await keeper.save();
+  await tapped(game, 2);
+  await until(() => written.length === 3); // the first save, and each frame
+  saving.before = new Promise((done) => (go = done));
+  const saved = keeper.save();
+  await tapped(game, 1);
+  assert.deepEqual(written.slice(1), [[0, [0]], [0, [0, 1]]], "nothing is written meanwhile");
+  go();
+  await saved;
+  assert.deepEqual(written.at(-1), [2, [2]]);
+});
+
+test("a save that fails loses no frame", async () => {
+  const saving = { works: true, before: null }, { game, written, keeper } = keeps(saving);
+  await game.connect();
+  game.run();
+  await keeper.save();
+  await tapped(game, 2);
+  saving.works = false;
+  await keeper.save();
+  await until(() => written.length === 4);
+  assert.deepEqual(written.at(-1), [0, [0, 1]]);
 });

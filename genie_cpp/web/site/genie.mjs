@@ -10,7 +10,8 @@
 
 export const PLAN_VERSION = 1;
 const ABI = 11;
-const SHARED_PAGES = 256, STACK_BYTES = 4 << 20; // of a core with threads: its memory at first (Makefile), and each thread's stack
+// Of a core with threads: its memory at first (Makefile), each thread's stack, and threads_wasm.c's limit.
+const SHARED_PAGES = 256, STACK_BYTES = 4 << 20, MOST_THREADS = 64;
 const PARAMS_BYTES = 328, SAMPLER_BYTES = 32; // sizeof genie_stack_params, genie_sampler
 const SIMD = new Uint8Array([ // (module (func (result v128) (i32x4.splat (i32.const 0))))
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 17, 11,
@@ -326,7 +327,7 @@ export class World {
     const worker = () => new Worker(new URL("thread.mjs", folder), { type: "module" });
     if (threads > 1 && hasThreads()) {
       try {
-        return await Core.threaded(await compiled("genie-threads.wasm"), whole(threads, 1, 64, "the number of threads"), worker);
+        return await Core.threaded(await compiled("genie-threads.wasm"), Math.min(threads, MOST_THREADS), worker);
       } catch (error) {
         console.warn(`one thread only: ${error.message}`); // such as a browser that refuses so much shared memory
       }

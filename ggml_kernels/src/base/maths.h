@@ -46,24 +46,11 @@ static inline double genie_exp(double x) {
     return y * genie_from_bits((uint64_t)(half + 1023) << 52) * genie_from_bits((uint64_t)(rest + 1023) << 52);
 }
 
-/* As genie_exp, rounded to float; a shorter series is enough for that. */
+/* As genie_exp, rounded to float. */
 static inline float genie_expf(float x) {
     if (!(x < 88.8f))
         return x != x ? x : INFINITY;
-    if (x < -104.0f)
-        return 0;
-    const double k = rint((double)x * 1.4426950408889634), r = (double)x - k * 0.69314718055994531;
-    double p = 1.0 / 362880;
-    p = p * r + 1.0 / 40320;
-    p = p * r + 1.0 / 5040;
-    p = p * r + 1.0 / 720;
-    p = p * r + 1.0 / 120;
-    p = p * r + 1.0 / 24;
-    p = p * r + 1.0 / 6;
-    p = p * r + 1.0 / 2;
-    p = p * r + 1;
-    p = p * r + 1;
-    return (float)(p * genie_from_bits((uint64_t)((int64_t)k + 1023) << 52));
+    return (float)genie_exp((double)x);
 }
 
 /* ln x, to 1 unit in the last place. x = 2^k m with m between sqrt(1/2) and sqrt(2); ln m = 2 artanh((m - 1) / (m +

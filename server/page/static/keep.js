@@ -108,7 +108,7 @@ export class Keeper {
     const { steps, temperature } = this.game.state, key = this.#name();
     if (this.#of !== key) [this.#of, this.#journal] = [key, []];
     this.#journal.push([depth, action, steps, temperature]);
-    if (this.#changed) return; // it is saved within a moment, and these frames may not follow from what is kept
+    if (this.#changed || this.#saving) return; // written with the save, which comes soon; alone they may not follow from what is kept
     if (this.#key === key) this.#write(this.#key, { ...this.#record, journal: [...this.#journal] });
     if (this.#journal.length >= ENTRIES) this.save();
     else this.#soon(SETTLED);
@@ -152,6 +152,7 @@ export class Keeper {
       if (this.#of === key) this.#journal = [...held, ...this.#journal]; // the record of before, with these frames, still holds everything
       this.#changed ||= changed;
       if (this.#changed) this.#soon(SETTLED);
+      else if (this.#key === key) this.#write(key, { ...this.#record, journal: [...this.#journal] });
     }
     this.#saving = false;
   }
