@@ -152,11 +152,11 @@ site: build
 slow: build
 	$(BIN)/pytest -m slow -n 2 --dist worksteal $(ARGS)
 
-# The package as it installs: genie_cpp with convert, cli and server inside. $(1): the folder it is made in.
+# The package as it installs: genie_cpp with convert, cli, server and train inside. $(1): the folder it is made in.
 define package
 rm -rf $(1)/genie_cpp
 mkdir -p $(1)/genie_cpp
-ln -s $(CURDIR)/genie_cpp/* $(CURDIR)/convert $(CURDIR)/cli $(CURDIR)/server $(1)/genie_cpp/
+ln -s $(CURDIR)/genie_cpp/* $(CURDIR)/convert $(CURDIR)/cli $(CURDIR)/server $(CURDIR)/train $(1)/genie_cpp/
 endef
 
 lint: lint-python lint-types lint-c lint-workflows
@@ -165,7 +165,7 @@ lint-python: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy would take convert, cli and server for separate packages, so it gets the package as it is installed.
+# mypy would take convert, cli, server and train for separate packages, so it gets the package as it is installed.
 lint-types: build
 	@$(call package,build/mypy)
 	cd build/mypy && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p genie_cpp

@@ -1,4 +1,4 @@
-"""The commands: `genie-cpp run | play | serve | convert | info | eval | bench | worlds`, most also as genie-NAME."""
+"""The commands: `genie-cpp run | play | …` (COMMANDS), most also as genie-NAME."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": "bench",
     "worlds": "worlds",
     "web": "web",
+    "train": "train",
 }
 WIDE = {"max_content_width": 1000}  # help is as wide as the terminal, not 80 characters at most
 
@@ -159,6 +160,10 @@ def main_run() -> None:
 
 def main_convert() -> None:
     _start(lambda: _single("convert"))
+
+
+def main_train() -> None:
+    _start(lambda: _single("train"))
 
 
 def main_info() -> None:

@@ -58,13 +58,15 @@ def decode_image(data: bytes, most_pixels: int = MAX_PIXELS, least_side: int = M
     raise ImageError("the picture is empty")
 
 
-def iter_frames(path: Path) -> Iterator[Frame]:
-    """The frames of a picture, animation or video, each as `load_image` returns it. Holds one in memory at a time."""
+def iter_frames(path: Path, rate: float | None = None) -> Iterator[Frame]:
+    """The frames of a picture, animation or video, each as `load_image` returns it. Holds one in memory at a time.
+
+    rate: of a video, take so many frames a second; None: every frame."""
     name = "standard input" if path == STDIN else str(path)
     data = _from_pipe(path, name, "pixels")
     source = path if data is None else io.BytesIO(data)
     head = data if data is not None else _head(path)
-    return _iter_video(source, name) if video.is_video(head) else _iter_frames(source, name, MAX_PIXELS)
+    return _iter_video(source, name, rate) if video.is_video(head) else _iter_frames(source, name, MAX_PIXELS)
 
 
 def _head(path: Path) -> bytes:
@@ -99,7 +101,7 @@ def _from_pipe(path: Path, name: str, use: str) -> bytes | None:
     return data
 
 
-def _iter_video(source: Path | io.BytesIO, name: str) -> Iterator[Frame]:
+def _iter_video(source: Path | io.BytesIO, name: str, rate: float | None) -> Iterator[Frame]:
     """Frames of a video. Bytes from a pipe are first written to a file, because ffmpeg must seek."""
     with contextlib.ExitStack() as held:
         if isinstance(source, io.BytesIO):
@@ -107,7 +109,7 @@ def _iter_video(source: Path | io.BytesIO, name: str) -> Iterator[Frame]:
             path.write_bytes(source.getvalue())
         else:
             path = source
-        for frame in video.iter_video(path, name, MAX_PIXELS):
+        for frame in video.iter_video(path, name, MAX_PIXELS, rate):
             _check_sides(name, frame.shape[1], frame.shape[0], MAX_PIXELS)
             yield frame
 

@@ -27,11 +27,12 @@ _HINT = "a folder as examples/training/collect.py makes it has train.npz, test.n
 class Play:
     """Held-out episodes, and what is known about the game.
 
-    places: index into `pictures` for each frame. landmarks: rows of place, landmark number, top, left, bottom, right.
+    actions: None where only frames were recorded. places: index into `pictures` for each frame. landmarks: rows of
+    place, landmark number, top, left, bottom, right.
     """
 
     frames: NDArray[np.uint8]  # [N, L, H, W, 3]
-    actions: NDArray[np.uint8]  # [N, L-1], the game's own
+    actions: NDArray[np.uint8] | None  # [N, L-1], the game's own
     blocked: NDArray[np.bool_]  # [N, L-1]: a wall blocked the step
     places: NDArray[np.int32] | None = None  # [N, L]
     pictures: NDArray[np.uint8] | None = None  # [K, H, W, 3], without the moving figure
@@ -42,10 +43,13 @@ class Play:
     @staticmethod
     def load(folder: Path, hp: HParams) -> Play:
         """Read test.npz and places.npz and check that they fit the world. Raises DataError."""
-        test = _arrays(folder / "test.npz", ("frames", "actions"), ("places", "blocked"))
-        frames, actions = test["frames"], test["actions"]
+        test = _arrays(folder / "test.npz", ("frames",), ("actions", "places", "blocked"))
+        frames, actions = test["frames"], test.get("actions")
         where = quoted(str(folder))
-        if frames.dtype != np.uint8 or frames.ndim != 5 or actions.shape != (len(frames), frames.shape[1] - 1):
+        if frames.dtype != np.uint8 or frames.ndim != 5:
+            raise DataError(f"{where} has frames {frames.shape} of {frames.dtype}, not uint8 [N, L, H, W, 3]", _HINT)
+        steps = len(frames), frames.shape[1] - 1
+        if actions is not None and actions.shape != steps:
             raise DataError(f"{where} has frames {frames.shape} and actions {actions.shape}, which do not fit", _HINT)
         height, width = frames.shape[2:4]
         if (height, width) != (hp.frame_height, hp.frame_width):
@@ -58,17 +62,15 @@ class Play:
                 f"{where} has clips of {frames.shape[1]} frames, the world's window holds {hp.context_length}",
                 f"collect episodes of {hp.context_length + 1} frames at least",
             )
-        blocked = test.get("blocked", np.zeros(actions.shape, bool))
-        if (
-            blocked.shape != actions.shape
-            or blocked.dtype != bool
-            or actions.dtype.kind not in "iu"
-            or not actions.size
-        ):
+        blocked = test.get("blocked", np.zeros(steps, bool))
+        numbers_only = actions is None or (actions.dtype.kind in "iu" and actions.size)
+        if blocked.shape != steps or blocked.dtype != bool or not numbers_only or not frames.size:
             raise DataError(f"{where} has actions that are not integers, or `blocked` of another shape", _HINT)
         places = test.get("places")
         if places is None:
             return Play(frames, actions, blocked)
+        if actions is None:
+            raise DataError(f"{where} has places, but no array 'actions' that led to them", _HINT)
         known = _arrays(folder / "places.npz", ("frames", "mover", "landmarks", "landmark_names"), ())
         pictures, mover, landmarks = known["frames"], known["mover"], known["landmarks"]
         fits = pictures.shape[1:] == frames.shape[2:] and pictures.dtype == np.uint8 and mover.shape == (4,)
@@ -83,16 +85,16 @@ class Play:
 
     @property
     def action_count(self) -> int:
-        """All true actions are below this number."""
-        return int(self.actions.max()) + 1
+        """All true actions are below this number; 0 if they are not known."""
+        return 0 if self.actions is None else int(self.actions.max()) + 1
 
-    def clips(self, count: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    def clips(self, count: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.bool_]]:
         """(frames [count, length, H, W, 3], actions and blocked [count, length-1]), taken from all episodes in turn."""
         starts = np.random.default_rng(0).integers(0, self.frames.shape[1] - length + 1, count)
         pairs = [(k % len(self.frames), int(start)) for k, start in enumerate(starts)]
         return (
             np.stack([self.frames[e, s : s + length] for e, s in pairs]),
-            np.stack([self.actions[e, s : s + length - 1] for e, s in pairs]),
+            None if self.actions is None else np.stack([self.actions[e, s : s + length - 1] for e, s in pairs]),
             np.stack([self.blocked[e, s : s + length - 1] for e, s in pairs]),
         )
 

@@ -64,7 +64,9 @@ def sweep(
     rows: list[dict[str, Any]] = [] if into is None else into
     frames, actions, blocked = play.clips(clips, model.info.context_length)
     moving = model.info.context_length // 2
-    meant = meaning(action_table(model, frames, actions, blocked, play.action_count)) if model.info.has_lam else None
+    meant = None
+    if model.info.has_lam and actions is not None:
+        meant = meaning(action_table(model, frames, actions, blocked, play.action_count))
     for sampler in samplers(grid, model.sampler):
         label = " ".join(f"{key}={getattr(sampler, key)}" for key in grid)
         world = World(model, sampler)

@@ -44,13 +44,15 @@ def truth(
     found |= one_step(world, frames, T // 2, watch)
     if model.info.has_lam:
         found |= controllability(world, frames, min(4, T - 1), watch)
-        table = action_table(model, frames, actions, blocked, play.action_count, watch)
-        found["actions"] = table.tolist()
-        found["actions_found"] = [float(v) for v in found_share(table)]
-        meant = meaning(table)
+        meant = None
+        if actions is not None:
+            table = action_table(model, frames, actions, blocked, play.action_count, watch)
+            found["actions"] = table.tolist()
+            found["actions_found"] = [float(v) for v in found_share(table)]
+            meant = meaning(table)
         if walks:
             found |= _long_play(world, play, meant, walks, watch)
-        if walks and play.places is not None:
+        if walks and meant is not None and play.places is not None:
             found |= place(world, play, meant, walks, watch)
     return found
 
@@ -133,19 +135,24 @@ def found_share(table: NDArray[np.int64]) -> NDArray[np.float64]:
     return share[seen]
 
 
-def _walks(play: Play, count: int, length: int) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
-    """(seed, true frames [length + 1, ...], actions [length]) for the first episodes."""
+def _walks(play: Play, count: int, length: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(seed, true frames [length + 1, ...]) for the first episodes."""
     for episode in range(min(count, len(play.frames))):
-        yield episode, play.frames[episode, : length + 1], play.actions[episode, :length]
+        yield episode, play.frames[episode, : length + 1]
 
 
-def _long_play(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch: Watch) -> dict[str, float]:
-    """Play up to 100 frames from one true frame, with the latents of the true actions: PSNR to the recording."""
+def _long_play(world: World, play: Play, meant: NDArray[np.int64] | None, walks: int, watch: Watch) -> dict[str, float]:
+    """Play up to 100 frames from one true frame, with the latents of the true actions, or where these are not known
+    with those that the LAM infers: PSNR to the recording."""
     length = min(100, play.frames.shape[1] - 1)
     db = []
-    for seed, video, actions in watch(_walks(play, walks, length), "long play", walks):
+    for seed, video in watch(_walks(play, walks, length), "long play", walks):
+        if meant is None or play.actions is None:
+            latents = _inferred(world.model, video)
+        else:
+            latents = meant[play.actions[seed, :length]].tolist()
         world.reset(video[0], seed=seed)
-        db.append(psnr(world.rollout(meant[actions].tolist()), video[1:]))
+        db.append(psnr(world.rollout(latents), video[1:]))
     curve = np.stack(db).mean(0)
     return {
         f"long_play_{a + 1}_to_{min(a + 10, length)}_db": float(curve[a : a + 10].mean())
@@ -159,7 +166,7 @@ def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch:
     frames: the share whose nearest picture of all places is the true one, the PSNR outside the mover, and the landmarks
     met. Measured on all frames: the share of steps that did what the action says from where the world was
     (`steps_right`)."""
-    assert play.places is not None and play.pictures is not None
+    assert play.places is not None and play.pictures is not None and play.actions is not None
     length = min(FULL_WALK, play.frames.shape[1] - 1)
     first = length * 4 // 5
     height, width = play.frames.shape[2:4]
@@ -169,7 +176,8 @@ def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch:
     leads = _leads(play)
     right, db, met, poses, steps = [], [], [], list[bool](), list[bool]()
     by_landmark: dict[int, list[bool]] = {}
-    for seed, video, actions in watch(_walks(play, walks, length), f"{length} frames on the map", walks):
+    for seed, video in watch(_walks(play, walks, length), f"{length} frames on the map", walks):
+        actions = play.actions[seed, :length]
         world.reset(video[0], seed=seed)
         whole = world.rollout(meant[actions].tolist())
         steps += _steps(whole, int(play.places[seed, 0]), actions, leads, nearest)
@@ -204,7 +212,7 @@ def place(world: World, play: Play, meant: NDArray[np.int64], walks: int, watch:
 
 def _leads(play: Play) -> dict[int, dict[int, int]]:
     """For each place in the recording: action -> the place that it led to."""
-    assert play.places is not None
+    assert play.places is not None and play.actions is not None
     found: dict[int, dict[int, int]] = {}
     for places, actions in zip(play.places.tolist(), play.actions.tolist(), strict=True):
         for before, action, after in zip(places[:-1], actions, places[1:], strict=True):
@@ -235,7 +243,7 @@ class Poses:
     direction the mover last went."""
 
     def __init__(self, play: Play) -> None:
-        assert play.places is not None and play.pictures is not None
+        assert play.places is not None and play.pictures is not None and play.actions is not None
         top, left, bottom, right = self.box = play.mover
         self.looks: dict[bytes, tuple[NDArray[np.bool_], NDArray[np.uint8], int]] = {}
         counts: dict[bytes, int] = {}

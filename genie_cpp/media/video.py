@@ -31,20 +31,14 @@ def is_video(head: bytes) -> bool:
     )
 
 
-def iter_video(path: Path, name: str, most_pixels: int) -> Iterator[NDArray[np.uint8]]:
+def iter_video(path: Path, name: str, most_pixels: int, rate: float | None = None) -> Iterator[NDArray[np.uint8]]:
     """The frames of a video as RGB uint8 [height, width, 3], one at a time, rotated as its metadata says.
 
-    name: the name in error messages. Raises ImageError.
+    name: the name in error messages. rate: take so many frames a second; None: every frame. Raises ImageError.
     """
-    try:
-        import imageio_ffmpeg
-
-        program = imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        raise ImageError(f"reading the film {name} needs ffmpeg", "pip install 'genie_cpp[video]'") from None
+    timing = ["-fps_mode", "passthrough"] if rate is None else ["-vf", f"fps={rate}"]
     # PPM states its size before every frame. It is not known before: ffmpeg rotates, and the size may change midway.
-    command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", _FORMATS,
-               "-i", f"file:{path.absolute()}", "-map", "0:v:0", "-fps_mode", "passthrough",
+    command = [*_reading(path, name), "-v", "error", "-map", "0:v:0", *timing,
                "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]  # fmt: skip
     with tempfile.TemporaryFile() as complaints:
         ffmpeg = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
@@ -66,6 +60,25 @@ def iter_video(path: Path, name: str, most_pixels: int) -> Iterator[NDArray[np.u
             lines = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", text).strip().splitlines()
             why = lines[0][:120] if lines else "it holds no pictures"
             raise ImageError(f"{name} is not a film that can be read: {why}", "mp4, mov, webm and mkv work")
+
+
+def frame_rate(path: Path, name: str) -> float | None:
+    """Frames a second, as the file says; None if it does not. Raises ImageError without ffmpeg."""
+    said = subprocess.run(_reading(path, name), stdin=subprocess.DEVNULL, capture_output=True, check=False).stderr
+    found = re.search(r"Video:.*?([\d.]+) fps", said.decode("utf-8", "replace"))
+    return float(found[1]) if found else None
+
+
+def _reading(path: Path, name: str) -> list[str]:
+    """The beginning of a command that reads `path` with ffmpeg."""
+    try:
+        import imageio_ffmpeg
+
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise ImageError(f"reading the film {name} needs ffmpeg", "pip install 'genie_cpp[video]'") from None
+    return [program, "-nostdin", "-hide_banner", "-protocol_whitelist", "file", "-format_whitelist", _FORMATS,
+            "-i", f"file:{path.absolute()}"]  # fmt: skip
 
 
 def _ppm(stream: IO[bytes], name: str, most_pixels: int) -> NDArray[np.uint8] | None:

@@ -32,7 +32,13 @@ ROOT = Path(__file__).resolve().parents[2]
 Result = subprocess.CompletedProcess[str]
 SIZE = 16 << 20  # bytes, of which the bundled worlds are about 7 MiB
 IMPORT_SECONDS = 1.0  # of CPU; 0.2 on a Zen 4 core, half of it numpy's
-ROOMS = {"genie_cpp": "genie_cpp", "convert": "genie_cpp/convert", "cli": "genie_cpp/cli", "server": "genie_cpp/server"}
+ROOMS = {
+    "genie_cpp": "genie_cpp",
+    "convert": "genie_cpp/convert",
+    "cli": "genie_cpp/cli",
+    "server": "genie_cpp/server",
+    "train": "genie_cpp/train",
+}
 LIBRARY = {"darwin": "libgenie.dylib", "win32": "genie.dll"}.get(sys.platform, "libgenie.so")
 EXE = ".exe" if sys.platform == "win32" else ""
 

@@ -74,6 +74,17 @@ def test_all_of_it_on_a_world_of_random_weights(ring: Play, tiny: Model) -> None
     assert {"delta3_psnr", "place_right", "mover_right", "long_play_1_to_10_db"} <= set(found)
 
 
+def test_frames_alone_are_enough_for_all_that_names_no_action(recorded: Path, tiny: Model) -> None:
+    with np.load(recorded / "test.npz") as data:
+        frames = data["frames"]
+    np.savez(recorded / "test.npz", frames=frames)
+    play = Play.load(recorded, tiny.info)
+    found = truth(tiny, play, clips=4, walks=2)
+    assert play.actions is None and play.action_count == 0
+    assert {"reconstruction_db", "sampled_db", "delta3_psnr", "long_play_1_to_10_db"} <= set(found)
+    assert "actions" not in found and "place_right" not in found
+
+
 def test_walls_do_not_count(ring: Play, tiny: Model) -> None:
     walled = replace(ring, blocked=np.ones(ring.actions.shape, bool))
     assert np.sum(truth(tiny, walled, clips=6, walks=2)["actions"]) == 0
@@ -84,7 +95,13 @@ def test_walls_do_not_count(ring: Play, tiny: Model) -> None:
     [
         (lambda f: (f / "test.npz").unlink(), "does not exist"),
         (lambda f: (f / "test.npz").write_bytes(b"PK\3\4 nonsense"), "not a readable .npz"),
-        (lambda f: np.savez(f / "test.npz", frames=np.zeros((1, 9, 16, 16, 3), np.uint8)), "has no array 'actions'"),
+        (lambda f: np.savez(f / "test.npz", actions=np.zeros((1, 8), np.uint8)), "has no array 'frames'"),
+        (
+            lambda f: np.savez(
+                f / "test.npz", frames=np.zeros((1, 9, 16, 16, 3), np.uint8), places=np.zeros((1, 9), np.int32)
+            ),
+            "has places, but no array 'actions'",
+        ),
         (lambda f: _save(f, (2, 9, 8, 8, 3)), "frames of 8x8 pixels, the world has 16x16"),
         (lambda f: _save(f, (2, 4, 16, 16, 3)), "clips of 4 frames, the world's window holds 4"),
         (lambda f: (f / "places.npz").unlink(), "does not exist"),

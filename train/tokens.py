@@ -8,44 +8,43 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import Clips, to_float
-from rich.progress import track
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genie_cpp.convert.reference.model import Genie
+from genie_cpp.train.dataset import UNKNOWN, Dataset, Say, Watch, to_float
+from genie_cpp.train.starting import device_of
 
 
 @torch.no_grad()
-def tokenized(genie: Genie, data: Path, output: Path, stride: int) -> tuple[Tensor, Tensor]:
-    """Ids [M, T, P] and latent actions [M, T] (-1 first) of every training window. Cached in `output/tokens.npz` while
-    the tokenizer, the LAM, the data and the stride stay the same."""
-    cache, made_with = output / "tokens.npz", hashlib.sha256(f"{stride} {data.resolve()}".encode())
-    made_with.update(str((data / "train.npz").stat().st_mtime_ns).encode())
+def tokenized(genie: Genie, clips: Dataset, cache: Path, stride: int, watch: Watch) -> tuple[Tensor, Tensor]:
+    """Ids [M, T, P] and latent actions [M, T] (-1 first) of windows that begin every `stride` frames. Cached while the
+    tokenizer, the LAM and the windows stay the same."""
+    at = clips.windows(stride)
+    made_with = hashlib.sha256(at.tobytes())
     for part in (genie.tokenizer, genie.lam):
         for tensor in part.state_dict().values():
             made_with.update(tensor.cpu().numpy().tobytes())
-    same = False
     if cache.exists():
         with np.load(cache) as kept:
-            same = "made_with" in kept and str(kept["made_with"]) == made_with.hexdigest()
-    if not same:
-        clips = Clips(data, "train", genie.config.context_length)
-        frames, keys, blocked = clips.windows(stride)
-        device = next(genie.parameters()).device
-        ids, actions = [], []
-        for clip in track(frames.split(16), "tokenizing"):
-            video = to_float(clip.to(device))
-            tokens, acted = genie.tokenizer.encode(video), genie.lam.infer(video)
-            ids.append(tokens.cpu().to(torch.int32))
-            actions.append(F.pad(acted, (1, 0), value=-1).cpu().to(torch.int16))
-        latents = torch.cat(actions).numpy()
-        latents[:, 1:] = pressed(latents[:, 1:], keys, blocked, genie.config.action_count)
-        np.savez(cache, ids=torch.cat(ids).numpy(), actions=latents, made_with=made_with.hexdigest())
-    with np.load(cache) as data_:
-        return torch.from_numpy(data_["ids"]), torch.from_numpy(data_["actions"])
+            if str(kept["made_with"]) == made_with.hexdigest():
+                return torch.from_numpy(kept["ids"]), torch.from_numpy(kept["actions"])
+    device, ids, actions = device_of(genie), [], []
+    for begin in range(0, len(at), 16):
+        watch("tokenizing", begin, len(at))
+        video = to_float(torch.from_numpy(clips.frames[at[begin : begin + 16]]).to(device))
+        ids.append(genie.tokenizer.encode(video).cpu().to(torch.int32))
+        actions.append(F.pad(genie.lam.infer(video), (1, 0), value=-1).cpu().to(torch.int16))
+    latents = torch.cat(actions).numpy()
+    if clips.actions is not None:
+        steps = at[:, :-1]
+        latents[:, 1:] = pressed(latents[:, 1:], clips.actions[steps], clips.blocked[steps], genie.config.action_count)
+    tokens = torch.cat(ids)
+    np.savez(cache, ids=tokens.numpy(), actions=latents, made_with=made_with.hexdigest())
+    return tokens, torch.from_numpy(latents)
 
 
-def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int) -> Tensor:
+def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int, say: Say) -> Tensor:
     """[M, T] latent actions, in which those that move the picture alike replace each other at random.
 
     A latent action model with more codes than actions gives one action several codes, depending on the rest of the
@@ -63,7 +62,8 @@ def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int) ->
         shown.append(((now == here) & seen).sum((-2, -1)) / seen.sum((-2, -1)))
     match, latents = torch.stack(shown, -1), actions_MT[:, 1:].long()
     count = int(latents.max()) + 1
-    does = torch.stack([match[latents == k].mean(0).argmax() for k in range(count)])
+    cases = [match[latents == k] for k in range(count)]
+    does = torch.stack([(c.mean(0) if len(c) else match.mean((0, 1))).argmax() for c in cases])
     best = match.argmax(-1)
     usual = match.gather(-1, does[latents][..., None])[..., 0]
     wrong = usual < match.max(-1).values - 0.1
@@ -72,14 +72,16 @@ def moved_alike(ids_MTP: Tensor, actions_MT: Tensor, rows: int, columns: int) ->
     for step in does.unique():
         alike, those = (does == step).nonzero().flatten(), wanted == step
         given[those] = alike[torch.randint(len(alike), (int(those.sum()),))]
-    print(f"latents that do the same: {does.tolist()}; {float(wrong.float().mean()):.4f} of all did something else")
+    say(f"latents that do the same: {does.tolist()}; {float(wrong.float().mean()):.4f} of all did something else")
     return torch.cat([actions_MT[:, :1], given.to(actions_MT.dtype)], 1)
 
 
-def pressed(latents: np.ndarray, keys: np.ndarray, blocked: np.ndarray, count: int) -> np.ndarray:
+def pressed(
+    latents: NDArray[np.int16], keys: NDArray[np.uint8], blocked: NDArray[np.bool_], count: int
+) -> NDArray[np.int16]:
     """`latents`, changed where a wall was in the way. There frames do not show which key was pressed, so the key gets
     the latent that it mostly has elsewhere."""
-    for key in np.unique(keys[blocked]):
+    for key in np.unique(keys[blocked & (keys != UNKNOWN)]):
         usual = np.bincount(latents[(keys == key) & ~blocked], minlength=count).argmax()
         latents[(keys == key) & blocked] = usual
     return latents
