@@ -51,7 +51,7 @@ def train(
     part: Annotated[
         list[str] | None, typer.Option(help="Train this part only, again for more: tokenizer, lam, dynamics. [all]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. [cuda where it is present]")] = None,
+    device: Annotated[str | None, typer.Option(help="A PyTorch device, such as cpu or cuda. [cuda where it is present]")] = None,
     threads: Annotated[int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024)] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=4096, help="Clips at a time. [by part and device]")] = None,
     rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Learning rate.")] = 1e-3,

@@ -8,6 +8,7 @@ test.npz      held-out clips of equal length, as `genie-eval --data` reads them
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -67,9 +68,8 @@ def write(
         count = 0
         with (made / "frames.rgb").open("wb") as file:
             for number, source in enumerate(videos):
-                watch("reading videos", number, len(videos))
                 try:
-                    for piece in _pieces(source, width, height, rate):
+                    for piece in _pieces(source, width, height, rate, functools.partial(_seen, watch, number, videos)):
                         if why := _useless(piece.frames, length):
                             left.append(f"{source.path.name}: {len(piece.frames)} frames {why}")
                             continue
@@ -81,7 +81,6 @@ def write(
                     if source.named:
                         raise
                     left.append(f"{source.path.name}: {error}")
-        watch("reading videos", len(videos), len(videos))
         for line in left[:8]:
             say(f"left out {line}")
         if len(left) > 8:
@@ -107,7 +106,14 @@ def write(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _pieces(source: Video, width: int, height: int, rate: float | None) -> Iterator[Piece]:
+def _seen(watch: Watch, number: int, videos: list[Video], frame: int) -> None:
+    if frame % 100 == 0:
+        watch(f"reading {videos[number].path.name}, {frame:,} frames", number, len(videos))
+
+
+def _pieces(
+    source: Video, width: int, height: int, rate: float | None, seen_so_far: Callable[[int], None]
+) -> Iterator[Piece]:
     if source.kind == "arrays":
         files = [(source.path, False)]
         beside = source.path.with_name("test.npz")
@@ -125,11 +131,15 @@ def _pieces(source: Video, width: int, height: int, rate: float | None) -> Itera
             for k, clip in enumerate(found["frames"]):
                 yield Piece(clip, found["actions"][k] if "actions" in found else None, blocked[k], held)
         return
-    shown = frames(source, width, height, rate)
-    while seen := list(itertools.islice(shown, TOGETHER)):
-        cuts = Cuts()
-        for frame in seen:
+    shown, count = frames(source, width, height, rate), itertools.count()
+    while True:
+        cuts, seen = Cuts(), list[NDArray[np.uint8]]()
+        for frame in itertools.islice(shown, TOGETHER):
+            seen_so_far(next(count))
             cuts.see(frame)
+            seen.append(frame)
+        if not seen:
+            return
         shots = cuts.found()
         for begin, end in zip([0, *shots], [*shots, len(seen)], strict=True):
             yield Piece(np.stack(seen[begin:end]))

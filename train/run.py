@@ -62,6 +62,11 @@ class Run:
     def __init__(self, paths: Sequence[Path], output: Path, settings: Settings, tell: Listener) -> None:
         self.folder, self.settings, self.tell = output, settings, tell
         self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0][:160]
+            raise TrainError(f"the device {quoted(self.device)} cannot be used: {why}", "--device cpu") from None
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         torch.set_float32_matmul_precision("high")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torus
 from PIL import Image
-from shared import shared
+from shared import made_once
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
@@ -40,18 +40,18 @@ def train(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def make(folder: Path) -> None:
+    torus.save(folder / "rec.npz", 20, 40)
+    torus.config(folder / "config.json")
+    done = train("rec.npz", "-o", "world", *GAME, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "world/world.gguf\n" and done.stderr.endswith("play it: genie-play -m 'world/world.gguf'\n")
+
+
 @pytest.fixture
 def made(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     """A folder with rec.npz and the world that 300 steps of each part made of it."""
-    with shared(tmp_path_factory, "train") as folder:
-        if not (folder / "world").exists():
-            torus.save(folder / "rec.npz", 20, 40)
-            torus.config(folder / "config.json")
-            done = train("rec.npz", "-o", "world", *GAME, cwd=folder)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout == "world/world.gguf\n"
-            assert done.stderr.endswith("play it: genie-play -m 'world/world.gguf'\n")
-        return shutil.copytree(folder, tmp_path / "made")
+    return shutil.copytree(made_once(tmp_path_factory, "train", make), tmp_path / "made")
 
 
 def test_the_world_plays_and_knows_the_game(made: Path) -> None:

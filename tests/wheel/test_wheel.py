@@ -16,7 +16,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 import venv
 import zipfile
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageSequence
+from shared import made_once
 
 pytestmark = pytest.mark.heavy
 
@@ -48,30 +48,9 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """The file given by --wheel, otherwise one built now. On Linux auditwheel states which systems it is for."""
     if given := request.config.getoption("--wheel", default=None):
         return Path(given).resolve(strict=True)
-    folder = shared(tmp_path_factory, "wheel", build)
+    folder = made_once(tmp_path_factory, "wheel", build)
     (made,) = list((folder / "repaired").glob("*.whl")) or list(folder.glob("*.whl"))
     return made
-
-
-def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that `make` fills, once for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}-shared"
-    done, failed = folder.with_suffix(".done"), folder.with_suffix(".failed")
-    try:
-        folder.mkdir()
-    except FileExistsError:  # another worker's, perhaps not full yet
-        while not done.exists():
-            assert not failed.exists(), f"{name}: making it failed in another worker"
-            time.sleep(0.2)
-        return folder
-    try:
-        make(folder)
-    except BaseException:
-        failed.touch()
-        raise
-    done.touch()
-    return folder
 
 
 def build(folder: Path) -> None:
@@ -123,7 +102,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environm
         done = made.run("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", wheel)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    return Environment(shared(tmp_path_factory, "installed", install))
+    return Environment(made_once(tmp_path_factory, "installed", install))
 
 
 @pytest.fixture(scope="module")
