@@ -51,7 +51,9 @@ def train(
     part: Annotated[
         list[str] | None, typer.Option(help="Train this part only, again for more: tokenizer, lam, dynamics. [all]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="A PyTorch device, such as cpu or cuda. [cuda where it is present]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="A PyTorch device, such as cpu or cuda. [cuda where it is present]")
+    ] = None,
     threads: Annotated[int | None, typer.Option("--threads", "-t", envvar=env("THREADS"), min=1, max=1024)] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=4096, help="Clips at a time. [by part and device]")] = None,
     rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Learning rate.")] = 1e-3,
@@ -96,9 +98,9 @@ def train(
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise
     world = output / "world.gguf"
-    for key in ("reconstruction_db", "over_copy_mean_db", "delta4_psnr"):
-        if key in found:
-            print(f"{key.replace('_', ' ')}: {found[key]:.1f}", file=sys.stderr)
+    print(f"reconstruction: {found['reconstruction_db']:.1f} dB", file=sys.stderr)
+    if "sampled_db" in found:
+        print(f"next frame over copying: {found['sampled_db'] - found['copy_db']:+.1f} dB", file=sys.stderr)
     print(f"play it: genie-play -m {quoted(str(world))}", file=sys.stderr)
     print(printable(str(world)))
 

@@ -58,7 +58,7 @@ def test_the_world_plays_and_knows_the_game(made: Path) -> None:
     facts = json.loads((made / "world" / "run.json").read_text(encoding="utf-8"))
     assert facts["finished"] == ["tokenizer", "lam"]
     figures = facts["figures"]
-    assert figures["reconstruction_db"] > 25 and figures["over_copy_mean_db"] > 1, figures
+    assert figures["reconstruction_db"] > 25 and figures["sampled_db"] > figures["copy_db"] + 1, figures
     model = Model.open(made / "world" / "world.gguf", threads=1)
     assert (model.info.frame_width, model.info.context_length) == (16, 4)
     assert set(model.info.action_names) <= {*torus.NAMES.split(","), "mixed", "unused"}
@@ -210,5 +210,5 @@ def test_a_recording_becomes_a_world_with_one_command(tmp_path: Path) -> None:
     done = train("play.mp4", "-o", "world", "--minutes", 3, "--size", "16x16", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "world" / "run.json").read_text(encoding="utf-8"))["figures"]
-    assert figures["over_copy_mean_db"] > 6 and figures["delta4_psnr"] > 3, figures
+    assert figures["sampled_db"] > figures["copy_db"] + 6 and figures["delta4_psnr"] > 3, figures
     assert os.path.getsize(tmp_path / "world" / "world.gguf") < 1 << 20
