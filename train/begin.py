@@ -44,8 +44,6 @@ def begin(paths: Sequence[Path], folder: Path, settings: Settings, tell: Listene
         raise OutputError(f"{quoted(str(folder))} is not empty and no run", "choose another -o")
     seen = _seen(found, tell)
     config = _config([about for _, about in seen], folder.name, settings)
-    rates = [about.rate for _, about in seen if about.rate is not None]
-    rate = settings.fps or (videos.MOST_RATE if rates and max(rates) > videos.MOST_RATE else None)
     facts = {
         "version": VERSION, "asked": asked, "videos": sources, "finished": [], "minutes": {}, "figures": {},
     }  # fmt: skip
@@ -55,8 +53,8 @@ def begin(paths: Sequence[Path], folder: Path, settings: Settings, tell: Listene
         made = work / "run"
         made.mkdir()
         dataset.write(
-            made / "data", [video for video, _ in seen], config.frame_width, config.frame_height, rate,
-            config.context_length, tell.say, tell.watch,
+            made / "data", [video for video, _ in seen], config.frame_width, config.frame_height,
+            settings.fps or videos.MOST_RATE, config.context_length, tell.say, tell.watch,
         )  # fmt: skip
         _check_actions(made / "data", config, settings)
         config.save(made / "config.json")

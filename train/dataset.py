@@ -53,11 +53,11 @@ class Piece(NamedTuple):
 
 
 def write(
-    folder: Path, videos: list[Video], width: int, height: int, rate: float | None, length: int, say: Say, watch: Watch
+    folder: Path, videos: list[Video], width: int, height: int, rate: float, length: int, say: Say, watch: Watch
 ) -> None:
     """Write the videos' frames to `folder`, whole or not at all.
 
-    rate: frames a second to take of a film; None: all. length: of the model's window; a clip has one frame more at
+    rate: frames a second to take of a film that has more. length: of the model's window; a clip has one frame more at
     least. Raises TrainError if nothing is left to learn from, ImageError for a named video that cannot be read.
     """
     work = folder_beside(folder)
@@ -111,9 +111,7 @@ def _seen(watch: Watch, number: int, videos: list[Video], frame: int) -> None:
         watch(f"reading {videos[number].path.name}, {frame:,} frames", number, len(videos))
 
 
-def _pieces(
-    source: Video, width: int, height: int, rate: float | None, seen_so_far: Callable[[int], None]
-) -> Iterator[Piece]:
+def _pieces(source: Video, width: int, height: int, rate: float, seen_so_far: Callable[[int], None]) -> Iterator[Piece]:
     if source.kind == "arrays":
         files = [(source.path, False)]
         beside = source.path.with_name("test.npz")

@@ -118,16 +118,16 @@ def _pictures(folder: Path) -> Iterator[Path]:
     return (path for path in files if path.suffix.lower() in PICTURES)
 
 
-def frames(source: Video, width: int, height: int, rate: float | None) -> Iterator[Frame]:
-    """The frames of a film or of pictures at this size, cropped to it; of a film, `rate` of them a second (None: all).
-
-    Raises ImageError.
+def frames(source: Video, width: int, height: int, rate: float) -> Iterator[Frame]:
+    """The frames of a film or of pictures at this size, cropped to it; of a film that has more than `rate` of them a
+    second, so many. Raises ImageError.
     """
     shown: Iterable[Frame]
     if source.kind == "pictures":
         shown = (load_image(path) for path in _pictures(source.path))
     else:
-        shown = iter_frames(source.path, rate)
+        own = facts(source).rate
+        shown = iter_frames(source.path, rate if own is not None and own > rate else None)
     return (fit(frame, width, height) for frame in shown)
 
 

@@ -154,7 +154,7 @@ def test_a_stage_that_learned_nothing_ends_the_run(tmp_path: Path) -> None:
     from genie_cpp.train.dataset import Dataset
 
     torus.save(tmp_path / "v.npz", 6, 30)
-    dataset.write(tmp_path / "data", videos.find([tmp_path / "v.npz"]), 16, 16, None, 4, print, lambda *_: None)
+    dataset.write(tmp_path / "data", videos.find([tmp_path / "v.npz"]), 16, 16, 10, 4, print, lambda *_: None)
     held = Dataset(tmp_path / "data", 4, held=True)
     genie = Genie(propose.config(16, 16, "tiny", 1, 8, 4, "g"))
     with pytest.raises(TrainError, match="the tokenizer collapsed") as caught:

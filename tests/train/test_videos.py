@@ -17,7 +17,7 @@ from genie_cpp.train.dataset import Dataset
 from genie_cpp.train.errors import TrainError
 
 
-def write(folder: Path, paths: list[Path], length: int = 4, rate: float | None = None) -> list[str]:
+def write(folder: Path, paths: list[Path], length: int = 4, rate: float = 10) -> list[str]:
     """Make a dataset of paths; returns what was said."""
     said: list[str] = []
     dataset.write(folder, videos.find(paths), 16, 16, rate, length, said.append, lambda *_: None)
@@ -41,7 +41,7 @@ def test_files_are_found_in_folders_in_the_order_of_their_numbers(tmp_path: Path
     found = videos.find([tmp_path])
     assert [video.path.name for video in found] == ["b9.gif", "b10.gif", "shots"]
     assert [video.kind for video in found] == ["film", "film", "pictures"] and not any(v.named for v in found)
-    read = np.stack(list(videos.frames(found[2], 16, 16, None)))
+    read = np.stack(list(videos.frames(found[2], 16, 16, 10)))
     assert (read == frames).all()  # frame-2 before frame-10
 
 
@@ -65,7 +65,7 @@ def test_a_film_is_read_at_the_rate_asked_for(tmp_path: Path) -> None:
     writer.close()
     [film] = videos.find([tmp_path / "film.mp4"])
     assert videos.facts(film) == (64, 48, 30.0)
-    assert len(list(videos.frames(film, 16, 16, None))) == 90
+    assert len(list(videos.frames(film, 16, 16, 60))) == 90
     tenth = [int(frame.mean()) for frame in videos.frames(film, 16, 16, 10)]
     assert len(tenth) == 30 and np.allclose(np.diff(tenth[1:]), 6, atol=2)
 
