@@ -76,7 +76,7 @@ class Run:
         self.config = GenieConfig.load(output / "config.json")
         self.finished: list[str] = self.facts["finished"]
         self.figures: dict[str, Any] = self.facts["figures"]
-        self._reported = 0.0
+        self._reported = time.monotonic()
 
     def _save(self) -> None:
         part = file_beside(self.folder / "run.json")
@@ -237,10 +237,10 @@ class Run:
         if not now and time.monotonic() - self._reported < REPORT_EVERY:
             return
         self._reported = time.monotonic()
-        g = self.config
+        g, count = self.config, len(self.facts["videos"])
         facts = {
             "world": g.card.get("name", self.folder.name),
-            "learned from": f"{len(self.facts['videos'])} videos, {len(self.held.frames):,} frames",
+            "learned from": f"{count} video{'s' * (count != 1)}, {len(self.held.frames):,} frames",
             "frames": f"{g.frame_width}x{g.frame_height}, {g.token_count} tokens of {g.tokenizer.codebook_size} codes",
             "latent actions": g.action_count,
         }
