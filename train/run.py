@@ -36,7 +36,7 @@ from genie_cpp.train.errors import TrainError
 from genie_cpp.train.loop import Step, Training
 from genie_cpp.train.played import Played, opened
 from genie_cpp.train.settings import PARTS, Listener, Settings
-from genie_cpp.train.starting import begin_from, same_everywhere, spread, waves
+from genie_cpp.train.starting import begin_from, parts_of_steps, same_everywhere, spread, waves
 from genie_cpp.train.tokens import moved_alike, rarity_of, tokenized
 from genie_cpp.words import quoted
 from genie_cpp.world import World
@@ -168,7 +168,8 @@ class Run:
             else:
                 decoder = genie.lam.predict
                 if self.config.lam.decoder is None:
-                    genie.lam.shift_decoder = decoder = losses.ShiftDecoder(self.config).to(self.device)
+                    parts = parts_of_steps(clips, self.config.lam.patch_size)
+                    genie.lam.shift_decoder = decoder = losses.ShiftDecoder(self.config, parts).to(self.device)
                 step = functools.partial(losses.lam_step, genie.lam, decoder, clips, s.even, s.mirror)
 
             self._train("lam", genie.lam, step)

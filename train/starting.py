@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from genie_cpp.convert.reference import checkpoint
 from genie_cpp.convert.reference.model import Genie, Tokenizer
 from genie_cpp.convert.reference.vq import VectorQuantizer
+from genie_cpp.train.dataset import Dataset
 
 
 @torch.no_grad()
@@ -51,6 +53,34 @@ def begin_from(genie: Genie, folder: Path) -> None:
         if isinstance(module, VectorQuantizer):
             module.total.copy_(module.codebook)
             module.steps = 1000  # its codes are already spread
+
+
+def parts_of_steps(clips: Dataset, patch: int, pairs: int = 64) -> int:
+    """1, 2 or 4: by whole patches, halves or less the picture moves, for `ShiftDecoder`.
+
+    Found from pairs of frames that a shift of the whole picture explains better than standing still. If there are few,
+    as with a fixed camera, 2.
+    """
+    windows = clips.windows(1)
+    found = []
+    for window in windows[np.linspace(0, len(windows) - 1, pairs).astype(int)]:
+        before, after = (clips.frames[at].mean(-1) for at in window[:2])
+        H, W = before.shape
+        inner = after[patch : H - patch, patch : W - patch]
+        errors = {
+            (y, x): float(np.square(before[patch + y : H - patch + y, patch + x : W - patch + x] - inner).mean())
+            for y in range(-patch, patch + 1)
+            for x in range(-patch, patch + 1)
+        }
+        best = min(errors, key=errors.__getitem__)
+        if errors[best] < 0.5 * errors[0, 0]:
+            found.append(best)
+    if len(found) < pairs // 8:
+        return 2
+    for parts in (1, 2):
+        if np.mean([y % (patch // parts) == 0 and x % (patch // parts) == 0 for y, x in found]) >= 0.9:
+            return parts
+    return 4
 
 
 def device_of(model: nn.Module) -> torch.device:

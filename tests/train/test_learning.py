@@ -54,6 +54,26 @@ def test_the_shift_decoder_can_say_where_everything_went() -> None:
     assert torch.allclose(shown[:, :, :, 12:], video[:, :2, :, 15:].expand(-1, -1, -1, 4, -1), atol=1e-5)
 
 
+@pytest.mark.parametrize(("step", "parts"), [(8, 1), (4, 2), (3, 4), (0, 2)])
+def test_the_size_of_the_pictures_steps_is_found(tmp_path: Path, step: int, parts: int) -> None:
+    from genie_cpp.train import dataset, videos
+    from genie_cpp.train.dataset import Dataset
+    from genie_cpp.train.starting import parts_of_steps
+
+    rng = np.random.default_rng(0)
+    field, at = rng.integers(0, 256, (120, 120, 3), np.uint8), np.array([40, 40])
+    frames = []
+    for number in range(60):
+        at = np.clip(at + step * rng.integers(-1, 2, 2), 0, 80) if step else at
+        at = at // max(step, 1) * max(step, 1)
+        frame = field[at[0] : at[0] + 32, at[1] : at[1] + 32].copy()
+        frame[12:16, number % 28 : number % 28 + 4] = 255  # something that moves by itself
+        frames.append(frame)
+    np.savez(tmp_path / "v.npz", frames=np.stack(frames))
+    dataset.write(tmp_path / "data", videos.find([tmp_path / "v.npz"]), 32, 32, 10, 4, print, lambda *_: None)
+    assert parts_of_steps(Dataset(tmp_path / "data", 4), 8) == parts
+
+
 def test_latents_that_move_the_picture_alike_stand_for_each_other() -> None:
     torch.manual_seed(0)
     field = torch.randint(1000, (8, 40))
